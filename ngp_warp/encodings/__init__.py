@@ -1,0 +1,1 @@
+"""Multiresolution and other input encodings."""

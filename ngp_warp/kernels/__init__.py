@@ -1,0 +1,1 @@
+"""The Warp kernels, one file per concern."""

@@ -1,0 +1,1 @@
+"""The primitives: what is fitted, its loss and its exports."""
