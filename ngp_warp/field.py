@@ -1,0 +1,204 @@
+"""A field: an encoding and a network that map positions to values."""
+
+from typing import Any
+
+import numpy as np
+import warp as wp
+
+from ngp_warp import launch
+from ngp_warp.config import GridEncodingConfig, Loss, NetworkConfig, OptimizerConfig
+from ngp_warp.encodings.grid import GridEncoding
+from ngp_warp.errors import ShapeError
+from ngp_warp.kernels import layout
+from ngp_warp.networks.mlp import make_network
+from ngp_warp.optimizer import Adam, Parameters, make_table, make_weights
+
+QUERY_POINTS = 2**16
+"""Points of one pass of a query: its features lie in the caches, its memory is bounded."""
+
+
+class Field:
+    """A grid encoding followed by a network.
+
+    Args:
+        n_dims: 2 or 3.
+        n_outputs: values of a point.
+        encoding: resolved (``ngp_warp.encodings.grid.resolve``).
+        network: settings.
+        optimizer: settings; say what state is kept.
+        seed: of the initial values.
+        device: "cpu" or a CUDA device.
+        deterministic: sum the table's gradients in fixed point on CUDA.
+    """
+
+    def __init__(
+        self,
+        n_dims: int,
+        n_outputs: int,
+        *,
+        encoding: GridEncodingConfig,
+        network: NetworkConfig,
+        optimizer: OptimizerConfig,
+        seed: int,
+        device: str,
+        deterministic: bool = False,
+    ):
+        self.n_dims = n_dims
+        self.n_outputs = n_outputs
+        self.device = device
+        self.encoding = GridEncoding(n_dims, encoding, device)
+        self.network = make_network(network, self.encoding.n_outputs, n_outputs, device)
+        self.weights = make_weights(self.network.initial_weights(seed), optimizer, device)
+        self.table = make_table(
+            self.encoding.initial_table(seed),
+            self.encoding.n_features,
+            optimizer,
+            device,
+            half=encoding.dtype == "float16",
+            fixed_point=deterministic and device != "cpu",
+        )
+        self.optimizer = Adam(optimizer, [self.weights, self.table], device)
+
+    @property
+    def n_params(self) -> int:
+        """Number of trained values."""
+        return self.weights.value.size + self.table.value.size
+
+    def parameters(self) -> dict[str, Parameters]:
+        """Return the trained arrays by name, the network first."""
+        return {"network": self.weights, "encoding": self.table}
+
+    def zeros(self, n_points: int, n_rows: int) -> wp.array:
+        """Return a blocked array for n_points (a multiple of 32) on the field's device."""
+        return wp.zeros(n_points * n_rows, dtype=wp.float32, device=self.device)
+
+    def train_stages(
+        self, x: wp.array, target: wp.array, n_points: int, loss: Loss
+    ) -> tuple[list[list[launch.Launch]], wp.array]:
+        """Record the part of a training step from positions and targets to updated parameters.
+
+        Args:
+            x: positions, blocked [n_blocks, n_dims, 32], in the unit cube.
+            target: blocked [n_blocks, n_outputs, 32].
+            n_points: points that count; the rest of the last block is padding.
+            loss: averaged over n_points and outputs.
+
+        Returns:
+            Stages of launches, and the array [n_chunks, 2] of sums of the loss and the squared
+            error.
+        """
+        padded = x.size // self.n_dims
+        n_rows = self.encoding.n_outputs
+        features, d_features = self.zeros(padded, n_rows), self.zeros(padded, n_rows)
+        encode = self.encoding.forward(x, self.table.read, features, n_rows)
+        passes, losses = self.network.train(
+            self.weights.value, features, target, n_points, loss, d_features, self.weights.gradient
+        )
+        assert self.table.touched is not None
+        scatter = self.encoding.backward(
+            x, d_features, self.table.gradient, self.table.touched, n_rows
+        )
+        stages = [[encode], *([p] for p in passes[:-1]), [passes[-1], scatter]]
+        return stages + self.optimizer.update(), losses
+
+    def evaluation_stages(self, x: wp.array, y: wp.array) -> list[list[launch.Launch]]:
+        """Record y = field(x), both blocked, with the last parameters."""
+        features = self.zeros(x.size // self.n_dims, self.encoding.n_outputs)
+        encode = self.encoding.forward(x, self.table.read, features, self.encoding.n_outputs)
+        return [[encode], *([p] for p in self.network.forward(self.weights.value, features, y))]
+
+    def use_average(self) -> None:
+        """Replace the parameters by their moving average, for evaluation; a no-op without one."""
+        for p in self.parameters().values():
+            if p.average is not None:
+                averaged = self.optimizer.averaged(p)
+                p.value.assign(averaged)
+                if p.half_value is not None:
+                    p.half_value.assign(averaged.astype(np.float16))
+
+    def query(self, points: Any) -> Any:
+        """Return the field's values at points.
+
+        Args:
+            points: NumPy array or torch tensor [n, n_dims], in the unit cube (clamped to it).
+
+        Returns:
+            float32 [n, n_outputs]: a NumPy array, or a torch tensor on the device of ``points``.
+
+        Raises:
+            ShapeError: another shape, or values that are no real numbers.
+        """
+        return self._query(points, gradient=False)[0]
+
+    def value_and_gradient(self, points: Any) -> tuple[Any, Any]:
+        """Return values [n, n_outputs] and Jacobians [n, n_outputs, n_dims] at points.
+
+        Arguments, kinds of array and errors as in ``query``. Linear interpolation makes the
+        Jacobian constant along its axis inside a cell and discontinuous between cells.
+        """
+        values, jacobian = self._query(points, gradient=True)
+        return values, jacobian
+
+    def _query(self, points: Any, *, gradient: bool) -> tuple[Any, Any]:
+        array, back = _as_numpy(points)
+        if array.ndim != 2 or array.shape[1] != self.n_dims:
+            raise ShapeError(f"points must have shape [n, {self.n_dims}], got {list(array.shape)}")
+        if array.dtype.kind not in "fiu":
+            raise ShapeError(f"points must be real numbers, got dtype {array.dtype}")
+        array = np.ascontiguousarray(array, dtype=np.float32)
+        values = np.empty((len(array), self.n_outputs), np.float32)
+        shape = (len(array), self.n_outputs, self.n_dims)
+        jacobian = np.empty(shape if gradient else (0,), np.float32)
+        for begin in range(0, len(array), QUERY_POINTS):
+            part = slice(begin, begin + QUERY_POINTS)
+            x, features, y = self._evaluate(array[part])
+            values[part] = self._to_numpy(y, self.n_outputs, len(array[part]))
+            if gradient:
+                jacobian[part] = self._jacobian(x, features, len(array[part]))
+        return back(values), back(jacobian) if gradient else None
+
+    def _evaluate(self, points: np.ndarray) -> tuple[wp.array, wp.array, wp.array]:
+        """Return blocked positions, features and values of points."""
+        padded = -(-len(points) // 32) * 32
+        x, y = self.zeros(padded, self.n_dims), self.zeros(padded, self.n_outputs)
+        source = wp.array(points, dtype=wp.float32, device=self.device)
+        launch.launch(layout.to_blocked, padded, [source, self.n_dims, x], self.device)
+        n_rows = self.encoding.n_outputs
+        features = self.zeros(padded, n_rows)
+        self.encoding.forward(x, self.table.read, features, n_rows).run()
+        for item in self.network.forward(self.weights.value, features, y):
+            item.run()
+        return x, features, y
+
+    def _jacobian(self, x: wp.array, features: wp.array, n: int) -> np.ndarray:
+        """Return [n, n_outputs, n_dims], one backward pass an output."""
+        padded = x.size // self.n_dims
+        n_rows = self.encoding.n_outputs
+        dy, d_features = self.zeros(padded, self.n_outputs), self.zeros(padded, n_rows)
+        dx = self.zeros(padded, self.n_dims)
+        unused = wp.zeros_like(self.weights.gradient)
+        passes = self.network.backward(self.weights.value, features, dy, d_features, unused)
+        passes.append(self.encoding.input_gradient(x, d_features, self.table.read, dx, n_rows))
+        rows = []
+        for output in range(self.n_outputs):
+            args = [output, self.n_outputs, n, dy]
+            launch.launch(layout.set_row, padded, args, self.device)
+            for item in passes:
+                item.run()
+            rows.append(self._to_numpy(dx, self.n_dims, n))
+        return np.stack(rows, axis=1)
+
+    def _to_numpy(self, blocked: wp.array, n_rows: int, n: int) -> np.ndarray:
+        points = wp.empty((n, n_rows), dtype=wp.float32, device=self.device)
+        launch.launch(layout.from_blocked, n, [blocked, n_rows, points], self.device)
+        return points.numpy()
+
+
+def _as_numpy(points: Any) -> tuple[np.ndarray, Any]:
+    """Return points as NumPy, and the function that turns results back to their kind."""
+    if type(points).__module__.partition(".")[0] == "torch":
+        import torch
+
+        device = points.device
+        return points.detach().cpu().numpy(), lambda a: torch.from_numpy(a).to(device)
+    return np.asarray(points), lambda a: a

@@ -1,0 +1,239 @@
+"""Adam on the CPU, and the sum over chunks of the network's weight gradients.
+
+Source: Kingma and Ba 2015; Mueller et al. 2022, section 4: table entries without a gradient are
+skipped, and the bias correction counts each entry's own steps. Twin: tests/reference/optimizer.py.
+
+``schedule`` holds what changes with the step, so that a recorded launch needs no new arguments.
+"""
+
+import functools
+
+import warp as wp
+
+from ngp_warp.errors import ShapeError
+from ngp_warp.kernels.grid import GROUP
+from ngp_warp.kernels.vector import TYPES
+from ngp_warp.launch import module_options
+
+FLAGS_PER_ITEM = 2048
+WEIGHTS_PER_ITEM = 128
+AVERAGE_PER_ITEM = 16384
+# schedule: learning rate; its product with the network's bias correction
+LEARNING_RATE, CORRECTED_RATE, N_SCHEDULE = 0, 1, 2
+COUNT_MAX = 65535
+
+
+def table_items(n_groups: int) -> int:
+    """Return the number of items of ``table_kernel``."""
+    return -(-n_groups // FLAGS_PER_ITEM)
+
+
+def weight_items(n: int) -> int:
+    """Return the number of items of ``weights_kernel``."""
+    return -(-n // WEIGHTS_PER_ITEM)
+
+
+def average_items(n: int) -> int:
+    """Return the number of items of ``average_kernel``."""
+    return -(-n // AVERAGE_PER_ITEM)
+
+
+@functools.cache
+def table_kernel(
+    n_features: int, beta1: float, beta2: float, epsilon: float, half: bool, fixed_point: bool
+) -> wp.Kernel:
+    """Return the kernel of a sparse Adam step over the touched groups of a table."""
+    if fixed_point:
+        raise ShapeError("gradients in fixed point are for the portable backend")
+    n = GROUP * n_features
+    store_half = f"for (int i = 0; i < {n}; ++i) H[i] = (_Float16)P[i];" if half else ""
+    text = f"""{TYPES}
+const int first = item * {FLAGS_PER_ITEM};
+const int end = first + {FLAGS_PER_ITEM} < n_groups ? first + {FLAGS_PER_ITEM} : n_groups;
+const float lr = schedule.data[{LEARNING_RATE}];
+for (int i = first; i < end; ++i) {{
+    if (i % 8 == 0 && i + 8 <= end) {{  // most flags are clear: look at eight at a time
+        unsigned long long eight; __builtin_memcpy(&eight, touched.data + i, 8);
+        if (!eight) {{ i += 7; continue; }}
+    }}
+    if (!touched.data[i]) continue;
+    touched.data[i] = 0;
+    float* G = gradient.data + (size_t)i * {n};
+    float* P = value.data + (size_t)i * {n};
+    float* M = first_moment.data + (size_t)i * {n};
+    float* V = second_moment.data + (size_t)i * {n};
+    unsigned short* C = count.data + (size_t)i * {GROUP};
+    {"_Float16* H = (_Float16*)half_value.data + (size_t)i * %d;" % n if half else ""}
+    float rate[{n}];
+    for (int e = 0; e < {GROUP}; ++e) {{
+        bool any = false;
+        for (int f = 0; f < {n_features}; ++f) any |= G[e * {n_features} + f] != 0.f;
+        C[e] += any && C[e] < {COUNT_MAX};
+        for (int f = 0; f < {n_features}; ++f)
+            rate[e * {n_features} + f] = lr * correction.data[C[e]];
+    }}
+    for (int j = 0; j < {n}; ++j) {{
+        float g = G[j];
+        float m = {beta1!r}f * M[j] + {1.0 - beta1!r}f * g;
+        float v = {beta2!r}f * V[j] + {1.0 - beta2!r}f * g * g;
+        float p = P[j] - rate[j] * m / (__builtin_sqrtf(v) + {epsilon!r}f);
+        bool moved = g != 0.f;
+        M[j] = moved ? m : M[j]; V[j] = moved ? v : V[j]; P[j] = moved ? p : P[j];
+        G[j] = 0.f;
+    }}
+    {store_half}
+}}
+"""
+
+    @wp.func_native(text)
+    def adam_item(
+        n_groups: int,
+        item: int,
+        schedule: wp.array[float],
+        correction: wp.array[float],
+        gradient: wp.array[float],
+        touched: wp.array[wp.uint8],
+        value: wp.array[float],
+        half_value: wp.array[wp.float16],
+        first_moment: wp.array[float],
+        second_moment: wp.array[float],
+        count: wp.array[wp.uint16],
+    ): ...
+
+    @wp.kernel(module="unique", module_options=module_options())
+    def adam_table(
+        begin: int,
+        # in
+        n_groups: int,
+        schedule: wp.array[float],  # [N_SCHEDULE]
+        correction: wp.array[float],  # [COUNT_MAX + 1], bias correction after so many steps
+        # in and out
+        gradient: wp.array[float],  # [n_entries, F], set to zero
+        touched: wp.array[wp.uint8],  # [n_groups], set to zero
+        value: wp.array[float],  # [n_entries, F]
+        half_value: wp.array[wp.float16],  # [n_entries, F] or empty
+        first_moment: wp.array[float],  # [n_entries, F]
+        second_moment: wp.array[float],  # [n_entries, F]
+        count: wp.array[wp.uint16],  # [n_entries]
+    ):
+        """p -= rate m / (sqrt(v) + epsilon) for every parameter whose gradient is not zero."""
+        adam_item(
+            n_groups,
+            begin + wp.tid(),
+            schedule,
+            correction,
+            gradient,
+            touched,
+            value,
+            half_value,
+            first_moment,
+            second_moment,
+            count,
+        )
+
+    return adam_table
+
+
+@functools.cache
+def weights_kernel(beta1: float, beta2: float, epsilon: float, l2: float) -> wp.Kernel:
+    """Return the kernel of a dense Adam step with an L2 penalty, for the network's weights."""
+    text = f"""
+const int first = item * {WEIGHTS_PER_ITEM};
+const int end = first + {WEIGHTS_PER_ITEM} < n ? first + {WEIGHTS_PER_ITEM} : n;
+const float rate = schedule.data[{CORRECTED_RATE}];
+for (int i = first; i < end; ++i) {{
+    float g = gradient.data[i] + {l2!r}f * value.data[i];
+    float m = {beta1!r}f * first_moment.data[i] + {1.0 - beta1!r}f * g;
+    float v = {beta2!r}f * second_moment.data[i] + {1.0 - beta2!r}f * g * g;
+    first_moment.data[i] = m; second_moment.data[i] = v;
+    value.data[i] -= rate * m / (sqrtf(v) + {epsilon!r}f);
+}}
+"""
+
+    @wp.func_native(text)
+    def adam_weights_item(
+        n: int,
+        item: int,
+        schedule: wp.array[float],
+        gradient: wp.array[float],
+        value: wp.array[float],
+        first_moment: wp.array[float],
+        second_moment: wp.array[float],
+    ): ...
+
+    @wp.kernel(module="unique", module_options=module_options())
+    def adam_weights(
+        begin: int,
+        # in
+        n: int,
+        schedule: wp.array[float],  # [N_SCHEDULE]
+        gradient: wp.array[float],  # [n]
+        # in and out
+        value: wp.array[float],  # [n]
+        first_moment: wp.array[float],  # [n]
+        second_moment: wp.array[float],  # [n]
+    ):
+        """p -= rate m / (sqrt(v) + epsilon)."""
+        adam_weights_item(
+            n, begin + wp.tid(), schedule, gradient, value, first_moment, second_moment
+        )
+
+    return adam_weights
+
+
+@functools.cache
+def average_kernel(decay: float) -> wp.Kernel:
+    """Return the kernel of one step of an exponential moving average of the parameters."""
+    text = f"""
+const int first = item * {AVERAGE_PER_ITEM};
+const int end = n - first < {AVERAGE_PER_ITEM} ? n : first + {AVERAGE_PER_ITEM};
+for (int i = first; i < end; ++i)
+    average.data[i] = {decay!r}f * average.data[i] + {1.0 - decay!r}f * value.data[i];
+"""
+
+    @wp.func_native(text)
+    def average_item(n: int, item: int, value: wp.array[float], average: wp.array[float]): ...
+
+    @wp.kernel(module="unique", module_options=module_options())
+    def update_average(
+        begin: int,
+        # in
+        n: int,
+        value: wp.array[float],  # [n]
+        # in and out
+        average: wp.array[float],  # [n]
+    ):
+        """average = decay average + (1 - decay) value; its bias is removed where it is read."""
+        average_item(n, begin + wp.tid(), value, average)
+
+    return update_average
+
+
+@wp.kernel(enable_backward=False)
+def advance_kernel(
+    begin: int,
+    # in
+    n_steps: wp.array(dtype=wp.int64),  # [1]; 0: not known yet, no decay
+    learning_rate: float,
+    decay_start: float,
+    final: float,
+    beta1: wp.float64,
+    beta2: wp.float64,
+    # in and out
+    step: wp.array(dtype=wp.int64),  # [1]
+    # out
+    schedule: wp.array(dtype=float),  # [N_SCHEDULE]
+):
+    """step += 1; the learning rate is constant, then falls exponentially to its final share."""
+    t = step[0] + wp.int64(1)
+    step[0] = t
+    rate = wp.float64(learning_rate)
+    start = wp.float64(decay_start) * wp.float64(n_steps[0])
+    span = wp.float64(n_steps[0]) - start
+    if n_steps[0] > wp.int64(0) and wp.float64(t) > start and span > wp.float64(0.0):
+        share = (wp.float64(t) - start) / span
+        rate = rate * wp.pow(wp.float64(final), wp.min(share, wp.float64(1.0)))
+    one = wp.float64(1.0)
+    correction = wp.sqrt(one - wp.pow(beta2, wp.float64(t))) / (one - wp.pow(beta1, wp.float64(t)))
+    schedule[0] = wp.float32(rate)
+    schedule[1] = wp.float32(rate * correction)

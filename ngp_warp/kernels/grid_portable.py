@@ -1,0 +1,380 @@
+"""The multiresolution grid in Warp's own language: CUDA, and whatever the vector kernels leave out.
+
+Source: Mueller et al. 2022, section 3; index convention of its reference implementation.
+Differentiable in the table and the positions, and once more in both (for losses on the gradient,
+such as the eikonal one). Twin: tests/reference/grid.py. CPU, forward and table: kernels/grid.py.
+
+With y_f = sum_c w_c(x) T[c, f], s_d the interpolated fraction along axis d and sigma_d = +-1:
+    w_c = prod_d a_d,  a_d = s_d or 1 - s_d,  d w_c / d x_d = sigma_d s_d' prod_{e != d} a_e.
+"""
+
+import functools
+from types import SimpleNamespace
+
+import warp as wp
+
+from ngp_warp.kernels.grid import HASH, MODE, N_META, OFFSET, SIZE, STRIDE_Y, STRIDE_Z, GridShape
+from ngp_warp.kernels.grid import DENSE, GROUP
+from ngp_warp.launch import module_options
+
+# Sums of integers do not depend on their order: gradients of a mean lie between 1e-11 and 5e5.
+FIXED_POINT = 2.0**44
+
+_PRIME_Y = wp.constant(wp.uint32(2654435761))
+_PRIME_Z = wp.constant(wp.uint32(805459861))
+
+
+@functools.cache
+def _functions(shape: GridShape) -> SimpleNamespace:
+    """Return the device functions of one shape of grid."""
+    n_dims = wp.constant(shape.n_dims)
+    smooth = wp.constant(shape.interpolation == "smoothstep")
+    nearest = wp.constant(shape.interpolation == "nearest")
+    n_meta, offset_, size_ = wp.constant(N_META), wp.constant(OFFSET), wp.constant(SIZE)
+    stride_y_, stride_z_, mode_ = wp.constant(STRIDE_Y), wp.constant(STRIDE_Z), wp.constant(MODE)
+    hash_, dense_ = wp.constant(wp.uint32(HASH)), wp.constant(wp.uint32(DENSE))
+
+    @wp.func
+    def position(x: wp.array[float], point: int, scale: float):
+        base = (point / 32) * n_dims * 32 + point % 32
+        p = wp.vec3(0.0, 0.0, 0.0)
+        for d in range(n_dims):
+            # max before min also turns NaN into 0, so that no index can leave the table
+            p[d] = wp.min(wp.max(x[base + d * 32], 0.0), 1.0) * scale + 0.5
+        return p
+
+    @wp.func
+    def fraction(p: wp.vec3):
+        s = wp.vec3(0.0, 0.0, 0.0)
+        for d in range(n_dims):
+            f = p[d] - wp.floor(p[d])
+            if smooth:
+                f = f * f * (3.0 - 2.0 * f)
+            s[d] = f
+        return s
+
+    @wp.func
+    def slope(p: wp.vec3):
+        s = wp.vec3(0.0, 0.0, 0.0)
+        for d in range(n_dims):
+            f = p[d] - wp.floor(p[d])
+            if smooth:
+                s[d] = 6.0 * f * (1.0 - f)
+            elif not nearest:
+                s[d] = 1.0
+        return s
+
+    @wp.func
+    def curvature(p: wp.vec3):
+        s = wp.vec3(0.0, 0.0, 0.0)
+        if smooth:
+            for d in range(n_dims):
+                f = p[d] - wp.floor(p[d])
+                s[d] = 6.0 - 12.0 * f
+        return s
+
+    @wp.func
+    def factor(c: int, d: int, s: wp.vec3):
+        return wp.where(((c >> d) & 1) == 1, s[d], 1.0 - s[d])
+
+    @wp.func
+    def weight(c: int, s: wp.vec3):
+        w = float(1.0)
+        if not nearest:
+            for d in range(n_dims):
+                w = w * factor(c, d, s)
+        return w
+
+    @wp.func
+    def weight_gradient(c: int, s: wp.vec3, ds: wp.vec3, scale: float):
+        g = wp.vec3(0.0, 0.0, 0.0)
+        for d in range(n_dims):
+            w = wp.where(((c >> d) & 1) == 1, ds[d], -ds[d]) * scale
+            for e in range(n_dims):
+                if e != d:
+                    w = w * factor(c, e, s)
+            g[d] = w
+        return g
+
+    @wp.func
+    def hessian_times(c: int, s: wp.vec3, ds: wp.vec3, dds: wp.vec3, scale: float, v: wp.vec3):
+        """(d^2 w_c / dx^2) v."""
+        g = wp.vec3(0.0, 0.0, 0.0)
+        for d in range(n_dims):
+            for e in range(n_dims):
+                w = scale * scale
+                for k in range(n_dims):
+                    sign = wp.where(((c >> k) & 1) == 1, 1.0, -1.0)
+                    if k == d and k == e:
+                        w = w * sign * dds[k]
+                    elif k == d or k == e:
+                        w = w * sign * ds[k]
+                    else:
+                        w = w * factor(c, k, s)
+                g[d] = g[d] + w * v[e]
+        return g
+
+    @wp.func
+    def entry(p: wp.vec3, c: int, level: int, meta: wp.array[wp.uint32]):
+        m = level * n_meta
+        size = meta[m + size_]
+        ux = wp.uint32(int(p[0])) + wp.uint32(c & 1)
+        uy = wp.uint32(int(p[1])) + wp.uint32((c >> 1) & 1)
+        uz = wp.uint32(int(p[2])) + wp.uint32((c >> 2) & 1)
+        if meta[m + mode_] == hash_:
+            key = ux ^ (uy * _PRIME_Y)
+            if n_dims == 3:
+                key = key ^ (uz * _PRIME_Z)
+            key = key & (size - wp.uint32(1))
+            return int(meta[m + offset_] + key)
+        index = ux + uy * meta[m + stride_y_] + uz * meta[m + stride_z_]
+        if meta[m + mode_] == dense_:
+            if index >= size:
+                index = index - size
+            return int(meta[m + offset_] + index)
+        return int(meta[m + offset_] + index % size)
+
+    return SimpleNamespace(
+        position=position, fraction=fraction, slope=slope, curvature=curvature, weight=weight,
+        weight_gradient=weight_gradient, hessian_times=hessian_times, entry=entry,
+        n_corners=1 if shape.interpolation == "nearest" else 2**shape.n_dims,
+    )  # fmt: skip
+
+
+def _table_type(shape: GridShape) -> type:
+    return wp.array[wp.float16 if shape.dtype == "float16" else float]
+
+
+@functools.cache
+def forward_kernel(shape: GridShape) -> wp.Kernel:
+    """Return the kernel features = interpolated table entries, for (level, point)."""
+    fn = _functions(shape)
+    position, fraction, weight, entry = fn.position, fn.fraction, fn.weight, fn.entry
+    n_features, n_corners = wp.constant(shape.n_features), wp.constant(fn.n_corners)
+    table_type = _table_type(shape)
+
+    @wp.kernel(module="unique", module_options=module_options())
+    def grid_forward_portable(
+        begin: int,
+        # in
+        x: wp.array[float],  # [n_blocks, n_dims, 32], unit cube
+        table: table_type,  # [n_entries, F]
+        scale: wp.array[float],  # [n_levels]
+        meta: wp.array[wp.uint32],  # [n_levels, N_META]
+        n_levels: int,
+        n_rows: int,
+        n_blocks: int,
+        # out
+        out: wp.array[float],  # [n_blocks, n_rows, 32]
+    ):
+        """y_f = sum_c w_c T[c, f]."""
+        i = begin + wp.tid()
+        level = i / (n_blocks * 32)
+        point = i % (n_blocks * 32)
+        p = position(x, point, scale[level])
+        s = fraction(p)
+        row = (point / 32) * n_rows + level * n_features
+        for f in range(n_features):
+            out[(row + f) * 32 + point % 32] = 0.0
+        for c in range(n_corners):
+            k = entry(p, c, level, meta) * n_features
+            w = weight(c, s)
+            for f in range(n_features):
+                o = (row + f) * 32 + point % 32
+                out[o] = out[o] + w * float(table[k + f])
+
+    return grid_forward_portable
+
+
+@functools.cache
+def backward_kernel(shape: GridShape, fixed_point: bool = False) -> wp.Kernel:
+    """Return the kernel that scatters the features' gradients into the table's."""
+    fn = _functions(shape)
+    position, fraction, weight, entry = fn.position, fn.fraction, fn.weight, fn.entry
+    n_features, n_corners = wp.constant(shape.n_features), wp.constant(fn.n_corners)
+    n_dims, group = wp.constant(shape.n_dims), wp.constant(GROUP)
+    gradient_type = wp.array[wp.int64 if fixed_point else float]
+    one = wp.constant(FIXED_POINT)
+
+    @wp.func
+    def quantize(value: float):
+        if wp.static(fixed_point):
+            return wp.int64(wp.round(wp.float64(value) * wp.float64(one)))
+        else:
+            return value
+
+    @wp.kernel(module="unique", module_options=module_options())
+    def grid_backward_portable(
+        begin: int,
+        # in
+        x: wp.array[float],  # [n_blocks, n_dims, 32], unit cube
+        d_out: wp.array[float],  # [n_blocks, n_rows, 32]
+        scale: wp.array[float],  # [n_levels]
+        meta: wp.array[wp.uint32],  # [n_levels, N_META]
+        n_rows: int,
+        n_blocks: int,
+        # in and out
+        d_table: gradient_type,  # [n_entries, F], added to
+        touched: wp.array[wp.uint8],  # [n_entries / GROUP], set to 1
+    ):
+        """d T[c, f] += w_c d y_f."""
+        i = begin + wp.tid()
+        level = i / (n_blocks * 32)
+        point = i % (n_blocks * 32)
+        p = position(x, point, scale[level])
+        s = fraction(p)
+        row = (point / 32) * n_rows + level * n_features
+        for c in range(n_corners):
+            k = entry(p, c, level, meta)
+            w = weight(c, s)
+            touched[k / group] = wp.uint8(1)
+            for f in range(n_features):
+                g = w * d_out[(row + f) * 32 + point % 32]
+                wp.atomic_add(d_table, k * n_features + f, quantize(g))
+
+    return grid_backward_portable
+
+
+@functools.cache
+def input_gradient_kernel(shape: GridShape) -> wp.Kernel:
+    """Return the kernel of the positions' gradient, for a point."""
+    fn = _functions(shape)
+    position, fraction, slope = fn.position, fn.fraction, fn.slope
+    weight_gradient, entry = fn.weight_gradient, fn.entry
+    n_features, n_corners = wp.constant(shape.n_features), wp.constant(fn.n_corners)
+    n_dims = wp.constant(shape.n_dims)
+    table_type = _table_type(shape)
+
+    @wp.kernel(module="unique", module_options=module_options())
+    def grid_input_gradient(
+        begin: int,
+        # in
+        x: wp.array[float],  # [n_blocks, n_dims, 32], unit cube
+        d_out: wp.array[float],  # [n_blocks, n_rows, 32]
+        table: table_type,  # [n_entries, F]
+        scale: wp.array[float],  # [n_levels]
+        meta: wp.array[wp.uint32],  # [n_levels, N_META]
+        n_levels: int,
+        n_rows: int,
+        # out
+        dx: wp.array[float],  # [n_blocks, n_dims, 32]
+    ):
+        """d x = sum_{l, c, f} (d w_c / d x) T[c, f] d y_f."""
+        point = begin + wp.tid()
+        total = wp.vec3(0.0, 0.0, 0.0)
+        for level in range(n_levels):
+            p = position(x, point, scale[level])
+            s = fraction(p)
+            ds = slope(p)
+            row = (point / 32) * n_rows + level * n_features
+            for c in range(n_corners):
+                k = entry(p, c, level, meta) * n_features
+                dot = float(0.0)
+                for f in range(n_features):
+                    dot += float(table[k + f]) * d_out[(row + f) * 32 + point % 32]
+                total += weight_gradient(c, s, ds, scale[level]) * dot
+        for d in range(n_dims):
+            dx[((point / 32) * n_dims + d) * 32 + point % 32] = total[d]
+
+    return grid_input_gradient
+
+
+@functools.cache
+def second_order_kernel(shape: GridShape) -> wp.Kernel:
+    """Return the adjoint of the positions' gradient in d_out and the table, for (level, point)."""
+    fn = _functions(shape)
+    position, fraction, slope = fn.position, fn.fraction, fn.slope
+    weight_gradient, entry = fn.weight_gradient, fn.entry
+    n_features, n_corners = wp.constant(shape.n_features), wp.constant(fn.n_corners)
+    n_dims, group = wp.constant(shape.n_dims), wp.constant(GROUP)
+    table_type = _table_type(shape)
+
+    @wp.kernel(module="unique", module_options=module_options())
+    def grid_second_order(
+        begin: int,
+        # in
+        x: wp.array[float],  # [n_blocks, n_dims, 32], unit cube
+        d_out: wp.array[float],  # [n_blocks, n_rows, 32]
+        v: wp.array[float],  # [n_blocks, n_dims, 32], gradient of what was dx
+        table: table_type,  # [n_entries, F]
+        scale: wp.array[float],  # [n_levels]
+        meta: wp.array[wp.uint32],  # [n_levels, N_META]
+        n_rows: int,
+        n_blocks: int,
+        # in and out
+        dd_out: wp.array[float],  # [n_blocks, n_rows, 32], gradient of what was d_out
+        d_table: wp.array[float],  # [n_entries, F], added to
+        touched: wp.array[wp.uint8],  # [n_entries / GROUP], set to 1
+    ):
+        """dd y_f = sum_c (v . d w_c / d x) T[c, f]; d T[c, f] += (v . d w_c / d x) d y_f."""
+        i = begin + wp.tid()
+        level = i / (n_blocks * 32)
+        point = i % (n_blocks * 32)
+        p = position(x, point, scale[level])
+        s = fraction(p)
+        ds = slope(p)
+        vv = wp.vec3(0.0, 0.0, 0.0)
+        for d in range(n_dims):
+            vv[d] = v[((point / 32) * n_dims + d) * 32 + point % 32]
+        row = (point / 32) * n_rows + level * n_features
+        for f in range(n_features):
+            dd_out[(row + f) * 32 + point % 32] = 0.0
+        for c in range(n_corners):
+            k = entry(p, c, level, meta)
+            w = wp.dot(vv, weight_gradient(c, s, ds, scale[level]))
+            touched[k / group] = wp.uint8(1)
+            for f in range(n_features):
+                o = (row + f) * 32 + point % 32
+                dd_out[o] = dd_out[o] + w * float(table[k * n_features + f])
+                wp.atomic_add(d_table, k * n_features + f, w * d_out[o])
+
+    return grid_second_order
+
+
+@functools.cache
+def second_order_position_kernel(shape: GridShape) -> wp.Kernel:
+    """Return the adjoint of the positions' gradient in the positions, for a point."""
+    fn = _functions(shape)
+    position, fraction, slope, curvature = fn.position, fn.fraction, fn.slope, fn.curvature
+    hessian_times, entry = fn.hessian_times, fn.entry
+    n_features, n_corners = wp.constant(shape.n_features), wp.constant(fn.n_corners)
+    n_dims = wp.constant(shape.n_dims)
+    table_type = _table_type(shape)
+
+    @wp.kernel(module="unique", module_options=module_options())
+    def grid_second_order_position(
+        begin: int,
+        # in
+        x: wp.array[float],  # [n_blocks, n_dims, 32], unit cube
+        d_out: wp.array[float],  # [n_blocks, n_rows, 32]
+        v: wp.array[float],  # [n_blocks, n_dims, 32], gradient of what was dx
+        table: table_type,  # [n_entries, F]
+        scale: wp.array[float],  # [n_levels]
+        meta: wp.array[wp.uint32],  # [n_levels, N_META]
+        n_levels: int,
+        n_rows: int,
+        # out
+        ddx: wp.array[float],  # [n_blocks, n_dims, 32]
+    ):
+        """dd x = sum_{l, c, f} (d^2 w_c / d x^2) v T[c, f] d y_f."""
+        point = begin + wp.tid()
+        vv = wp.vec3(0.0, 0.0, 0.0)
+        for d in range(n_dims):
+            vv[d] = v[((point / 32) * n_dims + d) * 32 + point % 32]
+        total = wp.vec3(0.0, 0.0, 0.0)
+        for level in range(n_levels):
+            p = position(x, point, scale[level])
+            s = fraction(p)
+            ds = slope(p)
+            dds = curvature(p)
+            row = (point / 32) * n_rows + level * n_features
+            for c in range(n_corners):
+                k = entry(p, c, level, meta) * n_features
+                dot = float(0.0)
+                for f in range(n_features):
+                    dot += float(table[k + f]) * d_out[(row + f) * 32 + point % 32]
+                total += hessian_times(c, s, ds, dds, scale[level], vv) * dot
+        for d in range(n_dims):
+            ddx[((point / 32) * n_dims + d) * 32 + point % 32] = total[d]
+
+    return grid_second_order_position

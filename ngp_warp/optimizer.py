@@ -1,0 +1,187 @@
+"""Adam over a network's weights and a grid's table, learning-rate decay, moving average."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import warp as wp
+
+from ngp_warp import launch
+from ngp_warp.config import OptimizerConfig
+from ngp_warp.kernels import adam as kernels
+from ngp_warp.kernels import adam_portable as portable
+from ngp_warp.kernels.grid import GROUP
+
+
+@dataclass
+class Parameters:
+    """A flat array of trained values with what the optimizer keeps for it.
+
+    A grid's table has ``n_features`` > 0: its entries are stepped only where they got a gradient.
+    """
+
+    value: wp.array
+    gradient: wp.array
+    first_moment: wp.array
+    second_moment: wp.array
+    n_features: int = 0
+    touched: wp.array | None = None
+    count: wp.array | None = None
+    half_value: wp.array | None = None
+    average: wp.array | None = None
+    read: wp.array = field(init=False)
+    """What the encoding or network reads: the float16 copy where there is one."""
+
+    def __post_init__(self):
+        self.read = self.half_value if self.half_value is not None else self.value
+
+    def state(self) -> dict[str, wp.array]:
+        """Return what a checkpoint holds, by name."""
+        arrays = {
+            "value": self.value,
+            "first_moment": self.first_moment,
+            "second_moment": self.second_moment,
+            "count": self.count,
+            "average": self.average,
+        }
+        return {name: array for name, array in arrays.items() if array is not None}
+
+    def load(self, arrays: dict[str, np.ndarray]) -> None:
+        """Copy a checkpoint's arrays in, and make the float16 copy anew."""
+        for name, array in self.state().items():
+            array.assign(arrays[name])
+        if self.half_value is not None:
+            self.half_value.assign(arrays["value"].astype(np.float16))
+
+
+def make_weights(values: np.ndarray, config: OptimizerConfig, device: str) -> Parameters:
+    """Return a network's weights, float32 [n], ready for ``Adam``."""
+    return _make(values, config, device, 0, half=False, fixed_point=False)
+
+
+def make_table(
+    values: np.ndarray,
+    n_features: int,
+    config: OptimizerConfig,
+    device: str,
+    *,
+    half: bool = False,
+    fixed_point: bool = False,
+) -> Parameters:
+    """Return a grid's table, float32 [n_entries * n_features], ready for ``Adam``.
+
+    Args:
+        values: initial values.
+        n_features: of an entry.
+        config: says whether an average is kept.
+        device: "cpu" or a CUDA device.
+        half: keep a float16 copy that is read.
+        fixed_point: int64 gradients, whose sum does not depend on the order (CUDA).
+    """
+    return _make(values, config, device, n_features, half=half, fixed_point=fixed_point)
+
+
+def _make(
+    values: np.ndarray,
+    config: OptimizerConfig,
+    device: str,
+    n_features: int,
+    *,
+    half: bool,
+    fixed_point: bool,
+) -> Parameters:
+    n = values.size
+
+    def zeros(size: int, dtype: type = wp.float32) -> wp.array:
+        return wp.zeros(size, dtype=dtype, device=device)
+
+    table = n_features > 0
+    return Parameters(
+        value=wp.array(values, dtype=wp.float32, device=device),
+        gradient=zeros(n, wp.int64 if fixed_point else wp.float32),
+        first_moment=zeros(n),
+        second_moment=zeros(n),
+        n_features=n_features,
+        touched=zeros(n // n_features // GROUP, wp.uint8) if table else None,
+        count=zeros(n // n_features, wp.uint16) if table else None,
+        half_value=wp.array(values.astype(np.float16), device=device) if half else None,
+        average=zeros(n) if config.ema_decay > 0 else None,
+    )
+
+
+class Adam:
+    """One optimizer step as recorded launches; the step number lives on the device.
+
+    Args:
+        config: settings.
+        parameters: what is optimized; their gradients are set by the launches before.
+        device: "cpu" or a CUDA device.
+        backend: "vector" (CPU only), "portable", or "auto": the faster one.
+    """
+
+    def __init__(
+        self,
+        config: OptimizerConfig,
+        parameters: list[Parameters],
+        device: str,
+        backend: str = "auto",
+    ):
+        self.config = config
+        self.parameters = parameters
+        self.device = device
+        vector = backend == "vector" or (backend == "auto" and device == "cpu")
+        self._kernels = kernels if vector else portable
+        self.step = wp.zeros(1, dtype=wp.int64, device=device)
+        self.n_steps = wp.zeros(1, dtype=wp.int64, device=device)
+        self.schedule = wp.zeros(kernels.N_SCHEDULE, dtype=wp.float32, device=device)
+        self._correction = wp.array(bias_corrections(config), dtype=wp.float32, device=device)
+        self._none = wp.zeros(1, dtype=wp.float16, device=device)
+
+    def advance(self) -> launch.Launch:
+        """Record: the step number plus one, and this step's learning rate."""
+        c = self.config
+        args = [self.n_steps, c.learning_rate, c.decay_start, c.final_learning_rate]
+        args += [c.beta1, c.beta2, self.step, self.schedule]
+        return launch.record(kernels.advance_kernel, 1, args, self.device)
+
+    def update(self) -> list[list[launch.Launch]]:
+        """Record the step of all parameters: stages of launches that may run side by side."""
+        stages = [[self._update(p) for p in self.parameters]]
+        averages = [self._update_average(p) for p in self.parameters if p.average is not None]
+        return stages + ([averages] if averages else [])
+
+    def _update(self, p: Parameters) -> launch.Launch:
+        c, k = self.config, self._kernels
+        if not p.n_features:
+            kernel = k.weights_kernel(c.beta1, c.beta2, c.epsilon, c.l2_regularization)
+            args = [p.value.size, self.schedule, p.gradient]
+            args += [p.value, p.first_moment, p.second_moment]
+            return launch.record(kernel, k.weight_items(p.value.size), args, self.device)
+        half = p.half_value is not None
+        fixed_point = p.gradient.dtype == wp.int64
+        kernel = k.table_kernel(p.n_features, c.beta1, c.beta2, c.epsilon, half, fixed_point)
+        assert p.touched is not None
+        n_groups = p.touched.size
+        args = [n_groups, self.schedule, self._correction, p.gradient, p.touched, p.value]
+        args += [p.half_value or self._none, p.first_moment, p.second_moment, p.count]
+        return launch.record(kernel, k.table_items(n_groups), args, self.device)
+
+    def _update_average(self, p: Parameters) -> launch.Launch:
+        kernel = self._kernels.average_kernel(self.config.ema_decay)
+        args = [p.value.size, p.value, p.average]
+        return launch.record(kernel, self._kernels.average_items(p.value.size), args, self.device)
+
+    def averaged(self, p: Parameters) -> np.ndarray:
+        """Return the parameters that are evaluated: the debiased average, or the last values."""
+        if p.average is None:
+            return p.value.numpy()
+        steps = int(self.step.numpy()[0])
+        if steps == 0:
+            return p.value.numpy()
+        return p.average.numpy() / np.float32(1.0 - self.config.ema_decay**steps)
+
+
+def bias_corrections(config: OptimizerConfig) -> np.ndarray:
+    """Return float32 [COUNT_MAX + 1]: sqrt(1 - beta2^n) / (1 - beta1^n) after n steps."""
+    n = np.arange(1, kernels.COUNT_MAX + 1, dtype=np.float64)
+    values = np.sqrt(1 - config.beta2**n) / (1 - config.beta1**n)
+    return np.concatenate([[0.0], values]).astype(np.float32)
