@@ -20,7 +20,10 @@ from ngp_warp.primitives.image.readers.source import Source, check_ratio, silent
 _HEADER_BYTES_MAX = 1 << 24
 _DEEP, _MULTIPART = 0x800, 0x1000
 _UINT = 0
-# Compression: scanlines in a chunk, the most that it can shrink them.
+# DWA: 8x8 floats of one value become two numbers of 16 bits that deflate shrinks 1032 times.
+_TRANSFORM = 8 * 8 * 4 / 4 * 1032.0
+# Compression: scanlines in a chunk (at most, so as to refuse nothing sound), and the most that it
+# can shrink them.
 _COMPRESSIONS = {
     0: (1, 1.01),  # none
     1: (1, 64.0),  # run lengths
@@ -30,10 +33,12 @@ _COMPRESSIONS = {
     5: (16, 1400.0),  # PXR24: deflate of 24 of 32 bits
     6: (32, 64.0),  # B44, B44A: 3 bytes of 32
     7: (32, 64.0),
-    8: (32, math.inf),  # DWAA, DWAB
-    9: (256, math.inf),
-    10: (256, math.inf),  # HTJ2K
-    11: (32, math.inf),
+    8: (32, _TRANSFORM),  # DWAA, DWAB
+    9: (256, _TRANSFORM),
+    10: (256, _TRANSFORM),  # HTJ2K
+    11: (32, _TRANSFORM),
+    12: (256, _TRANSFORM),  # LJ2K
+    13: (256, _TRANSFORM),  # Zstandard
 }
 _BAND_LINES = 256  # a multiple of every chunk's lines, so that none is decoded twice
 

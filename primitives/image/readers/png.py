@@ -10,7 +10,7 @@ import numpy as np
 
 from ngp_warp.errors import DataError
 from ngp_warp.primitives.image.readers.exif import exif_orientation
-from ngp_warp.primitives.image.readers.source import Source, check_ratio
+from ngp_warp.primitives.image.readers.source import Source, check_ratio, silent_output
 
 _SIGNATURE_BYTES = 8
 _SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # color type: samples stored for a pixel
@@ -100,5 +100,9 @@ def _decode(path: Path, out: np.ndarray) -> None:
     """Decode into a C-contiguous array, row by row unless the PNG is interlaced."""
     import imagecodecs
 
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+    with (
+        path.open("rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
+        silent_output(),  # libpng prints its warnings
+    ):
         imagecodecs.png_decode(data, out=out if out.shape[2] > 1 else out[..., 0])
