@@ -80,9 +80,7 @@ class GridEncodingConfig:
             check_choice(
                 "encoding.n_features_per_level", self.n_features_per_level, N_FEATURES_ALLOWED
             )
-        check_range(
-            "encoding.log2_hashmap_size", self.log2_hashmap_size, 1, LOG2_HASHMAP_SIZE_MAX
-        )
+        check_range("encoding.log2_hashmap_size", self.log2_hashmap_size, 1, LOG2_HASHMAP_SIZE_MAX)
         check_range("encoding.base_resolution", self.base_resolution, 1, 2**20)
         check_range("encoding.finest_resolution", self.finest_resolution, 1, 2**24)
         check_range("encoding.per_level_scale", self.per_level_scale, 1.0, 16.0)
