@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
@@ -78,14 +80,14 @@ class Console:
     def table(self, values: dict[str, Any]) -> None:
         """Print names and values, unless quiet."""
         if not self.quiet:
-            self._err.print(_table(values))
+            for line in _table(values):
+                self._print(line)
 
     def answer(self, values: dict[str, Any]) -> None:
         """Print on stdout what the command was asked for; with --json the caller prints it."""
         if not self.as_json:
-            from rich.console import Console as RichConsole
-
-            RichConsole().print(_table(values))
+            for line in _table(values):
+                typer.echo(line)
 
     def _print(self, line: str) -> None:
         # soft_wrap: a path stays in one piece
@@ -156,25 +158,18 @@ def _progress_bar(console: Any) -> "Bar":
     )
 
 
-def _table(values: dict[str, Any]) -> Any:
-    from rich.table import Table
-
-    table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, text in _rows(values):
-        table.add_row(name, text)
-    return table
+def _table(values: dict[str, Any]) -> list[str]:
+    """Return a line for every value, nested ones as ``outer.inner``."""
+    rows = _rows(values)
+    width = max((len(name) for name, _ in rows), default=0)
+    return [f"{name:<{width}}  {text}" for name, text in rows]
 
 
 def _rows(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Return a row for every value, nested ones under ``outer.inner``."""
-    from rich.markup import escape
-
     rows = []
     for name, value in values.items():
         if isinstance(value, dict):
             rows += _rows(value, f"{prefix}{name}.")
         else:
-            rows.append((f"{prefix}{name}", escape(format_value(name, value))))
+            rows.append((f"{prefix}{name}", format_value(name, value)))
     return rows

@@ -86,11 +86,6 @@ class Flag:
         """The name of the command's parameter: ``encoding__n_levels``."""
         return "__".join(self.path)
 
-    @property
-    def panel(self) -> str:
-        """The heading under which the help lists it."""
-        return self.path[0].capitalize() if len(self.path) > 1 else "Settings"
-
 
 def field_docs(cls: type) -> dict[str, str]:
     """Return the docstring below each field of a dataclass, as one line."""
@@ -192,7 +187,7 @@ def with_config_flags(cls: type) -> Callable[[Callable[..., Any]], Callable[...,
     The command takes ``ctx: typer.Context`` and ``flags: dict[str, Any]``, which then holds the
     flags that were given, by parameter name; Typer sees the flags instead of ``flags``.
     """
-    flags = flags_of(cls)
+    flags = sorted(flags_of(cls), key=lambda flag: "." in flag.name)  # --seconds first
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         own = [p for p in inspect.signature(command).parameters.values() if p.name != "flags"]
@@ -224,18 +219,13 @@ def _parameter(flag: Flag) -> inspect.Parameter:
     if flag.annotation is bool:
         prefix, _, last = flag.name.rpartition(".")
         name += f"/--{prefix}{'.' if prefix else ''}no-{last}"
-    option = typer.Option(name, help=_without_markup(flag.help), rich_help_panel=flag.panel)
+    option = typer.Option(name, help=flag.help)
     return inspect.Parameter(
         flag.parameter,
         inspect.Parameter.KEYWORD_ONLY,
         default=flag.default,
         annotation=Annotated[flag.annotation, option],
     )
-
-
-def _without_markup(text: str) -> str:
-    """Escape what rich would read as a style: ``[a, b]``."""
-    return re.sub(r"\[(?=[a-z#/@])", r"\\[", text)
 
 
 def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
