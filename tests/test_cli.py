@@ -167,7 +167,8 @@ def test_help_of_a_flag_is_its_docstring_with_choices_and_default(
         "--encoding.base-resolution <int> Resolution N_min of the coarsest level. [default: 16]",
         "--encoding.grid-type <hash|dense|tiled>",
         "--clip / --no-clip Clip to the displayable range.",
-        "--loss <l2|l1|relative_l2|mape|smape|huber|log_l1> What is made small, in [channel units].",
+        "--loss <l2|l1|relative_l2|mape|smape|huber|log_l1>",
+        "What is made small, in [channel units]. [default: l2]",
         "--seconds",
         "--deterministic",
     ):
