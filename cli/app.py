@@ -19,7 +19,7 @@ from typer.core import TyperGroup
 from ngp_warp import __version__
 from ngp_warp.errors import NgpError
 
-# Typer carried click under another name from 0.26 on: this is the UsageError of either.
+# Typer gives it no public name.
 UsageError: Any = typer.BadParameter.__base__
 
 # Module and summary: `ngp --help` lists them without loading any.

@@ -26,7 +26,7 @@ _C = TypeVar("_C")
 
 FLATTENED = "training"  # its fields carry no prefix: --seconds, not --training.seconds
 # Given alone, the one replaces the other of the file or of the resumed run.
-EXCLUSIVE = (("training", "seconds"), ("training", "steps"))
+EXCLUSIVE = ("seconds", "steps")
 
 
 def _check_device(value: str) -> str:
@@ -131,18 +131,14 @@ def config_from_flags(cls: type[_C], flags: dict[str, Any], base: dict[str, Any]
     Raises:
         ConfigError: as the dataclass raises it.
     """
-    values = json.loads(json.dumps(base))  # a deep copy: the caller's is not written to
-    paths = [tuple(parameter.split("__")) for parameter in flags]
-    given = [path for path in EXCLUSIVE if path in paths]
-    if len(given) == 1:
-        for group, name in EXCLUSIVE:
-            values.get(group, {}).pop(name, None)
-    for path, value in zip(paths, flags.values(), strict=True):
-        node = values
-        for part in path[:-1]:
+    given: dict[str, Any] = {}
+    for parameter, value in flags.items():
+        *path, name = parameter.split("__")
+        node = given
+        for part in path:
             node = node.setdefault(part, {})
-        node[path[-1]] = value
-    return from_dict(cls, values, "settings")
+        node[name] = value
+    return from_dict(cls, _override(base, given), "settings")
 
 
 def read_config(cls: type, path: Path) -> dict[str, Any]:
@@ -178,7 +174,7 @@ def base_settings(cls: type, file: Path | None, resume: Path | None) -> dict[str
                 f"{resume} is a run of the {run.primitive} primitive: resume it there"
             )
         values = to_dict(run.config)
-    return _merged(values, read_config(cls, file)) if file is not None else values
+    return _override(values, read_config(cls, file)) if file is not None else values
 
 
 def with_config_flags(cls: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -228,9 +224,13 @@ def _parameter(flag: Flag) -> inspect.Parameter:
     )
 
 
-def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+def _override(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Return ``below`` with the settings of ``above`` over it, nested ones one by one."""
     result = dict(below)
+    if len(set(EXCLUSIVE) & set(above)) == 1:
+        for name in EXCLUSIVE:
+            result.pop(name, None)
     for key, value in above.items():
         nested = isinstance(value, dict) and isinstance(result.get(key), dict)
-        result[key] = _merged(result[key], value) if nested else value
+        result[key] = _override(result[key], value) if nested else value
     return result

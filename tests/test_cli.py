@@ -280,6 +280,14 @@ def test_flags_override_the_resumed_run(core: FakeCore) -> None:
     )
 
 
+def test_a_file_overrides_the_resumed_run(core: FakeCore, tmp_path: Path) -> None:
+    core.config = FakeConfig(training=c.TrainingConfig(seconds=60.0, seed=5))
+    file = tmp_path / "part.json"
+    file.write_text('{"training": {"steps": 7}}')
+    assert app.main(["fit-image", "--resume", "r", "--config", str(file)]) == 0
+    assert core.last[2]["config"].training == c.TrainingConfig(steps=7, seed=5)
+
+
 def test_a_field_may_not_hide_a_flag_of_the_command() -> None:
     @dataclass(frozen=True, kw_only=True)
     class Hiding:
@@ -428,6 +436,8 @@ def test_an_interrupt_is_status_130(core: FakeCore, capfd: pytest.CaptureFixture
     core.do = interrupt
     assert app.main(["fit-image", "a.jpg", "--quiet"]) == 130
     assert capfd.readouterr() == ("", "ngp: interrupted\n")
+    assert app.main(["fit-image", "a.jpg", "--quiet", "--json"]) == 130
+    assert json.loads(capfd.readouterr().out) == {"error": "interrupted"}
 
 
 def test_a_bug_keeps_its_traceback(core: FakeCore, capfd: pytest.CaptureFixture[str]) -> None:
