@@ -114,9 +114,13 @@ def make_mlp_cuda_kernels(
     """
     for name, value in (("n_in", n_in), ("n_out", n_out)):
         if not 1 <= value <= 256:
-            raise ConfigError(f"network {name} must be from 1 to 256 in the fused kernel, got {value}")
+            raise ConfigError(
+                f"network {name} must be from 1 to 256 in the fused kernel, got {value}"
+            )
     if n_neurons not in (16, 32, 64, 128):
-        raise ConfigError(f"network.n_neurons must be 16, 32, 64 or 128 when fused, got {n_neurons}")
+        raise ConfigError(
+            f"network.n_neurons must be 16, 32, 64 or 128 when fused, got {n_neurons}"
+        )
     if n_hidden_layers < 1:
         raise ConfigError(f"network.n_hidden_layers must be at least 1, got {n_hidden_layers}")
     for value in (activation, output_activation):
@@ -449,9 +453,7 @@ def _weight_gradient_kernel(module: wp.Module, text: str) -> wp.Kernel:
         accumulate: int,
         partials: wp.array[float],
     ):
-        weight_gradient_native(
-            wp.tid(), scratch, n_blocks, blocks_per_chunk, accumulate, partials
-        )
+        weight_gradient_native(wp.tid(), scratch, n_blocks, blocks_per_chunk, accumulate, partials)
 
     return weight_gradient
 
@@ -459,13 +461,15 @@ def _weight_gradient_kernel(module: wp.Module, text: str) -> wp.Kernel:
 def _reduce_kernel(module: wp.Module, text: str) -> wp.Kernel:
     @wp.func_native(text)
     def reduce_native(
-        tid: int, partials: wp.array[float], n_chunks: int, unscale: float, gradient: wp.array[float]
+        tid: int,
+        partials: wp.array[float],
+        n_chunks: int,
+        unscale: float,
+        gradient: wp.array[float],
     ): ...
 
     @wp.kernel(module=module)
-    def reduce(
-        partials: wp.array[float], n_chunks: int, unscale: float, gradient: wp.array[float]
-    ):
+    def reduce(partials: wp.array[float], n_chunks: int, unscale: float, gradient: wp.array[float]):
         reduce_native(wp.tid(), partials, n_chunks, unscale, gradient)
 
     return reduce

@@ -33,9 +33,10 @@ ACTIVATIONS = {
         " : 0.2f / (sqrtf(100.0f * z * z + 4.0f) - 10.0f * z)",
         "100.0f * h * h / (100.0f * h * h + 1.0f)",
     ),
-    # max(z, 0) + log1p(...): log(exp(10 z) + 1) overflows from z = 8.8 on
+    # not log(exp(10 z) + 1): that overflows from z = 8.8 on
     "softplus": ActivationText(
-        "(z > 0.0f ? z : 0.0f) + 0.1f * log1pf(expf(-10.0f * fabsf(z)))", "-expm1f(-10.0f * h)"
+        "(z > 0.0f ? z : 0.0f) + 0.1f * logf(1.0f + expf(-10.0f * fabsf(z)))",
+        "1.0f - expf(-10.0f * h)",
     ),
     "tanh": ActivationText("tanhf(z)", "1.0f - h * h"),
 }
@@ -62,5 +63,5 @@ LOSSES = {
     "huber": LossText(
         "fabsf(d) <= 0.1f ? 5.0f * d * d : fabsf(d) - 0.05f", "fabsf(d) <= 0.1f ? 10.0f * d : s"
     ),
-    "log_l1": LossText("log1pf(fabsf(d))", "s / (1.0f + fabsf(d))"),
+    "log_l1": LossText("logf(1.0f + fabsf(d))", "s / (1.0f + fabsf(d))"),
 }

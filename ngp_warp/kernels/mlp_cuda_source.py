@@ -170,7 +170,9 @@ def _hidden_store(layout: MlpLayout, target: str) -> str:
     text = f"save({layout.in_tiles} + layer * {tiles} + nt, {target}[nt]);"
     if not ACTIVATIONS[layout.activation].keeps_slope:
         return text
-    return text + f"""
+    return (
+        text
+        + f"""
     u32 kept[2][4];
     WP_PRAGMA_UNROLL
     for (int m = 0; m < 2; ++m)
@@ -179,17 +181,30 @@ def _hidden_store(layout: MlpLayout, target: str) -> str:
             kept[m][r] = pack(activation_slope(acc[m][r >> 1][(r & 1) * 2]),
                 activation_slope(acc[m][r >> 1][(r & 1) * 2 + 1]));
     save({layout.slope_tiles} + layer * {tiles} + nt, kept);"""
+    )
 
 
 def _hidden_layers(layout: MlpLayout, saved: bool) -> str:
     """Text of all hidden layers; leaves the last one's activations in ``h``."""
     tiles = layout.hidden_tiles
-    first = _layer("in", layout.in_tiles, tiles, "0", _activate("h", _hidden_store(layout, "h") if saved else ""))
+    first = _layer(
+        "in",
+        layout.in_tiles,
+        tiles,
+        "0",
+        _activate("h", _hidden_store(layout, "h") if saved else ""),
+    )
     text = f"u32 h[{tiles}][2][4];\n{{ const int layer = 0;{first} }}"
     if layout.n_hidden_layers == 1:
         return text
     fragments = f"{layout.hidden_fragments} + (layer - 1) * {tiles**2}"
-    following = _layer("h", tiles, tiles, fragments, _activate("next", _hidden_store(layout, "next") if saved else ""))
+    following = _layer(
+        "h",
+        tiles,
+        tiles,
+        fragments,
+        _activate("next", _hidden_store(layout, "next") if saved else ""),
+    )
     return f"""{text}
 WP_PRAGMA_NO_UNROLL
 for (int layer = 1; layer < {layout.n_hidden_layers}; ++layer) {{
@@ -226,9 +241,7 @@ def forward_text(layout: MlpLayout) -> str:
     for (int i = 0; i < 16; ++i)
         acc[i >> 3][(i >> 2) & 1][i & 3] = output_activation(acc[i >> 3][(i >> 2) & 1][i & 3]);
     {output}"""
-    last = _layer(
-        "h", layout.hidden_tiles, layout.out_tiles, str(layout.last_fragments), activated
-    )
+    last = _layer("h", layout.hidden_tiles, layout.out_tiles, str(layout.last_fragments), activated)
     return f"""{PRIMITIVES}{_functions(layout)}
 const int block = warp;
 {_inputs(layout, "")}
@@ -340,9 +353,13 @@ for (int kt = 0; kt < {layout.in_tiles}; ++kt) save(kt, in[kt]);"""
     output = _layer(
         "h", 0 if unused else tiles, layout.out_tiles, str(layout.last_fragments), epilogue
     )
-    total = "" if stage == "backward" else """
+    total = (
+        ""
+        if stage == "backward"
+        else """
 for (int mask = 16; mask > 0; mask >>= 1) loss = lane_sum(loss, mask);
 if (lane == 0) loss_sums.data[block] = loss;"""
+    )
     return f"""{PRIMITIVES}{_functions(layout)}
 const int block = first_block + warp;
 auto scratch_tile = [=](int tile, int m) -> u32* {{

@@ -133,17 +133,32 @@ def weight_gradient_text(layout: MlpLayout) -> str:
     hidden, n_hidden = layout.hidden_tiles, layout.n_hidden_layers
     each = _jobs(hidden, hidden)
     n_first, n_between = _jobs(hidden, layout.in_tiles), (n_hidden - 1) * each
-    first = _matrix(layout, hidden, layout.in_tiles, f"""
-    const int layer = 0, first = 0, n_rows = {layout.n_neurons}, n_columns = {layout.n_in};""")
-    between = _matrix(layout, hidden, hidden, f"""
+    first = _matrix(
+        layout,
+        hidden,
+        layout.in_tiles,
+        f"""
+    const int layer = 0, first = 0, n_rows = {layout.n_neurons}, n_columns = {layout.n_in};""",
+    )
+    between = _matrix(
+        layout,
+        hidden,
+        hidden,
+        f"""
     job -= {n_first};
     const int layer = 1 + job / {each}, n_rows = {layout.n_neurons}, n_columns = n_rows;
     const int first = {layout.hidden_weights} + (layer - 1) * {layout.n_neurons**2};
-    job %= {each};""")
-    last = _matrix(layout, layout.out_tiles, hidden, f"""
+    job %= {each};""",
+    )
+    last = _matrix(
+        layout,
+        layout.out_tiles,
+        hidden,
+        f"""
     job -= {n_first + n_between};
     const int layer = {n_hidden}, first = {layout.last_weights};
-    const int n_rows = {layout.n_out}, n_columns = {layout.n_neurons};""")
+    const int n_rows = {layout.n_out}, n_columns = {layout.n_neurons};""",
+    )
     middle = f"else if (job < {n_first + n_between}) {{{between}\n}} " if n_hidden > 1 else ""
     return f"""{PRIMITIVES}
 const int chunk = warp / {n_jobs(layout)};

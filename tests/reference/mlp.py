@@ -6,7 +6,9 @@ K = 10.0  # scale of the argument of squareplus and softplus
 
 
 def _sigmoid(z):
-    return np.where(z >= 0, 1 / (1 + np.exp(-np.abs(z))), np.exp(-np.abs(z)) / (1 + np.exp(-np.abs(z))))
+    return np.where(
+        z >= 0, 1 / (1 + np.exp(-np.abs(z))), np.exp(-np.abs(z)) / (1 + np.exp(-np.abs(z)))
+    )
 
 
 def _squareplus_slope(z):
@@ -37,27 +39,39 @@ def split_weights(flat, widths):
     ]
 
 
-def forward(matrices, x, activation, output_activation):
-    """Return (y [n, n_out], list of layer inputs, list of pre-activations) of x [n, n_in]."""
+def _exact(values):
+    return values
+
+
+def to_half(values, scale=1.0):
+    """Round scale * values to half precision, saturating, and return it without the scale."""
+    return np.clip(np.asarray(values) * scale, -65504, 65504).astype(np.float16) / np.float64(scale)
+
+
+def forward(matrices, x, activation, output_activation, cast=_exact):
+    """Return (y [n, n_out], list of layer inputs, list of pre-activations) of x [n, n_in].
+
+    ``cast`` rounds every operand of a matrix product, as mixed precision does.
+    """
     inputs, pre = [], []
     h = np.asarray(x, np.float64)
     for i, w in enumerate(matrices):
         name = output_activation if i == len(matrices) - 1 else activation
-        inputs.append(h)
-        pre.append(h @ w.T)
+        inputs.append(cast(h))
+        pre.append(inputs[-1] @ cast(w).T)
         h = ACTIVATIONS[name][0](pre[-1])
     return h, inputs, pre
 
 
-def backward(matrices, x, dy, activation, output_activation):
+def backward(matrices, x, dy, activation, output_activation, cast=_exact, cast_delta=_exact):
     """Return (dx [n, n_in], flat weight gradient) of dL/dy [n, n_out]."""
-    _, inputs, pre = forward(matrices, x, activation, output_activation)
+    _, inputs, pre = forward(matrices, x, activation, output_activation, cast)
     gradient, dw = np.asarray(dy, np.float64), []
     for i in reversed(range(len(matrices))):
         name = output_activation if i == len(matrices) - 1 else activation
-        delta = gradient * ACTIVATIONS[name][1](pre[i])
+        delta = cast_delta(gradient * ACTIVATIONS[name][1](pre[i]))
         dw.append((delta.T @ inputs[i]).ravel())
-        gradient = delta @ matrices[i]
+        gradient = delta @ cast(matrices[i])
     return gradient, np.concatenate(dw[::-1])
 
 
