@@ -45,6 +45,8 @@ class Launch:
 
     commands: list[Any] = field(repr=False)
     device: str
+    capturable: bool = True
+    """Whether a CUDA graph may hold it."""
 
     def run(self) -> None:
         """Launch; returns when the work is done on a CPU, when it is queued on CUDA."""
@@ -90,6 +92,13 @@ def record(
         for begin, end in zip(bounds[:-1], bounds[1:], strict=True)
     ]
     return Launch(commands, device)
+
+
+@dataclass(frozen=True)
+class Call:
+    """A command that is a function: launches of its own, or a copy between devices."""
+
+    launch: Callable[[], None]
 
 
 def launch(
