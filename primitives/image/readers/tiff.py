@@ -26,8 +26,8 @@ _COMPRESSIONS = {
     33003: math.inf,  # JPEG 2000
     33005: math.inf,
     34712: math.inf,
-    34925: math.inf,  # LZMA
-    50000: math.inf,  # Zstandard
+    34925: 2.0**14,  # LZMA: half of it was measured
+    50000: 2.0**16,  # Zstandard: 128 KiB in a block of 4 bytes
     50001: math.inf,  # WebP
     50002: math.inf,  # JPEG XL
     52546: math.inf,
