@@ -3,6 +3,7 @@
 import io
 import os
 import struct
+import sys
 from pathlib import Path
 
 import image_samples
@@ -397,6 +398,25 @@ def test_cache_needs_room(samples, write, tmp_path, monkeypatch):
     assert not list((tmp_path / "cache").iterdir())
     with pytest.raises(ResourceError, match="--cache-dir"):
         load_image(path, max_bytes=0, cache_dir=path)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX limits")
+def test_full_disk_is_met_before_a_map_of_it_is_written(samples, write, tmp_path):
+    """A map written on a full disk would kill the process."""
+    import resource
+    import signal
+
+    path = write(samples["png"]["3xuint8"])
+    old_action = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    old_limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, old_limit[1]))
+        with pytest.raises(ResourceError, match="File too large"):
+            load_image(path, max_bytes=0, cache_dir=tmp_path / "cache")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old_limit)
+        signal.signal(signal.SIGXFSZ, old_action)
+    assert not list((tmp_path / "cache").iterdir())
 
 
 def test_memory_is_checked_before_decoding(samples, write, tmp_path, monkeypatch):

@@ -96,7 +96,6 @@ def check_law(path):
     return False
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("image_format", FORMATS)
 def test_broken_files_are_refused_or_read(image_format, samples, tmp_path, capfd):
     rng = np.random.default_rng(FORMATS.index(image_format))
