@@ -49,13 +49,14 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def check_free_space(folder: Path, n_bytes: int, advice: str) -> None:
+def check_free_space(folder: Path, n_bytes: int, purpose: str, advice: str) -> None:
     """Raise ResourceError unless the disk of ``folder`` has ``n_bytes`` to spare.
 
     Args:
         folder: an existing folder.
         n_bytes: what is to be written.
-        advice: the end of the message: what to do.
+        purpose: the beginning of the message: what is to be written.
+        advice: its end: what to do.
 
     Raises:
         ResourceError: says how much is needed and how much is free.
@@ -63,7 +64,8 @@ def check_free_space(folder: Path, n_bytes: int, advice: str) -> None:
     free = shutil.disk_usage(folder).free
     if n_bytes > free:
         raise ResourceError(
-            f"{folder} has {format_bytes(free)} free, {format_bytes(n_bytes)} are needed: {advice}"
+            f"{purpose} needs {format_bytes(n_bytes)} in {folder}, which has "
+            f"{format_bytes(free)} free; {advice}"
         )
 
 

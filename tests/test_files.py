@@ -50,9 +50,9 @@ def test_impossible_places_are_refused(tmp_path, where):
 
 
 def test_free_space_is_checked(tmp_path):
-    files.check_free_space(tmp_path, 1, "")
-    with pytest.raises(ResourceError, match=r"PB|TB.*give another"):
-        files.check_free_space(tmp_path, 10**17, "give another")
+    files.check_free_space(tmp_path, 1, "it", "")
+    with pytest.raises(ResourceError, match=r"it needs 100000\.0 TB .* free; give another"):
+        files.check_free_space(tmp_path, 10**17, "it", "give another")
 
 
 def test_reserved_file_has_its_size(tmp_path):

@@ -51,7 +51,12 @@ def cached_pixels(
     path = folder / f"{info.path.stem[:64]}-{_key(info)}.npy"
     with suppress(OSError, ValueError):
         return _mapped(path, info)
-    check_free_space(folder, info.bytes + _HEADER_BYTES, "give another folder with --cache-dir")
+    check_free_space(
+        folder,
+        info.bytes + _HEADER_BYTES,
+        f"{info.path} does not fit in memory; its cache",
+        "give another folder with --cache-dir",
+    )
     with atomic_path(path) as temporary:
         _write(temporary, info, decode)
     return _mapped(path, info)

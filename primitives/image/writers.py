@@ -150,7 +150,7 @@ def open_writer(
                 "available; .tif, .png and .npy are written row by row"
             )
     elif image_format.uncompressed_rows:
-        check_free_space(path.parent, n_bytes, "free some, or write to another disk")
+        check_free_space(path.parent, n_bytes, str(path), "free some, or write to another disk")
     with atomic_path(path) as temporary:
         if image_format.by_rows is not None:
             writer = image_format.by_rows(temporary, width, height, channels, dtype)

@@ -19,6 +19,9 @@ _ORIENTATION = 0x0112  # EXIF tag 274
 # a byte); 4x4 subsampling of every channel makes that 8192.
 _JPEG_PIXELS_PER_BYTE = 8192
 
+# The modes of a block of 16x16 pixels take 1.7 bits at least: their probabilities are fixed.
+_VP8_PIXELS_PER_BYTE = 4096
+
 # What cameras append behind the end marker.
 _JPEG_TRAILER_BYTES = 1 << 20
 
@@ -42,7 +45,7 @@ def read_pillow(path: Path, image_format: str) -> Source:
     if image_format == "jpeg":
         check_ratio(path, width * height, path.stat().st_size, _JPEG_PIXELS_PER_BYTE)
     elif image_format == "webp":
-        _check_riff_size(path)
+        _check_riff(path, width * height)
     channels = len(mode)
     streams = image_format == "jpeg" and channels == len(stored_mode) and _is_sequential(path)
     return Source(
@@ -129,10 +132,12 @@ def _stream_jpeg(path: Path, out: np.ndarray) -> None:
         imagecodecs.jpeg8_decode(data, out=out if out.shape[2] == 3 else out[..., 0])
 
 
-def _check_riff_size(path: Path) -> None:
-    """Raise DataError where the file is shorter than the size in its first bytes."""
+def _check_riff(path: Path, n_pixels: int) -> None:
+    """Raise DataError where a WebP is shorter than it says, or than its pixels need."""
     with path.open("rb") as file:
-        head = file.read(8)
-    promised, size = int.from_bytes(head[4:], "little") + 8, path.stat().st_size
+        head = file.read(16)
+    promised, size = int.from_bytes(head[4:8], "little") + 8, path.stat().st_size
     if promised > size:
         raise DataError(f"{path} is cut short: it has {size} of {promised} bytes")
+    if head[12:] == b"VP8 ":  # lossy without alpha
+        check_ratio(path, n_pixels, size, _VP8_PIXELS_PER_BYTE)
