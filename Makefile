@@ -49,13 +49,15 @@ $(VENV)/.installed: $(VENV)/.created $(INPUTS)
 	$(PIP) -e .
 	@touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.created $(INPUTS)
+$(VENV)/.installed-dev: $(VENV)/.created $(INPUTS) | $(MAPPED)
 	$(PIP) -e '.[dev]'
-	@mkdir -p $(MAPPED)
-	@ln -sfn ../../../ngp_warp/__init__.py $(MAPPED)/__init__.py
-	@ln -sfn ../../../cli $(MAPPED)/cli
-	@ln -sfn ../../../primitives $(MAPPED)/primitives
 	@touch $(VENV)/.installed $@
+
+$(MAPPED):
+	@mkdir -p $@
+	@ln -sfn ../../../ngp_warp/__init__.py $@/__init__.py
+	@ln -sfn ../../../cli $@/cli
+	@ln -sfn ../../../primitives $@/primitives
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
