@@ -24,7 +24,7 @@ ACTIVATIONS = {
     "leaky_relu": ActivationText("z > 0.0f ? z : 0.01f * z", "h > 0.0f ? 1.0f : 0.01f"),
     "exponential": ActivationText("expf(z)", "h"),
     # sin z does not tell the sign of cos z
-    "sine": ActivationText("sinf(z)", "cosf(z)", keeps_slope=True),
+    "sine": ActivationText("sine(z)", "cosine(z)", keeps_slope=True),
     "sigmoid": ActivationText("1.0f / (1.0f + expf(-z))", "h * (1.0f - h)"),
     # with f = 10 h, f^2 - 10 z f = 1; hence dh/dz = f^2 / (f^2 + 1). For z < 0 the sum of the
     # textbook form cancels, so the root is taken as 1 / (10 * (r - 10 z) / 2) there.
