@@ -37,8 +37,13 @@ for (int nt = 0; nt < {n_tiles}; ++nt) {{
 }}"""
 
 
-def _activate(target: str, store: str) -> str:
-    """Epilogue: apply the hidden activation, pack into the next A fragment."""
+def _converge(layout: MlpLayout) -> str:
+    """Text that ends a hidden layer's epilogue: mma needs the whole warp at once."""
+    return "converge();" if ACTIVATIONS[layout.activation].branches else ""
+
+
+def _activate(layout: MlpLayout, target: str, saved: bool) -> str:
+    """Epilogue: apply the hidden activation, pack into the next A fragment, save it."""
     return f"""
     WP_PRAGMA_UNROLL
     for (int m = 0; m < 2; ++m)
@@ -46,7 +51,8 @@ def _activate(target: str, store: str) -> str:
         for (int r = 0; r < 4; ++r)
             {target}[nt][m][r] = pack(activation(acc[m][r >> 1][(r & 1) * 2]),
                 activation(acc[m][r >> 1][(r & 1) * 2 + 1]));
-    {store}"""
+    {_hidden_store(layout, target) if saved else ""}
+    {_converge(layout)}"""
 
 
 def _store_rows(array: str, n_rows: int, factor: str) -> str:
@@ -60,7 +66,8 @@ def _store_rows(array: str, n_rows: int, factor: str) -> str:
             *(float4*)(({array}).data + ((size_t)block * {n_rows} + row) * 32 + (lane >> 2) * 4) =
                 float4 {{ acc[0][t][c]{factor}, acc[0][t][c + 2]{factor},
                     acc[1][t][c]{factor}, acc[1][t][c + 2]{factor} }};
-    }}"""
+    }}
+    converge();"""
 
 
 def _inputs(layout: MlpLayout, store: str) -> str:
@@ -86,7 +93,8 @@ for (int kt = 0; kt < {layout.in_tiles}; ++kt) {{
         in[kt][1][2 * t + 1] = pack(v[2 * t].w, v[2 * t + 1].w);
     }}
 }}
-{store}"""
+{store}
+converge();"""
 
 
 def _hidden_store(layout: MlpLayout, target: str) -> str:
@@ -117,7 +125,7 @@ def _hidden_layers(layout: MlpLayout, saved: bool) -> str:
         layout.in_tiles,
         tiles,
         "0",
-        _activate("h", _hidden_store(layout, "h") if saved else ""),
+        _activate(layout, "h", saved),
     )
     text = f"u32 h[{tiles}][2][4];\n{{ const int layer = 0;{first} }}"
     if layout.n_hidden_layers == 1:
@@ -128,7 +136,7 @@ def _hidden_layers(layout: MlpLayout, saved: bool) -> str:
         tiles,
         tiles,
         fragments,
-        _activate("next", _hidden_store(layout, "next") if saved else ""),
+        _activate(layout, "next", saved),
     )
     return f"""{text}
 WP_PRAGMA_NO_UNROLL
@@ -210,7 +218,8 @@ def _output_gradient(layout: MlpLayout, stage: str) -> str:
         WP_PRAGMA_UNROLL
         for (int r = 0; r < 4; ++r)
             delta[nt][m][r] = pack(acc[m][r >> 1][(r & 1) * 2], acc[m][r >> 1][(r & 1) * 2 + 1]);
-    save({layout.delta_tiles + layout.n_hidden_layers * layout.hidden_tiles} + nt, delta[nt]);"""
+    save({layout.delta_tiles + layout.n_hidden_layers * layout.hidden_tiles} + nt, delta[nt]);
+    converge();"""
 
 
 def _hidden_gradient(layout: MlpLayout, target: str) -> str:
@@ -229,7 +238,8 @@ def _hidden_gradient(layout: MlpLayout, target: str) -> str:
             {target}[nt][m][r] = pack(acc[m][r >> 1][(r & 1) * 2] * {slope}(low(kept[r])),
                 acc[m][r >> 1][(r & 1) * 2 + 1] * {slope}(high(kept[r])));
     }}
-    save({layout.delta_tiles} + layer * {tiles} + nt, {target}[nt]);"""
+    save({layout.delta_tiles} + layer * {tiles} + nt, {target}[nt]);
+    {_converge(layout)}"""
 
 
 def _backward_layers(layout: MlpLayout) -> str:

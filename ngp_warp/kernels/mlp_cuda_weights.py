@@ -189,6 +189,7 @@ if (weight < {layout.n_weights}) {{
     for (int chunk = lane >> 3; chunk < n_chunks; chunk += 4)
         sum += partials.data[(size_t)chunk * {layout.n_weights} + weight];
 }}
+converge();
 sum = lane_sum(lane_sum(sum, 8), 16);
 if (lane < 8 && weight < {layout.n_weights}) gradient.data[weight] = sum * unscale;
 """

@@ -16,6 +16,7 @@ whole warp.
 ``mma(c, a, b0, b1)`` c += a b: a 16x16 (rows, k), b 16x8 (k, columns) half, c 16x8 float
 ``transpose(v)``    transpose of an 8x8 half matrix, one row in four lanes
 ``lane_sum(v, m)``  v plus the v of lane ^ m
+``converge()``      to be called between code that lanes may branch in and the next of the above
 ``load(p)``         16 bytes of memory that the kernel itself may have written
 ``load_constant(p)`` 16 bytes that nothing writes while the kernel runs
 ``load_floats(p)``  the same as float4
@@ -71,6 +72,7 @@ auto transpose = [](u32 v) -> u32 {
 auto lane_sum = [](float v, int mask) -> float {
     return v + __shfl_xor_sync(0xffffffffu, v, mask);
 };
+auto converge = []() { __syncwarp(); };
 auto load = [](const void* p) -> uint4 { return *(const uint4*)p; };
 auto load_constant = [](const void* p) -> uint4 { return __ldg((const uint4*)p); };
 auto load_floats = [](const void* p) -> float4 { return __ldg((const float4*)p); };
@@ -132,6 +134,7 @@ auto lane_sum = [=](float v, int mask) -> float {
     wp_cpu_tile_sync();
     return s;
 };
+auto converge = []() {};
 auto load = [](const void* p) -> uint4 { return *(const uint4*)p; };
 auto load_constant = load;
 auto load_floats = [](const void* p) -> float4 { return *(const float4*)p; };
