@@ -4,6 +4,8 @@ On "cpu" the kernels' own text runs lane by lane on emulated tensor-core instruc
 ngp_warp/kernels/warp_mma.py), so that the index arithmetic is proven without a GPU.
 """
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import warp as wp
@@ -25,11 +27,11 @@ CONFIGS = [
     (40, 32, 1, 2, "none", "leaky_relu"),
 ]
 
-# Against the twin that rounds operands to half as well, only the float32 order of sums, slopes taken
+# Against the twin that rounds operands to half too, only the float32 order of sums, slopes taken
 # from a rounded h (2^-11) and the roundings that these two flip remain: a few 2^-11 = 4.9e-4.
 HALF_TWIN = 2e-3
-# Against exact arithmetic: each of up to 5 products rounds both operands (2^-11 each), and a ReLU or
-# a sign in the loss may flip for a few of the points.
+# Against exact arithmetic: each of up to 5 products rounds both operands (2^-11 each), and a ReLU
+# or a sign in the loss may flip for a few of the points.
 EXACT_TWIN = 5e-2
 
 
@@ -45,7 +47,7 @@ class Case:
         rng = np.random.default_rng(seed)
         n_in, width, n_hidden, n_out, self.activation, self.output_activation = config
         widths = [n_in] + [width] * n_hidden + [n_out]
-        pairs = zip(widths[:-1], widths[1:], strict=True)
+        pairs = pairwise(widths)
         scaled = [rng.normal(size=a * b) * np.sqrt(1.0 / a) for a, b in pairs]
         self.weights = np.concatenate(scaled).astype(np.float32)
         self.matrices = mlp.split_weights(self.weights, widths)

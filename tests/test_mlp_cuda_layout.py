@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import warp as wp
 
-from ngp_warp.kernels import mlp_cuda, mlp_cuda_weights
+from ngp_warp.kernels import mlp_cuda_stages, mlp_cuda_weights
 from ngp_warp.kernels.warp_mma import PRIMITIVES
 from tests.test_mlp_cuda import HALF_TWIN, Case, error
 
@@ -143,7 +143,7 @@ def test_accumulators_are_the_next_layers_a_fragment():
     ],
 )
 def test_a_wrong_map_is_noticed(monkeypatch, place, right, wrong):
-    text = getattr(mlp_cuda, place)
+    text = getattr(mlp_cuda_stages, place)
 
     def broken(*args):
         assert right in text(*args)
@@ -152,12 +152,12 @@ def test_a_wrong_map_is_noticed(monkeypatch, place, right, wrong):
     config = (6, 16, 1, 3, "tanh", "none")
     n = 16 * 32 * 2  # more than one chunk
     dw = Case(config, n, "cpu").train("l2")[1]
-    monkeypatch.setattr(mlp_cuda, place, broken)
-    mlp_cuda._make_stage.cache_clear()
+    monkeypatch.setattr(mlp_cuda_stages, place, broken)
+    mlp_cuda_stages.make_stage.cache_clear()
     try:
         wrong_dw = Case(config, n, "cpu").train("l2")[1]
     finally:
-        mlp_cuda._make_stage.cache_clear()
+        mlp_cuda_stages.make_stage.cache_clear()
     assert error(wrong_dw, dw) > 10 * HALF_TWIN
 
 

@@ -1,40 +1,33 @@
-"""The fused network on CUDA tensor cores: half operands, float32 accumulation and master weights.
+"""The fused network on CUDA tensor cores: half operands, float32 sums and master weights.
 
-Source: Mueller et al. 2022 and their fully fused network in idea (activations stay in registers from
-layer to layer); the kernels are this project's own, see mlp_cuda_source. Twins:
-tests/reference/mlp.py, tests/reference/losses.py.
+Source: the idea of Mueller et al. 2022 that activations stay in registers from layer to layer; the
+kernels are this project's own, see mlp_cuda_source. Twins: tests/reference/mlp.py, losses.py.
 
-Differentiable: ``backward`` and ``train_pass`` give the gradient with respect to weights and inputs;
-nothing in ``y`` of ``forward`` is on a tape.
+Differentiable: ``backward`` and ``train_pass`` give the gradient with respect to the weights and
+the inputs; no launch is on a tape.
 
 Half gradients. The mean's factor 1 / (n_points n_out) would push every delta of a large batch below
 the smallest half (6e-8). So ``train_pass`` carries the gradient of the *sum* of losses, times
-``loss_scale``, in half, and applies 1 / (loss_scale n_points n_out) in float32 where results leave the
-kernels. Then a delta does not depend on the batch's size; overflow saturates instead of becoming
-infinite. ``backward`` does the same with a ``scale`` of the caller's choice.
+``loss_scale``, in half, and applies 1 / (loss_scale n_points n_out) in float32 where results leave
+the kernels. Then a delta does not depend on the batch's size; overflow saturates instead of
+becoming infinite. ``backward`` does the same with a ``scale`` of the caller's choice.
 
-All sums run in a fixed order: results repeat bit by bit. Nothing allocates or synchronises, so that a
-step can be captured in a CUDA graph once ``kernels.load(device)`` has been called.
+All sums run in a fixed order: results repeat bit by bit. Nothing allocates or synchronises, so that
+a step can be captured in a CUDA graph once ``kernels.load(device, stage)`` has been called.
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import warp as wp
 
 from ngp_warp.errors import ConfigError, ShapeError
 from ngp_warp.kernels.mlp_cuda_functions import ACTIVATIONS, LOSSES
-from ngp_warp.kernels.mlp_cuda_source import MlpLayout, forward_text, propagate_text
-from ngp_warp.kernels.mlp_cuda_weights import (
-    n_jobs,
-    prepare_text,
-    reduce_text,
-    weight_gradient_text,
-)
+from ngp_warp.kernels.mlp_cuda_layout import MlpLayout
+from ngp_warp.kernels.mlp_cuda_stages import BLOCK_DIM, Stage, make_stage
+from ngp_warp.kernels.mlp_cuda_weights import n_jobs
 
 BLOCK = 32  # points of a block, and lanes of a warp
-_BLOCK_DIM = 128
 # Blocks whose activations are in scratch at a time: bounds scratch memory whatever the batch
 _SLICE_BLOCKS = 4096
 # Points of a partial weight gradient: 512, so that 2^17 points make some 1000 warps
@@ -47,27 +40,15 @@ class MlpCudaKernels:
 
     layout: MlpLayout
 
-    def stage(self, name: str) -> "Stage":
+    def stage(self, name: str) -> Stage:
         """Kernels of "forward", "backward", or of training with the loss of that name."""
-        return _make_stage(self.layout, name)
+        return make_stage(self.layout, name)
 
     def load(self, device: Any, *stages: str) -> None:
         """Compile and load the stages, for instance before a graph is captured."""
         device = wp.get_device(device)
         for name in stages:
             wp.load_module(self.stage(name).module, device, block_dim=_block_dim(device))
-
-
-@dataclass(frozen=True, eq=False)
-class Stage:
-    """One Warp module: everything that a pass launches."""
-
-    module: wp.Module
-    prepare: wp.Kernel
-    forward: wp.Kernel | None
-    propagate: wp.Kernel | None
-    weight_gradient: wp.Kernel | None
-    reduce: wp.Kernel | None
 
 
 @dataclass(frozen=True)
@@ -170,7 +151,7 @@ def forward(
     y: wp.array,
     scratch: Scratch,
 ) -> None:
-    """y = network(x).
+    """Evaluate y = network(x).
 
     Args:
         kernels: the network.
@@ -310,7 +291,7 @@ def _prepare(stage: Stage, layout: MlpLayout, weights: wp.array, scratch: Scratc
 
 
 def _block_dim(device: wp.Device) -> int:
-    return _BLOCK_DIM if device.is_cuda else BLOCK
+    return BLOCK_DIM if device.is_cuda else BLOCK
 
 
 def _launch(kernel: wp.Kernel | None, n_threads: int, args: list[Any], device: wp.Device) -> None:
@@ -323,7 +304,8 @@ def _check(name: str, array: wp.array, shape: tuple[int, ...], device: wp.Device
         raise ShapeError(f"{name} is on {device}: the tensor-core kernels need a CUDA device")
     if tuple(array.shape) != shape or array.dtype is not wp.float32:
         raise ShapeError(
-            f"{name} must be float32 of shape {list(shape)}, got {list(array.shape)} of {array.dtype}"
+            f"{name} must be float32 of shape {list(shape)}, "
+            f"got {list(array.shape)} of {array.dtype.__name__}"
         )
     if array.device != device:
         raise ShapeError(f"{name} must be on {device}, got {array.device}")
@@ -344,132 +326,3 @@ def _check_scratch(
                 f"scratch.{name} must have {wanted} entries on {device}, got {length}: call "
                 f"make_scratch for {n_points} points"
             )
-
-
-@lru_cache(maxsize=None)
-def _make_stage(layout: MlpLayout, name: str) -> Stage:
-    """Generate the Warp module of a stage."""
-    sizes = f"{layout.n_in}_{layout.n_neurons}x{layout.n_hidden_layers}_{layout.n_out}"
-    kinds = f"{layout.activation}_{layout.output_activation}"
-    module = wp.get_module(f"ngp_warp.mlp_cuda_{name}_{sizes}_{kinds}")
-    # lean launches: with 32-aligned dimensions a warp stays whole, and its index is tid / 32
-    module.options.update(
-        {"enable_backward": False, "default_grid_stride": False, "block_dim": _BLOCK_DIM}
-    )
-    prepare = _prepare_kernel(module, prepare_text(layout))
-    if name == "forward":
-        return Stage(
-            module, prepare, _forward_kernel(module, forward_text(layout)), None, None, None
-        )
-    return Stage(
-        module,
-        prepare,
-        None,
-        _propagate_kernel(module, propagate_text(layout, name)),
-        _weight_gradient_kernel(module, weight_gradient_text(layout)),
-        _reduce_kernel(module, reduce_text(layout)),
-    )
-
-
-def _prepare_kernel(module: wp.Module, text: str) -> wp.Kernel:
-    @wp.func_native(text)
-    def prepare_native(tid: int, weights: wp.array[float], fragments: wp.array[wp.uint32]): ...
-
-    @wp.kernel(module=module)
-    def prepare(weights: wp.array[float], fragments: wp.array[wp.uint32]):
-        prepare_native(wp.tid(), weights, fragments)
-
-    return prepare
-
-
-def _forward_kernel(module: wp.Module, text: str) -> wp.Kernel:
-    @wp.func_native(text)
-    def forward_native(
-        tid: int, fragments: wp.array[wp.uint32], x: wp.array3d[float], y: wp.array3d[float]
-    ): ...
-
-    @wp.kernel(module=module)
-    def forward(fragments: wp.array[wp.uint32], x: wp.array3d[float], y: wp.array3d[float]):
-        forward_native(wp.tid(), fragments, x, y)
-
-    return forward
-
-
-def _propagate_kernel(module: wp.Module, text: str) -> wp.Kernel:
-    @wp.func_native(text)
-    def propagate_native(
-        tid: int,
-        fragments: wp.array[wp.uint32],
-        x: wp.array3d[float],
-        target: wp.array3d[float],
-        n_points: int,
-        first_block: int,
-        scale: float,
-        unscale: float,
-        dx: wp.array3d[float],
-        loss_sums: wp.array[float],
-        scratch: wp.array[wp.uint32],
-    ): ...
-
-    @wp.kernel(module=module)
-    def propagate(
-        # in
-        fragments: wp.array[wp.uint32],
-        x: wp.array3d[float],
-        target: wp.array3d[float],
-        n_points: int,
-        first_block: int,
-        scale: float,
-        unscale: float,
-        # out
-        dx: wp.array3d[float],
-        loss_sums: wp.array[float],
-        scratch: wp.array[wp.uint32],
-    ):
-        propagate_native(
-            wp.tid(), fragments, x, target, n_points, first_block, scale, unscale, dx, loss_sums,
-            scratch,
-        )  # fmt: skip
-
-    return propagate
-
-
-def _weight_gradient_kernel(module: wp.Module, text: str) -> wp.Kernel:
-    @wp.func_native(text)
-    def weight_gradient_native(
-        tid: int,
-        scratch: wp.array[wp.uint32],
-        n_blocks: int,
-        blocks_per_chunk: int,
-        accumulate: int,
-        partials: wp.array[float],
-    ): ...
-
-    @wp.kernel(module=module)
-    def weight_gradient(
-        scratch: wp.array[wp.uint32],
-        n_blocks: int,
-        blocks_per_chunk: int,
-        accumulate: int,
-        partials: wp.array[float],
-    ):
-        weight_gradient_native(wp.tid(), scratch, n_blocks, blocks_per_chunk, accumulate, partials)
-
-    return weight_gradient
-
-
-def _reduce_kernel(module: wp.Module, text: str) -> wp.Kernel:
-    @wp.func_native(text)
-    def reduce_native(
-        tid: int,
-        partials: wp.array[float],
-        n_chunks: int,
-        unscale: float,
-        gradient: wp.array[float],
-    ): ...
-
-    @wp.kernel(module=module)
-    def reduce(partials: wp.array[float], n_chunks: int, unscale: float, gradient: wp.array[float]):
-        reduce_native(wp.tid(), partials, n_chunks, unscale, gradient)
-
-    return reduce

@@ -1,95 +1,20 @@
-"""C++ text of the CUDA kernels of the fused network, generated for one configuration.
+"""C++ text of the CUDA kernels that run through the layers of the fused network.
 
 A warp owns a block of 32 points, as two row tiles m of 16. Rows of the matrix products are points,
 columns are features. Row g of tile m is point 4 g + 2 m of the block and row g + 8 is point
-4 g + 2 m + 1 (g = lane / 4): so a lane's four points lie side by side in the blocked arrays, and one
-128-bit access moves them. ``acc[m][t][c]`` of a 16-feature tile is the element of column
+4 g + 2 m + 1 (g = lane / 4): so a lane's four points lie side by side in the blocked arrays, and
+one 128-bit access moves them. ``acc[m][t][c]`` of a 16-feature tile is the element of column
 8 t + 2 q + (c & 1) and row g + 8 (c >> 1) (q = lane % 4). Packed by pairs of c it is register
 2 t + (c >> 1) of the next layer's A fragment: activations pass from layer to layer in registers.
 
-Weights are read as B fragments of 16x16 (k, n) tiles, 16 bytes a lane: registers {b0, b1} of columns
-0-7, then of columns 8-15. ``prepare`` makes them, once W (k = inputs) and once transposed (k =
-outputs) for the backward pass. Activations and deltas go as A fragments to ``scratch``, from which
-``weight_gradient`` takes dW[out, in] = sum over points of delta x, transposing 8x8 tiles in registers.
+Weights are read as B fragments of 16x16 (k, n) tiles, 16 bytes a lane: registers {b0, b1} of
+columns 0-7, then of columns 8-15 (made by ``prepare`` of mlp_cuda_weights). Activations and deltas
+go as A fragments to ``scratch``, from which ``weight_gradient`` takes dW.
 """
 
-from dataclasses import dataclass
-
 from ngp_warp.kernels.mlp_cuda_functions import ACTIVATIONS, LOSSES
+from ngp_warp.kernels.mlp_cuda_layout import MlpLayout
 from ngp_warp.kernels.warp_mma import PRIMITIVES
-
-
-@dataclass(frozen=True)
-class MlpLayout:
-    """Sizes of a network and where its parts lie; a tile is 16 features."""
-
-    n_in: int
-    n_neurons: int
-    n_hidden_layers: int
-    n_out: int
-    activation: str
-    output_activation: str
-
-    @property
-    def in_tiles(self) -> int:
-        """Tiles of the inputs."""
-        return -(-self.n_in // 16)
-
-    @property
-    def hidden_tiles(self) -> int:
-        """Tiles of a hidden layer."""
-        return self.n_neurons // 16
-
-    @property
-    def out_tiles(self) -> int:
-        """Tiles of the outputs."""
-        return -(-self.n_out // 16)
-
-    @property
-    def hidden_weights(self) -> int:
-        """First weight of the first matrix between hidden layers."""
-        return self.n_neurons * self.n_in
-
-    @property
-    def last_weights(self) -> int:
-        """First weight of the output matrix."""
-        return self.hidden_weights + (self.n_hidden_layers - 1) * self.n_neurons**2
-
-    @property
-    def n_weights(self) -> int:
-        """Length of the flat weight array."""
-        return self.last_weights + self.n_out * self.n_neurons
-
-    @property
-    def hidden_fragments(self) -> int:
-        """First 16x16 weight tile of the first matrix between hidden layers."""
-        return self.in_tiles * self.hidden_tiles
-
-    @property
-    def last_fragments(self) -> int:
-        """First 16x16 weight tile of the output matrix."""
-        return self.hidden_fragments + (self.n_hidden_layers - 1) * self.hidden_tiles**2
-
-    @property
-    def n_fragments(self) -> int:
-        """16x16 weight tiles of all layers; as many again, transposed, follow."""
-        return self.last_fragments + self.hidden_tiles * self.out_tiles
-
-    @property
-    def slope_tiles(self) -> int:
-        """First scratch tile of dh/dz, where hidden layers store it."""
-        return self.in_tiles + self.n_hidden_layers * self.hidden_tiles
-
-    @property
-    def delta_tiles(self) -> int:
-        """First scratch tile of the deltas dL/dz."""
-        kept = self.n_hidden_layers * self.hidden_tiles
-        return self.slope_tiles + (kept if ACTIVATIONS[self.activation].keeps_slope else 0)
-
-    @property
-    def n_scratch_tiles(self) -> int:
-        """Scratch tiles of a block of points, each 256 words of 32 bits."""
-        return self.delta_tiles + self.n_hidden_layers * self.hidden_tiles + self.out_tiles
 
 
 def _layer(source: str, k_tiles: int, n_tiles: int, fragments: str, epilogue: str) -> str:
@@ -112,8 +37,13 @@ for (int nt = 0; nt < {n_tiles}; ++nt) {{
 }}"""
 
 
-def _activate(target: str, store: str) -> str:
-    """Epilogue: apply the hidden activation, pack into the next A fragment."""
+def _converge(layout: MlpLayout) -> str:
+    """Text that ends a hidden layer's epilogue: mma needs the whole warp at once."""
+    return "converge();" if ACTIVATIONS[layout.activation].branches else ""
+
+
+def _activate(layout: MlpLayout, target: str, saved: bool) -> str:
+    """Epilogue: apply the hidden activation, pack into the next A fragment, save it."""
     return f"""
     WP_PRAGMA_UNROLL
     for (int m = 0; m < 2; ++m)
@@ -121,7 +51,8 @@ def _activate(target: str, store: str) -> str:
         for (int r = 0; r < 4; ++r)
             {target}[nt][m][r] = pack(activation(acc[m][r >> 1][(r & 1) * 2]),
                 activation(acc[m][r >> 1][(r & 1) * 2 + 1]));
-    {store}"""
+    {_hidden_store(layout, target) if saved else ""}
+    {_converge(layout)}"""
 
 
 def _store_rows(array: str, n_rows: int, factor: str) -> str:
@@ -135,7 +66,8 @@ def _store_rows(array: str, n_rows: int, factor: str) -> str:
             *(float4*)(({array}).data + ((size_t)block * {n_rows} + row) * 32 + (lane >> 2) * 4) =
                 float4 {{ acc[0][t][c]{factor}, acc[0][t][c + 2]{factor},
                     acc[1][t][c]{factor}, acc[1][t][c + 2]{factor} }};
-    }}"""
+    }}
+    converge();"""
 
 
 def _inputs(layout: MlpLayout, store: str) -> str:
@@ -161,7 +93,8 @@ for (int kt = 0; kt < {layout.in_tiles}; ++kt) {{
         in[kt][1][2 * t + 1] = pack(v[2 * t].w, v[2 * t + 1].w);
     }}
 }}
-{store}"""
+{store}
+converge();"""
 
 
 def _hidden_store(layout: MlpLayout, target: str) -> str:
@@ -192,7 +125,7 @@ def _hidden_layers(layout: MlpLayout, saved: bool) -> str:
         layout.in_tiles,
         tiles,
         "0",
-        _activate("h", _hidden_store(layout, "h") if saved else ""),
+        _activate(layout, "h", saved),
     )
     text = f"u32 h[{tiles}][2][4];\n{{ const int layer = 0;{first} }}"
     if layout.n_hidden_layers == 1:
@@ -203,7 +136,7 @@ def _hidden_layers(layout: MlpLayout, saved: bool) -> str:
         tiles,
         tiles,
         fragments,
-        _activate("next", _hidden_store(layout, "next") if saved else ""),
+        _activate(layout, "next", saved),
     )
     return f"""{text}
 WP_PRAGMA_NO_UNROLL
@@ -226,11 +159,11 @@ def _functions(layout: MlpLayout) -> str:
     """Text of the activation functions and their slopes."""
     hidden, output = ACTIVATIONS[layout.activation], ACTIVATIONS[layout.output_activation]
     return f"""
-auto activation = [](float z) -> float {{ return {hidden.value}; }};
-auto activation_slope = [](float {"z" if hidden.keeps_slope else "h"}) -> float {{
+auto activation = [=](float z) -> float {{ return {hidden.value}; }};
+auto activation_slope = [=](float {"z" if hidden.keeps_slope else "h"}) -> float {{
     return {hidden.slope};
 }};
-auto output_activation = [](float z) -> float {{ return {output.value}; }};"""
+auto output_activation = [=](float z) -> float {{ return {output.value}; }};"""
 
 
 def forward_text(layout: MlpLayout) -> str:
@@ -285,7 +218,8 @@ def _output_gradient(layout: MlpLayout, stage: str) -> str:
         WP_PRAGMA_UNROLL
         for (int r = 0; r < 4; ++r)
             delta[nt][m][r] = pack(acc[m][r >> 1][(r & 1) * 2], acc[m][r >> 1][(r & 1) * 2 + 1]);
-    save({layout.delta_tiles + layout.n_hidden_layers * layout.hidden_tiles} + nt, delta[nt]);"""
+    save({layout.delta_tiles + layout.n_hidden_layers * layout.hidden_tiles} + nt, delta[nt]);
+    converge();"""
 
 
 def _hidden_gradient(layout: MlpLayout, target: str) -> str:
@@ -304,7 +238,8 @@ def _hidden_gradient(layout: MlpLayout, target: str) -> str:
             {target}[nt][m][r] = pack(acc[m][r >> 1][(r & 1) * 2] * {slope}(low(kept[r])),
                 acc[m][r >> 1][(r & 1) * 2 + 1] * {slope}(high(kept[r])));
     }}
-    save({layout.delta_tiles} + layer * {tiles} + nt, {target}[nt]);"""
+    save({layout.delta_tiles} + layer * {tiles} + nt, {target}[nt]);
+    {_converge(layout)}"""
 
 
 def _backward_layers(layout: MlpLayout) -> str:
@@ -363,7 +298,8 @@ if (lane == 0) loss_sums.data[block] = loss;"""
     return f"""{PRIMITIVES}{_functions(layout)}
 const int block = first_block + warp;
 auto scratch_tile = [=](int tile, int m) -> u32* {{
-    return scratch.data + (((size_t)warp * {layout.n_scratch_tiles} + tile) * 2 + m) * 128 + lane * 4;
+    const size_t first = (size_t)warp * {layout.n_scratch_tiles} + tile;
+    return scratch.data + (first * 2 + m) * 128 + lane * 4;
 }};
 auto save = [=](int tile, const u32 (&a)[2][4]) {{
     for (int m = 0; m < 2; ++m)

@@ -1,6 +1,12 @@
-"""C++ text of the CUDA kernels around the network's weights; see mlp_cuda_source for the layouts."""
+"""C++ text of the CUDA kernels around the network's weights.
 
-from ngp_warp.kernels.mlp_cuda_source import MlpLayout
+``prepare`` lays the weights out as half B fragments, once W (k = inputs) and once transposed (k =
+outputs) for the backward pass. ``weight_gradient`` takes dW[out, in] = sum over points of delta x
+from the fragments that ``propagate`` left in scratch (see mlp_cuda_source), transposing 8x8 tiles
+in registers. ``reduce`` sums its partial results.
+"""
+
+from ngp_warp.kernels.mlp_cuda_layout import MlpLayout
 from ngp_warp.kernels.warp_mma import PRIMITIVES
 
 # a warp's tile of dW, in 16x16 tiles: 2 x 4 are 64 accumulators, and 6 loads feed 16 mma
@@ -174,7 +180,7 @@ if (job < {n_first}) {{{first}
 def reduce_text(layout: MlpLayout) -> str:
     """Snippet of ``reduce(tid, partials, n_chunks, unscale, gradient)``: sums in a fixed order.
 
-    A warp sums 8 weights; each quarter of it every fourth chunk, so that enough loads are in flight.
+    A warp sums 8 weights, each quarter of it every fourth chunk: more loads in flight.
     """
     return f"""{PRIMITIVES}
 const int weight = warp * 8 + (lane & 7);
@@ -183,6 +189,7 @@ if (weight < {layout.n_weights}) {{
     for (int chunk = lane >> 3; chunk < n_chunks; chunk += 4)
         sum += partials.data[(size_t)chunk * {layout.n_weights} + weight];
 }}
+converge();
 sum = lane_sum(lane_sum(sum, 8), 16);
 if (lane < 8 && weight < {layout.n_weights}) gradient.data[weight] = sum * unscale;
 """

@@ -5,15 +5,18 @@ Source: the PTX ISA, sections "Matrix fragments for mma.m16n8k16 with floating p
 NumPy's matrix product.
 
 ``PRIMITIVES`` opens a snippet that has an ``int tid`` whose 32-aligned groups of 32 are converged
-warps. A Warp kernel made with ``grid_stride=False`` and launched with a dimension that is a multiple
-of 32 guarantees that: the only early return of its generated code is then the same for a whole warp.
+warps. A Warp kernel made with ``grid_stride=False`` and launched with a dimension that is a
+multiple of 32 guarantees that: the only early return of its generated code is then the same for a
+whole warp.
 
 =================== =========================================================================
+``sine(v)``, ``cosine(v)`` to 1e-6 absolute; a fraction of sinf's code
 ``pack(a, b)``      half2, ``a`` in the low bits, saturated to +-65504; NaN stays NaN
 ``low(v), high(v)`` the halves of a half2 as float
 ``mma(c, a, b0, b1)`` c += a b: a 16x16 (rows, k), b 16x8 (k, columns) half, c 16x8 float
 ``transpose(v)``    transpose of an 8x8 half matrix, one row in four lanes
 ``lane_sum(v, m)``  v plus the v of lane ^ m
+``converge()``      to be called between code that lanes may branch in and the next of the above
 ``load(p)``         16 bytes of memory that the kernel itself may have written
 ``load_constant(p)`` 16 bytes that nothing writes while the kernel runs
 ``load_floats(p)``  the same as float4
@@ -31,6 +34,12 @@ of times slower than it need be, and only for tests.
 # Saturation: an overflowing activation or gradient becomes the largest half, not an infinity that
 # would turn to NaN against a zero and end the training.
 _CUDA = r"""
+auto reduced = [](float v) -> float {  // to +-pi, 2 pi in two parts
+    const float turns = rintf(v * 0.15915494f);
+    return fmaf(turns, 1.7484556e-7f, fmaf(-turns, 6.2831855f, v));
+};
+auto sine = [=](float v) -> float { return __sinf(reduced(v)); };
+auto cosine = [=](float v) -> float { return __cosf(reduced(v)); };
 auto pack = [](float a, float b) -> u32 {
     u32 v;
     asm("{ .reg .b32 t, top, bottom; mov.b32 top, 0x7bff7bff; mov.b32 bottom, 0xfbfffbff;"
@@ -63,12 +72,15 @@ auto transpose = [](u32 v) -> u32 {
 auto lane_sum = [](float v, int mask) -> float {
     return v + __shfl_xor_sync(0xffffffffu, v, mask);
 };
+auto converge = []() { __syncwarp(); };
 auto load = [](const void* p) -> uint4 { return *(const uint4*)p; };
 auto load_constant = [](const void* p) -> uint4 { return __ldg((const uint4*)p); };
 auto load_floats = [](const void* p) -> float4 { return __ldg((const float4*)p); };
 """
 
 _EMULATION = r"""
+auto sine = [](float v) -> float { return sinf(v); };
+auto cosine = [](float v) -> float { return cosf(v); };
 struct alignas(16) uint4 { u32 x, y, z, w; };
 static u32 published[32][6];
 auto half_of = [](u32 v, int i) -> float {
@@ -122,6 +134,7 @@ auto lane_sum = [=](float v, int mask) -> float {
     wp_cpu_tile_sync();
     return s;
 };
+auto converge = []() {};
 auto load = [](const void* p) -> uint4 { return *(const uint4*)p; };
 auto load_constant = load;
 auto load_floats = [](const void* p) -> float4 { return *(const float4*)p; };
