@@ -33,7 +33,8 @@ def save_checkpoint(path: Path, header: dict[str, Any], arrays: dict[str, np.nda
     from safetensors.numpy import save_file
 
     n_bytes = sum(a.nbytes for a in arrays.values())
-    check_free_space(path.parent, n_bytes + (1 << 20), "free some, or choose another --out")
+    advice = "free some, or choose another --out"
+    check_free_space(path.parent, n_bytes + (1 << 20), "the checkpoint", advice)
     text = json.dumps({"format": FORMAT, **header}, sort_keys=True)
     with atomic_path(path) as temporary:
         save_file(arrays, temporary, metadata={"header": text, "sha256": _NO_DIGEST})

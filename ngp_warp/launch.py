@@ -26,8 +26,10 @@ _SHARDS_PER_THREAD = 2
 
 
 def init() -> None:
-    """Set Warp up as every kernel of this package needs it; call before defining kernels."""
-    wp.config.log_level = wp.config.log_level if "NGP_WARP_LOG" in os.environ else 30
+    """Start Warp, silently unless ``NGP_WARP_LOG`` is set: its notes would go to stdout."""
+    if "NGP_WARP_LOG" not in os.environ:
+        wp.config.log_level = wp.LOG_WARNING
+    wp.init()
 
 
 def module_options() -> dict[str, Any]:
@@ -226,7 +228,7 @@ def resolve_device(name: str | None) -> str:
         ResourceError: a CUDA device that is not there.
     """
     name = name or "auto"
-    wp.init()
+    init()
     n_cuda = wp.get_cuda_device_count()
     if name == "auto":
         return "cuda:0" if n_cuda else "cpu"
