@@ -451,6 +451,19 @@ def test_small_file_that_promises_too_much_is_refused(samples, write):
             load_image(write(content))
 
 
+@pytest.mark.parametrize(
+    ("kind", "marker", "places"),
+    [("jpeg", b"\xff\xc0\x00\x11\x08", [5]), ("jpeg2000", b"\xff\x4f\xff\x51", [8, 12])],
+)
+def test_tiles_that_promise_more_than_their_tiff_are_refused(samples, write, kind, marker, places):
+    content = bytearray(samples["tiff"][kind])
+    start = content.index(marker)
+    for place in places:
+        content[start + place : start + place + 4] = b"\x00\x60\x60\x60"
+    with pytest.raises(DataError, match="another size inside"):
+        load_image(write(bytes(content)))
+
+
 def test_bundled_photo(tmp_path):
     path = Path(__file__).parent.parent / "examples" / "seeding.jpg"
     image = load_image(path)

@@ -11,6 +11,7 @@ from PIL import Image as PilImage
 
 from ngp_warp.errors import DataError
 from ngp_warp.primitives.image.info import rows_per_band
+from ngp_warp.primitives.image.readers.codestream import jpeg_frame
 from ngp_warp.primitives.image.readers.source import Source, check_ratio
 
 _ORIENTATION = 0x0112  # EXIF tag 274
@@ -107,16 +108,10 @@ def _fill(path: Path, image_format: str, mode: str, out: np.ndarray) -> None:
 
 
 def _is_sequential(path: Path) -> bool:
-    """Return whether the first frame marker is that of a JPEG that is decoded row by row."""
-    with path.open("rb") as file:
-        file.seek(2)
-        while True:
-            marker = file.read(4)
-            if len(marker) < 4 or marker[0] != 0xFF:
-                return False
-            if marker[1] in range(0xC0, 0xD0) and marker[1] not in (0xC4, 0xC8, 0xCC):
-                return marker[1] in _SEQUENTIAL_FRAMES
-            file.seek(int.from_bytes(marker[2:], "big") - 2, 1)
+    """Return whether the first frame is of a kind that is decoded row by row."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        frame = jpeg_frame(data)
+    return frame is not None and frame[0] in _SEQUENTIAL_FRAMES
 
 
 def _stream_jpeg(path: Path, out: np.ndarray) -> None:
