@@ -59,7 +59,9 @@ def forward(x, table, levels, grid_type, interpolation, primes=PRIMES):
     """Features: sum over corners of weight times entry."""
     return np.concatenate(
         [
-            sum(w[:, None] * table[k] for k, w, _ in corners(x, v, grid_type, interpolation, primes))
+            sum(
+                w[:, None] * table[k] for k, w, _ in corners(x, v, grid_type, interpolation, primes)
+            )
             for v in levels
         ],
         axis=1,
