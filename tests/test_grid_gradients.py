@@ -11,8 +11,8 @@ from tests.grid_case import GridCase, along, small
 from tests.reference import grid
 from tests.test_grid import SHAPES, make
 
-# Weights are wrong by the position's rounding, up to 2^-19 of a cell, with random signs; an entry of
-# a coarse level collects about 100 of them times normal values: 4 * sqrt(100) * 2^-20.
+# Weights are wrong by the position's rounding, up to 2^-19 of a cell, with random signs; an entry
+# of a coarse level collects about 100 of them times normal values: 4 * sqrt(100) * 2^-20.
 TABLE_TOLERANCE = 4e-5
 # A slope is a difference of entries (at most 8) times the scale 31, summed over corners and F
 # features; its rounding is 2^-19 of that again.

@@ -1,7 +1,7 @@
 """Adam on the CPU, and the sum over chunks of the network's weight gradients.
 
 Source: Kingma and Ba 2015; Mueller et al. 2022, section 4: table entries without a gradient are
-skipped, and the bias correction counts each entry's own steps. Twin: tests/reference/optimizer.py.
+skipped, and the bias correction counts each entry's own steps. Twin: tests/reference/adam.py.
 
 ``schedule`` holds what changes with the step, so that a recorded launch needs no new arguments.
 """

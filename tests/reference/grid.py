@@ -1,6 +1,6 @@
 """Multiresolution grid in float64. Twin of ngp_warp/kernels/grid.py and grid_portable.py.
 
-A level is anything with ``scale, resolution, size, offset``; whether it is hashed follows from them.
+A level has ``scale``, ``resolution``, ``size`` and ``offset``; whether it is hashed follows.
 Tables are [n_entries, F], positions [n, d], features [n, L * F].
 """
 
