@@ -64,10 +64,7 @@ ACTIVATIONS = {
     "exponential": ("vexp(z)", "h"),
     "sine": ("vsin(z)", "vcos(z)"),
     "sigmoid": ("1.f / (1.f + vexp(-z))", "h * (1.f - h)"),
-    "squareplus": (
-        "(z * 10.f + vsqrt(z * z * 100.f + 4.f)) * 0.05f",
-        "h * h * 100.f / (h * h * 100.f + 1.f)",
-    ),
+    "squareplus": ("vsquareplus(z)", "1.f / (1.f + 0.01f / (h * h))"),
     # max(z, 0) + log(1 + exp(-|10 z|)) / 10 does not overflow
     "softplus": (
         "vmax(z, (v16)(0.f)) + vlog(1.f + vexp(vabs(z) * -10.f)) * 0.1f",
