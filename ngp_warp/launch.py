@@ -24,6 +24,8 @@ CPU_COMPILER_FLAGS = "-march=native -mprefer-vector-width=512 -ffp-contract=fast
 # More shards than threads even out a core that something else is using; each costs about 4 us.
 _SHARDS_PER_THREAD = 2
 
+MAX_THREADS = 1024
+
 
 def init() -> None:
     """Set Warp up as every kernel of this package needs it; call before defining kernels."""
@@ -124,13 +126,18 @@ class _Pool:
         self._done = [threading.Lock() for _ in range(n_threads - 1)]
         self._stopped = False
         self._error: BaseException | None = None
+        self._busy = threading.Lock()
         for lock in (*self._start, *self._done):
             lock.acquire()
         for start, done in zip(self._start, self._done, strict=True):
             threading.Thread(target=self._work, args=(start, done), daemon=True).start()
 
     def run(self, commands: Sequence[Any]) -> None:
-        self._queue = iter(commands)
+        with self._busy:  # callers of several threads wait for each other
+            self._run(commands)
+
+    def _run(self, commands: Sequence[Any]) -> None:
+        self._queue, self._error = iter(commands), None
         n_helpers = min(len(self._start), len(commands) - 1)
         for start in self._start[:n_helpers]:
             start.release()
@@ -140,8 +147,7 @@ class _Pool:
             for done in self._done[:n_helpers]:
                 done.acquire()
         if self._error is not None:
-            error, self._error = self._error, None
-            raise error
+            raise self._error
 
     def stop(self) -> None:
         self._stopped = True
@@ -181,12 +187,12 @@ def set_num_threads(n: int | None) -> None:
     Launches recorded before keep their shards and stay right.
 
     Raises:
-        ConfigError: less than 1.
+        ConfigError: less than 1, or more than MAX_THREADS.
     """
     if n is None:
         n = _threads_from_environment()
-    if n < 1:
-        raise ConfigError(f"threads must be at least 1, got {n}")
+    if not 1 <= n <= MAX_THREADS:
+        raise ConfigError(f"threads must be at least 1 and at most {MAX_THREADS}, got {n}")
     if _state["pool"] is not None and _state["pool"].n_threads != n:
         _state["pool"].stop()
         _state["pool"] = None
@@ -198,7 +204,7 @@ def _threads_from_environment() -> int:
     if not text:
         affinity: Callable[[int], set[int]] | None = getattr(os, "sched_getaffinity", None)
         return len(affinity(0)) if affinity else os.cpu_count() or 1
-    if not text.isdigit() or int(text) < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise ConfigError(f"NGP_NUM_THREADS must be a whole number of at least 1, got {text!r}")
     return int(text)
 
@@ -224,7 +230,7 @@ def resolve_device(name: str | None) -> str:
     if name == "cpu":
         return name
     ordinal = name.removeprefix("cuda").removeprefix(":") or "0"
-    if not name.startswith("cuda") or not ordinal.isdigit():
+    if not name.startswith("cuda") or not ordinal.isdecimal():
         raise ConfigError(f"device must be auto, cpu, cuda or cuda:N, got {name!r}")
     if int(ordinal) >= n_cuda:
         raise ResourceError(
