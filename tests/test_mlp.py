@@ -27,8 +27,8 @@ CONFIGS = [
 ]
 
 # float32: each of up to 5 layers sums up to 128 products (random walk, about 11 half eps = 7e-7)
-# and applies functions good to 3e-7. Tensor cores round every operand to half precision (2^-11) and may
-# flip a ReLU or the sign in a loss.
+# and applies functions good to 3e-7. Tensor cores round every operand to half precision (2^-11)
+# and may flip a ReLU or the sign in a loss.
 TOLERANCES = {"cpu": 1e-5, "cuda:0": 5e-2}
 
 
