@@ -6,6 +6,7 @@ chosen by the primitive for its input and device; the run's config.json holds th
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -28,12 +29,12 @@ _C = TypeVar("_C")
 
 
 def check_range(name: str, value: float | None, low: float, high: float = float("inf")) -> None:
-    """Raise ConfigError unless ``value`` is None or within [low, high].
+    """Raise ConfigError unless ``value`` is None or finite and within [low, high].
 
     Raises:
         ConfigError: names the setting, the value and the range.
     """
-    if value is not None and not low <= value <= high:
+    if value is not None and not (low <= value <= high and math.isfinite(value)):
         bound = f"at least {low:g}" if high == float("inf") else f"from {low:g} to {high:g}"
         raise ConfigError(f"{name} must be {bound}, got {value:g}")
 

@@ -28,8 +28,10 @@ MAX_THREADS = 1024
 
 
 def init() -> None:
-    """Set Warp up as every kernel of this package needs it; call before defining kernels."""
-    wp.config.log_level = wp.config.log_level if "NGP_WARP_LOG" in os.environ else 30
+    """Start Warp, silently unless ``NGP_WARP_LOG`` is set: its notes would go to stdout."""
+    if "NGP_WARP_LOG" not in os.environ:
+        wp.config.log_level = wp.LOG_WARNING
+    wp.init()
 
 
 def module_options() -> dict[str, Any]:
@@ -47,6 +49,8 @@ class Launch:
 
     commands: list[Any] = field(repr=False)
     device: str
+    capturable: bool = True
+    """Whether a CUDA graph may hold it."""
 
     def run(self) -> None:
         """Launch; returns when the work is done on a CPU, when it is queued on CUDA."""
@@ -94,6 +98,13 @@ def record(
     return Launch(commands, device)
 
 
+@dataclass(frozen=True)
+class Call:
+    """A command that is a function: launches of its own, or a copy between devices."""
+
+    launch: Callable[[], None]
+
+
 def launch(
     kernel: wp.Kernel, n_items: int, args: Sequence[Any], device: str, *, block_dim: int = 256
 ) -> None:
@@ -133,8 +144,15 @@ class _Pool:
             threading.Thread(target=self._work, args=(start, done), daemon=True).start()
 
     def run(self, commands: Sequence[Any]) -> None:
-        with self._busy:  # callers of several threads wait for each other
+        if not self._busy.acquire(blocking=False):
+            # the pool works for another thread, or for the command that called this
+            for command in commands:
+                command.launch()
+            return
+        try:
             self._run(commands)
+        finally:
+            self._busy.release()
 
     def _run(self, commands: Sequence[Any]) -> None:
         self._queue, self._error = iter(commands), None
@@ -223,7 +241,7 @@ def resolve_device(name: str | None) -> str:
         ResourceError: a CUDA device that is not there.
     """
     name = name or "auto"
-    wp.init()
+    init()
     n_cuda = wp.get_cuda_device_count()
     if name == "auto":
         return "cuda:0" if n_cuda else "cpu"

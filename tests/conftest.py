@@ -1,6 +1,102 @@
-"""The device fixture: every kernel test runs on the CPU, and on a GPU where there is one."""
+"""The device fixture, and a fake core for the tests of the command line.
+
+Every kernel test runs on the CPU, and on a GPU where there is one. The fake core records its calls
+and trains nothing.
+"""
+
+import sys
+import types
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import pytest
+
+from ngp_warp import config as c
+from ngp_warp.primitive import Progress
+
+
+@dataclass(frozen=True, kw_only=True)
+class FakeConfig:
+    """Settings of the fake primitive."""
+
+    encoding: c.GridEncodingConfig = field(default_factory=c.GridEncodingConfig)
+    network: c.NetworkConfig = field(default_factory=c.NetworkConfig)
+    optimizer: c.OptimizerConfig = field(default_factory=c.OptimizerConfig)
+    training: c.TrainingConfig = field(default_factory=c.TrainingConfig)
+    loss: c.Loss = "l2"
+    """What is made small,
+    in [channel units]."""
+    clip: bool = True
+    """Clip to the displayable range."""
+    cache: str | None = None
+    """Folder of the cache."""
+
+
+@dataclass
+class FakeCore:
+    """Records the calls; ``do`` runs inside each."""
+
+    path: Path
+    calls: list[tuple[str, tuple, dict[str, Any]]] = field(default_factory=list)
+    do: Callable[[], Any] = lambda: None
+    metrics: dict[str, Any] = field(default_factory=lambda: {"psnr": 41.5, "steps": 1000})
+    config: Any = field(default_factory=FakeConfig)
+    Config: type = FakeConfig
+
+    def record(self, name: str, result: Any = None) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            self.calls.append((name, args, kwargs))
+            if "progress" in kwargs:
+                kwargs["progress"](Progress(stage="train", step=1, total=2, metric=40.0))
+            self.do()
+            return self.metrics if result == "metrics" else self.run
+
+        return call
+
+    @property
+    def run(self) -> Any:
+        return types.SimpleNamespace(
+            path=self.path, metrics=self.metrics, config=self.config, primitive="image"
+        )
+
+    @property
+    def last(self) -> tuple[str, tuple, dict[str, Any]]:
+        return self.calls[-1]
+
+
+@pytest.fixture
+def fake_core(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeCore]:
+    """Put a fake core in place of ngp_warp.fit, ngp_warp.run and the image primitive."""
+    monkeypatch.delenv("NGP_NUM_THREADS", raising=False)
+    fake = FakeCore(tmp_path / "run")
+    (fake.path / "renders").mkdir(parents=True)
+    (fake.path / "renders" / "result.png").write_bytes(b"")
+    primitive = types.SimpleNamespace(
+        config=FakeConfig,
+        render=fake.record("render"),
+        exporters={"dzi": fake.record("dzi"), "png": fake.record("png")},
+        evaluate=fake.record("evaluate", "metrics"),
+    )
+    modules = {
+        "ngp_warp.fit": {"fit": fake.record("fit")},
+        "ngp_warp.run": {
+            "open_run": fake.record("open_run"),
+            "describe": fake.record("describe", "metrics"),
+        },
+        "ngp_warp.primitives": {"get": {"image": primitive}.__getitem__},
+    }
+    for name, content in modules.items():
+        module = types.ModuleType(name)
+        vars(module).update(content)
+        monkeypatch.setitem(sys.modules, name, module)
+    # Built anew, from the fake's config: the flags are made when the module is imported.
+    for name in ("fit_image", "fit"):
+        monkeypatch.delitem(sys.modules, f"ngp_warp.cli.{name}", raising=False)
+    yield fake
+    for name in ("fit_image", "fit"):
+        sys.modules.pop(f"ngp_warp.cli.{name}", None)
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda:0", marks=pytest.mark.cuda)])

@@ -184,3 +184,12 @@ def test_devices(monkeypatch):
     assert launch.resolve_device("cuda:1") == "cuda:1"
     with pytest.raises(ResourceError, match="cuda:2"):
         launch.resolve_device("cuda:2")
+
+
+def test_a_command_may_launch(device):
+    launch.set_num_threads(2)
+    counts = [wp.zeros(64, dtype=int, device=device) for _ in range(2)]
+    inner = [launch.record(count_items, 64, [1, array], device) for array in counts]
+    calls = [launch.Call(item.run) for item in inner]
+    launch.run_all([launch.Launch(calls, device, capturable=False)])
+    assert all(array.numpy().tolist() == [1] * 64 for array in counts)

@@ -18,6 +18,7 @@ from ngp_warp.launch import module_options
 FLAGS_PER_ITEM = 2048
 WEIGHTS_PER_ITEM = 128
 AVERAGE_PER_ITEM = 16384
+wp.set_module_options(module_options())
 # schedule: learning rate; its product with the network's bias correction
 LEARNING_RATE, CORRECTED_RATE, N_SCHEDULE = 0, 1, 2
 COUNT_MAX = 65535
@@ -209,7 +210,7 @@ for (int i = first; i < end; ++i)
     return update_average
 
 
-@wp.kernel(enable_backward=False)
+@wp.kernel
 def advance_kernel(
     begin: int,
     # in

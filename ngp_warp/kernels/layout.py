@@ -5,7 +5,9 @@ A transposition: differentiable trivially; twin: tests/reference/layout.py.
 
 import warp as wp
 
-wp.set_module_options({"enable_backward": False})
+from ngp_warp.launch import module_options
+
+wp.set_module_options(module_options())
 
 
 @wp.kernel

@@ -1,0 +1,92 @@
+"""The fit command of any primitive: its config's flags and the ones that all share."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ngp_warp.cli.console import Console
+from ngp_warp.cli.options import (
+    DeviceOption,
+    JsonOption,
+    QuietOption,
+    ThreadsOption,
+    base_settings,
+    config_from_flags,
+    with_config_flags,
+)
+from ngp_warp.errors import ConfigError
+from ngp_warp.primitives import get as get_primitive
+
+SourceArgument = Annotated[
+    Path | None,
+    typer.Argument(metavar="SOURCE", help="What to fit. May be left out with --resume."),
+]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", metavar="FILE.json", help="Settings: a run's config.json or a part of one."
+    ),
+]
+OutOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--out", metavar="DIR", help="The run's folder; outputs/<input>/<task>/<time> if not given."
+    ),
+]
+ResumeOption = Annotated[
+    Path | None,
+    typer.Option("--resume", metavar="RUN", help="Continue this run or checkpoint, bit for bit."),
+]
+
+
+def fit_command(primitive: str, summary: str) -> Callable[..., dict[str, Any]]:
+    """Return the command that fits a primitive, with ``summary`` as its help."""
+    cls = get_primitive(primitive).config
+
+    def command(
+        ctx: typer.Context,
+        *,
+        source: SourceArgument = None,
+        flags: dict[str, Any],
+        out: OutOption = None,
+        resume: ResumeOption = None,
+        config: ConfigOption = None,
+        device: DeviceOption = "auto",
+        threads: ThreadsOption = None,
+        quiet: QuietOption = False,
+        as_json: JsonOption = False,
+    ) -> dict[str, Any]:
+        if source is None and resume is None:
+            raise ConfigError("nothing to fit: give a file, or a run with --resume")
+        settings = None
+        if resume is None or flags or config:
+            settings = config_from_flags(cls, flags, base_settings(cls, config, resume))
+        from ngp_warp.fit import fit
+
+        with Console(quiet=quiet, as_json=as_json) as console:
+            run = fit(
+                primitive,
+                source,
+                config=settings,
+                out=out,
+                resume=resume,
+                device=None if device == "auto" else device,
+                threads=threads,
+                progress=console.progress,
+            )
+        return _report(run, console)
+
+    command.__doc__ = summary
+    return with_config_flags(cls)(command)
+
+
+def _report(run: Any, console: Console) -> dict[str, Any]:
+    """Print the metrics and where the pictures are; return them."""
+    pictures = sorted(path for path in (run.path / "renders").glob("*") if path.is_file())
+    console.table(run.metrics)
+    console.say(f"run {run.path}")
+    for path in pictures:
+        console.say(f"picture {path}")
+    return {**run.metrics, "run": run.path, "pictures": pictures}

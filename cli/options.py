@@ -1,0 +1,236 @@
+"""Config dataclasses as command-line flags, and the flags that several commands share.
+
+A nested config is a prefix (``encoding.n_levels`` is ``--encoding.n-levels``); the fields of
+``training`` stand at the top. A field's docstring is its flag's help. Only flags that are given
+override; everything else comes from ``--config``, a resumed run or the field's default.
+"""
+
+import ast
+import dataclasses
+import inspect
+import json
+import re
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_type_hints
+
+import typer
+
+from ngp_warp.config import from_dict, to_dict
+from ngp_warp.errors import ConfigError
+
+_C = TypeVar("_C")
+
+FLATTENED = "training"  # its fields carry no prefix: --seconds, not --training.seconds
+# Given alone, the one replaces the other of the file or of the resumed run.
+EXCLUSIVE = ("seconds", "steps")
+
+
+def _check_device(value: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
+        raise typer.BadParameter(f"{value!r} is not auto, cpu, cuda or cuda:N")
+    return value
+
+
+RunArgument = Annotated[
+    Path, typer.Argument(metavar="RUN", help="A run's folder, its latest link or a checkpoint.")
+]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object on stdout, all else on stderr.")
+]
+DeviceOption = Annotated[
+    str,
+    typer.Option(
+        "--device",
+        metavar="auto|cpu|cuda|cuda:N",
+        callback=_check_device,
+        help="Where to compute; auto takes CUDA where there is one.",
+    ),
+]
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--threads",
+        min=1,
+        envvar="NGP_NUM_THREADS",
+        help="CPU threads; every core if not given. The result does not depend on it.",
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Flag:
+    """One field of a config as a flag."""
+
+    path: tuple[str, ...]
+    """Names from the config down to the field."""
+    annotation: Any
+    """Type of the field."""
+    default: Any
+    """Value of the field where nothing sets it."""
+    help: str
+    """The field's docstring."""
+
+    @property
+    def name(self) -> str:
+        """The flag without its dashes: ``encoding.n-levels``."""
+        path = self.path[1:] if self.path[0] == FLATTENED else self.path
+        return ".".join(path).replace("_", "-")
+
+    @property
+    def parameter(self) -> str:
+        """The name of the command's parameter: ``encoding__n_levels``."""
+        return "__".join(self.path)
+
+
+def field_docs(cls: type) -> dict[str, str]:
+    """Return the docstring below each field of a dataclass, as one line."""
+    docs = {}
+    for base in reversed(cls.__mro__):
+        if not dataclasses.is_dataclass(base):
+            continue
+        body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0].body  # type: ignore[attr-defined]
+        for field, below in pairwise(body):
+            match field, below:
+                case (
+                    ast.AnnAssign(target=ast.Name(id=name)),
+                    ast.Expr(value=ast.Constant(value=str(text))),
+                ):
+                    docs[name] = " ".join(text.split())
+    return docs
+
+
+def flags_of(cls: type, path: tuple[str, ...] = ()) -> list[Flag]:
+    """Return the flags of a config dataclass and of its nested ones, in the order of the fields."""
+    hints, docs = get_type_hints(cls), field_docs(cls)
+    flags = []
+    for field in dataclasses.fields(cls):
+        hint, here = hints[field.name], (*path, field.name)
+        if dataclasses.is_dataclass(hint):
+            flags += flags_of(hint, here)  # type: ignore[arg-type]
+        else:
+            default = field.default
+            if field.default_factory is not dataclasses.MISSING:
+                default = field.default_factory()
+            flags.append(Flag(here, hint, default, docs.get(field.name, "")))
+    return flags
+
+
+def config_from_flags(cls: type[_C], flags: dict[str, Any], base: dict[str, Any]) -> _C:
+    """Return the config that ``base`` and, over it, the given flags describe.
+
+    Args:
+        cls: the config dataclass.
+        flags: parameter name (``encoding__n_levels``) to value, only of flags that were given.
+        base: plain JSON values, as ``to_dict`` gives them; may leave anything out.
+
+    Raises:
+        ConfigError: as the dataclass raises it.
+    """
+    given: dict[str, Any] = {}
+    for parameter, value in flags.items():
+        *path, name = parameter.split("__")
+        node = given
+        for part in path:
+            node = node.setdefault(part, {})
+        node[name] = value
+    return from_dict(cls, _override(base, given), "settings")
+
+
+def read_config(cls: type, path: Path) -> dict[str, Any]:
+    """Return the settings that a JSON file holds: a run's config.json or a part of one.
+
+    Raises:
+        ConfigError: not readable, not JSON, or not settings of ``cls``.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read settings from {path}: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} is not a JSON file: {error}") from None
+    from_dict(cls, values, str(path))
+    return values
+
+
+def base_settings(cls: type, file: Path | None, resume: Path | None) -> dict[str, Any]:
+    """Return the settings that the flags override: the resumed run's, then the file's over them.
+
+    Raises:
+        ConfigError: a file or a run that does not hold settings of ``cls``.
+        CheckpointError: no run at ``resume``.
+    """
+    values: dict[str, Any] = {}
+    if resume is not None:
+        from ngp_warp.run import open_run
+
+        run = open_run(resume)
+        if not isinstance(run.config, cls):
+            raise ConfigError(
+                f"{resume} is a run of the {run.primitive} primitive: resume it there"
+            )
+        values = to_dict(run.config)
+    return _override(values, read_config(cls, file)) if file is not None else values
+
+
+def with_config_flags(cls: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give a command the flags of a config dataclass.
+
+    The command takes ``ctx: typer.Context`` and ``flags: dict[str, Any]``, which then holds the
+    flags that were given, by parameter name; Typer sees the flags instead of ``flags``.
+    """
+    flags = sorted(flags_of(cls), key=lambda flag: "." in flag.name)  # --seconds first
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        own = [p for p in inspect.signature(command).parameters.values() if p.name != "flags"]
+        names = [p.name for p in own] + [flag.parameter for flag in flags]
+        if len(set(names)) < len(names):
+            raise TypeError(f"{cls.__name__} has a field named as a flag of the command")
+
+        def wrapper(ctx: typer.Context, **values: Any) -> Any:
+            settings = {f.parameter: values.pop(f.parameter) for f in flags}
+            given = {name: value for name, value in settings.items() if _was_given(ctx, name)}
+            return command(ctx, flags=given, **values)
+
+        wrapper.__doc__ = command.__doc__
+        # Typer reads the parameters from here; a plain **values has none.
+        wrapper.__signature__ = inspect.Signature([*own, *map(_parameter, flags)])  # type: ignore[attr-defined]
+        wrapper.__annotations__ = {}
+        return wrapper
+
+    return decorate
+
+
+def _was_given(ctx: typer.Context, parameter: str) -> bool:
+    source = ctx.get_parameter_source(parameter)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _parameter(flag: Flag) -> inspect.Parameter:
+    name = f"--{flag.name}"
+    if flag.annotation is bool:
+        prefix, _, last = flag.name.rpartition(".")
+        name += f"/--{prefix}{'.' if prefix else ''}no-{last}"
+    option = typer.Option(name, help=flag.help)
+    return inspect.Parameter(
+        flag.parameter,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=flag.default,
+        annotation=Annotated[flag.annotation, option],
+    )
+
+
+def _override(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Return ``below`` with the settings of ``above`` over it, nested ones one by one."""
+    result = dict(below)
+    if len(set(EXCLUSIVE) & set(above)) == 1:
+        for name in EXCLUSIVE:
+            result.pop(name, None)
+    for key, value in above.items():
+        nested = isinstance(value, dict) and isinstance(result.get(key), dict)
+        result[key] = _override(result[key], value) if nested else value
+    return result

@@ -1,0 +1,119 @@
+"""Checkpoints: one safetensors file with a JSON header, written beside and renamed.
+
+The file's metadata holds ``header`` (JSON) and ``sha256``: the digest of the whole file with the
+digest itself zeroed, so that a file cut short or altered by one byte is noticed wherever it is.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ngp_warp.errors import CheckpointError
+from ngp_warp.files import atomic_path, check_free_space
+
+FORMAT = 1
+_NO_DIGEST = "0" * 64
+_HEADER_MAX = 1 << 26
+
+
+def save_checkpoint(path: Path, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+    """Write a checkpoint.
+
+    Args:
+        path: the file; its folder must exist.
+        header: plain JSON values.
+        arrays: by name.
+
+    Raises:
+        ResourceError: the folder cannot be written, or the disk is full.
+    """
+    from safetensors.numpy import save_file
+
+    n_bytes = sum(a.nbytes for a in arrays.values())
+    advice = "free some, or choose another --out"
+    check_free_space(path.parent, n_bytes + (1 << 20), "the checkpoint", advice)
+    text = json.dumps({"format": FORMAT, **header}, sort_keys=True)
+    with atomic_path(path) as temporary:
+        save_file(arrays, temporary, metadata={"header": text, "sha256": _NO_DIGEST})
+        data = np.memmap(temporary, np.uint8, "r+")
+        position = bytes(data[: _header_end(data)]).index(_NO_DIGEST.encode())
+        digest = hashlib.sha256(data).hexdigest()
+        data[position : position + 64] = np.frombuffer(digest.encode(), np.uint8)
+        data.flush()
+        del data
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Read a checkpoint and check that it is whole.
+
+    Returns:
+        The header and the arrays by name.
+
+    Raises:
+        CheckpointError: missing, cut short, altered, or of another format.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    data = _read(path)
+    try:
+        metadata = _metadata(data)
+        digest = metadata["sha256"].encode()
+        position = data.index(digest, 8, _header_end(data))
+        zeroed = hashlib.sha256(data[:position])
+        zeroed.update(_NO_DIGEST.encode())
+        zeroed.update(memoryview(data)[position + 64 :])
+        whole = zeroed.hexdigest().encode() == digest
+        header = json.loads(metadata["header"])
+        arrays = load(data) if whole else {}
+    except (ValueError, KeyError, TypeError, AttributeError, SafetensorError):
+        whole, header, arrays = False, {}, {}
+    if not whole:
+        raise CheckpointError(
+            f"the checkpoint {path} is cut short or altered; use an earlier one of its folder"
+        )
+    if header.get("format") != FORMAT:
+        raise CheckpointError(
+            f"the checkpoint {path} has format {header.get('format')}, this version reads "
+            f"{FORMAT}; use the version of ngp-warp that wrote it"
+        )
+    return header, arrays
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """Read a checkpoint's header alone, without its arrays and unchecked by the digest.
+
+    Raises:
+        CheckpointError: missing, or its first part is no checkpoint's.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(8)
+            start += file.read(_header_end(start) - 8)
+        return json.loads(_metadata(start)["header"])
+    except OSError as error:
+        raise CheckpointError(f"cannot read the checkpoint {path}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} is no checkpoint of ngp-warp") from error
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"cannot read the checkpoint {path}: {error.strerror}") from error
+
+
+def _header_end(data: Any) -> int:
+    """Return where the JSON at the file's head ends: 8 bytes of length, then so many."""
+    length = int.from_bytes(bytes(data[:8]), "little")
+    if len(data) < 8 or length > _HEADER_MAX:
+        raise ValueError("no safetensors header")
+    return 8 + length
+
+
+def _metadata(data: bytes) -> dict[str, str]:
+    return json.loads(data[8 : _header_end(data)])["__metadata__"]

@@ -1,0 +1,53 @@
+"""From a checkpoint back to a field that can be queried."""
+
+from typing import Any
+
+import numpy as np
+
+from ngp_warp.errors import CheckpointError
+from ngp_warp.field import Field
+from ngp_warp.launch import resolve_device
+from ngp_warp.run import Run
+
+
+def load_field(run: Run, device: str | None = None) -> Field:
+    """Return a run's field with its evaluated parameters.
+
+    Raises:
+        CheckpointError: the checkpoint is cut short, altered, or does not fit its config.
+    """
+    config, data = run.config, run.header["data"]
+    field = Field(
+        data["n_dims"],
+        data["n_outputs"],
+        encoding=config.encoding,
+        network=config.network,
+        optimizer=config.optimizer,
+        seed=config.training.seed,
+        device=resolve_device(device),
+    )
+    load_parameters(field, run.arrays())
+    field.optimizer.step.assign(np.array([run.header["step"]], np.int64))
+    field.use_average()
+    return field
+
+
+def load_parameters(field: Field, arrays: dict[str, np.ndarray]) -> None:
+    """Copy a checkpoint's arrays into a field.
+
+    Raises:
+        CheckpointError: names, shapes or dtypes differ; says which.
+    """
+    for name, p in field.parameters().items():
+        parts: dict[str, Any] = {}
+        for part, array in p.state().items():
+            stored = arrays.get(f"{name}.{part}")
+            if stored is None:
+                raise CheckpointError(f"the checkpoint has no array {name}.{part}")
+            if stored.shape != array.shape or stored.dtype != array.numpy().dtype:
+                raise CheckpointError(
+                    f"the checkpoint's {name}.{part} is {stored.dtype}{list(stored.shape)}, the "
+                    f"settings need {list(array.shape)}; resume with the run's own settings"
+                )
+            parts[part] = stored
+        p.load(parts)

@@ -1,0 +1,168 @@
+"""Fit a primitive to an input: the way from a file to a run's folder."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ngp_warp import __version__, launch, memory
+from ngp_warp.checkpoint import read_checkpoint
+from ngp_warp.config import from_dict, to_dict
+from ngp_warp.errors import CheckpointError, ConfigError, DataError, ResourceError
+from ngp_warp.files import format_bytes
+from ngp_warp.primitive import Primitive, Progress, Report, report_nothing
+from ngp_warp.primitives import get
+from ngp_warp.run import Run, new_folder, open_run, write_json
+from ngp_warp.trainer import Interrupted, Trainer, restore
+
+DEFAULT_SECONDS = 60.0
+
+
+def fit(
+    primitive: str,
+    source: str | Path | None,
+    *,
+    config: Any = None,
+    out: str | Path | None = None,
+    resume: str | Path | None = None,
+    device: str | None = None,
+    threads: int | None = None,
+    progress: Report | None = None,
+) -> Run:
+    """Fit a primitive to an input, or continue a run.
+
+    Args:
+        primitive: "image", ...
+        source: the input; None with ``resume``: the run's own.
+        config: the primitive's config; None: its defaults, or the resumed run's settings.
+        out: the run's folder; None: outputs/<input>/<task>/<time>.
+        resume: a run's folder or checkpoint; on a CPU it continues bit by bit.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        threads: CPU threads; results do not depend on them.
+        progress: called with a ``Progress`` now and then.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        NgpError: the input, the settings or the outputs are at fault.
+        Interrupted: Ctrl-C or SIGTERM, after saving.
+    """
+    report = progress or report_nothing
+    if threads is not None:
+        launch.set_num_threads(threads)
+    device = launch.resolve_device(device)
+    kind = get(primitive)
+    previous = _resumed(primitive, resume, out)
+    if config is None:
+        config = previous.config if previous else kind.config()
+    path = _source(source, previous)
+    report(Progress(stage="load", message=f"reading {path}"))
+    data = kind.load(path, config, report)
+    return _fit(kind, path, data, config, previous, Path(out) if out else None, device, report)
+
+
+def _fit(
+    kind: Primitive,
+    source: Path,
+    data: Any,
+    config: Any,
+    previous: Run | None,
+    out: Path | None,
+    device: str,
+    report: Report,
+) -> Run:
+    config = _with_length(config, previous)
+    config, need = kind.estimate(data, config, device)
+    _check_memory(need, report)
+    description = kind.describe(data)
+    header, arrays = read_checkpoint(previous.checkpoint) if previous else ({}, {})
+    if previous and header["data"] != description:
+        raise DataError(
+            f"{source} is not what the run was fitted to: {description} now, {header['data']} then"
+        )
+    folder = previous.path if previous else new_folder(out, source, kind.command)
+    static = {
+        "version": __version__,
+        "primitive": kind.name,
+        "source": str(source.resolve()),
+        "data": description,
+        "config": to_dict(config),
+    }
+    task = kind.build(data, config, device)
+    state = restore(task, header, arrays) if previous else None
+    if state is not None and state.n_steps and config.training.steps is not None:
+        state.n_steps = config.training.steps
+    del arrays
+    write_json(folder / "config.json", static)
+    trainer = Trainer(task, config.training, folder, static, report, state)
+    try:
+        state = trainer.train()
+    except Interrupted:
+        step = trainer.state.step
+        message = f"saved after step {step}; continue with --resume {folder}"
+        report(Progress(stage="train", step=step, total=trainer.state.n_steps, message=message))
+        raise
+    task.field.use_average()
+    metrics = task.finish(folder, np.array(state.curve, np.float64).reshape(-1, 3), report)
+    metrics = {
+        **metrics,
+        "steps": state.step,
+        "seconds": round(state.seconds, 3),
+        "samples_per_second": round(state.step * config.training.batch_size / state.seconds),
+        "parameters": task.field.n_params,
+        "device": device,
+        "threads": launch.num_threads(),
+    }
+    write_json(folder / "metrics.json", metrics)
+    return open_run(folder)
+
+
+def _resumed(primitive: str, resume: str | Path | None, out: str | Path | None) -> Run | None:
+    if resume is None:
+        return None
+    if out is not None:
+        raise ConfigError("give --resume or --out, not both: a resumed run keeps its folder")
+    run = open_run(resume)
+    if run.primitive != primitive:
+        raise CheckpointError(f"{resume} is a run of {run.primitive!r}, not of {primitive!r}")
+    return run
+
+
+def _source(source: str | Path | None, previous: Run | None) -> Path:
+    if source is not None:
+        return Path(source)
+    if previous is None:
+        raise ConfigError("nothing to fit: give a file, or a run with --resume")
+    return previous.source
+
+
+def _with_length(config: Any, previous: Run | None) -> Any:
+    """Return the config with a length: of its own, of the run resumed, or the default."""
+    training = config.training
+    if training.steps is None and training.seconds is None:
+        training = replace(training, seconds=DEFAULT_SECONDS)
+    if previous is not None and previous.header["n_steps"]:
+        old = from_dict(type(training), previous.header["config"]["training"])
+        if training.steps == old.steps and training.seconds == old.seconds:
+            # the same length again: the number of steps that was decided then
+            return replace(config, training=training)
+        if training.steps is None:
+            raise ConfigError(
+                f"the run resumed has {previous.header['n_steps']} steps; to train it longer give "
+                "--steps, not --seconds"
+            )
+    return replace(config, training=training)
+
+
+def _check_memory(need: dict[str, int], report: Report) -> None:
+    """Say what will be allocated, and refuse what cannot fit."""
+    total, available = sum(need.values()), memory.available_bytes()
+    parts = ", ".join(f"{what} {format_bytes(n)}" for what, n in need.items())
+    report(Progress(stage="load", message=f"memory: {format_bytes(total)} ({parts})"))
+    if total > available:
+        raise ResourceError(
+            f"this needs {format_bytes(total)} of memory ({parts}), {format_bytes(available)} are "
+            "free; lower --encoding.log2-hashmap-size or --batch-size"
+        )

@@ -1,0 +1,328 @@
+"""The fused network on CUDA tensor cores: half operands, float32 sums and master weights.
+
+Source: the idea of Mueller et al. 2022 that activations stay in registers from layer to layer; the
+kernels are this project's own, see mlp_cuda_source. Twins: tests/reference/mlp.py, losses.py.
+
+Differentiable: ``backward`` and ``train_pass`` give the gradient with respect to the weights and
+the inputs; no launch is on a tape.
+
+Half gradients. The mean's factor 1 / (n_points n_out) would push every delta of a large batch below
+the smallest half (6e-8). So ``train_pass`` carries the gradient of the *sum* of losses, times
+``loss_scale``, in half, and applies 1 / (loss_scale n_points n_out) in float32 where results leave
+the kernels. Then a delta does not depend on the batch's size; overflow saturates instead of
+becoming infinite. ``backward`` does the same with a ``scale`` of the caller's choice.
+
+All sums run in a fixed order: results repeat bit by bit. Nothing allocates or synchronises, so that
+a step can be captured in a CUDA graph once ``kernels.load(device, stage)`` has been called.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import warp as wp
+
+from ngp_warp.errors import ConfigError, ShapeError
+from ngp_warp.kernels.mlp_cuda_functions import ACTIVATIONS, LOSSES
+from ngp_warp.kernels.mlp_cuda_layout import MlpLayout
+from ngp_warp.kernels.mlp_cuda_stages import BLOCK_DIM, Stage, make_stage
+from ngp_warp.kernels.mlp_cuda_weights import n_jobs
+
+BLOCK = 32  # points of a block, and lanes of a warp
+# Blocks whose activations are in scratch at a time: bounds scratch memory whatever the batch
+_SLICE_BLOCKS = 4096
+# Points of a partial weight gradient: 512, so that 2^17 points make some 1000 warps
+_CHUNK_BLOCKS = 16
+
+
+@dataclass(frozen=True, eq=False)
+class MlpCudaKernels:
+    """The kernels of one network, made (and compiled) by stage when first used."""
+
+    layout: MlpLayout
+
+    def stage(self, name: str) -> Stage:
+        """Kernels of "forward", "backward", or of training with the loss of that name."""
+        return make_stage(self.layout, name)
+
+    def load(self, device: Any, *stages: str) -> None:
+        """Compile and load the stages, for instance before a graph is captured."""
+        device = wp.get_device(device)
+        for name in stages:
+            wp.load_module(self.stage(name).module, device, block_dim=_block_dim(device))
+
+
+@dataclass(frozen=True)
+class ScratchSizes:
+    """Lengths of the scratch arrays."""
+
+    fragments: int
+    """uint32: the weights in half, in fragment order, also transposed."""
+    activations: int
+    """uint32: activations and deltas in half of one slice of the points."""
+    partials: int
+    """float32: [n_chunks, n_weights] partial weight gradients."""
+
+
+@dataclass(frozen=True, eq=False)
+class Scratch:
+    """Scratch arrays, reused by every call."""
+
+    fragments: wp.array
+    activations: wp.array | None
+    partials: wp.array | None
+
+
+def make_mlp_cuda_kernels(
+    n_in: int,
+    n_neurons: int,
+    n_hidden_layers: int,
+    n_out: int,
+    activation: str,
+    output_activation: str,
+) -> MlpCudaKernels:
+    """Describe a network's kernels; nothing is compiled before its first use.
+
+    Args:
+        n_in: inputs, 1 to 256.
+        n_neurons: width of the hidden layers: 16, 32, 64 or 128.
+        n_hidden_layers: at least 1.
+        n_out: outputs, 1 to 256.
+        activation: of the hidden layers, a key of ``ACTIVATIONS``.
+        output_activation: of the outputs, likewise.
+
+    Raises:
+        ConfigError: a value outside of these.
+    """
+    for name, value in (("n_in", n_in), ("n_out", n_out)):
+        if not 1 <= value <= 256:
+            raise ConfigError(
+                f"network {name} must be from 1 to 256 in the fused kernel, got {value}"
+            )
+    if n_neurons not in (16, 32, 64, 128):
+        raise ConfigError(
+            f"network.n_neurons must be 16, 32, 64 or 128 when fused, got {n_neurons}"
+        )
+    if n_hidden_layers < 1:
+        raise ConfigError(f"network.n_hidden_layers must be at least 1, got {n_hidden_layers}")
+    for value in (activation, output_activation):
+        if value not in ACTIVATIONS:
+            raise ConfigError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {value}")
+    layout = MlpLayout(n_in, n_neurons, n_hidden_layers, n_out, activation, output_activation)
+    return MlpCudaKernels(layout)
+
+
+def scratch_sizes(kernels: MlpCudaKernels, n_points: int, training: bool = True) -> ScratchSizes:
+    """Scratch that calls with up to ``n_points`` points need (``forward`` alone: not training)."""
+    layout = kernels.layout
+    n_fragments = 2 * 128 * layout.n_fragments
+    if not training:
+        return ScratchSizes(n_fragments, 0, 0)
+    slice_blocks = min(n_blocks(n_points), _SLICE_BLOCKS)
+    n_chunks = -(-slice_blocks // _CHUNK_BLOCKS)
+    return ScratchSizes(
+        n_fragments,
+        slice_blocks * layout.n_scratch_tiles * 256,
+        n_chunks * layout.n_weights,
+    )
+
+
+def make_scratch(
+    kernels: MlpCudaKernels, n_points: int, device: Any, training: bool = True
+) -> Scratch:
+    """Allocate the scratch arrays of ``scratch_sizes``."""
+    sizes = scratch_sizes(kernels, n_points, training)
+    return Scratch(
+        wp.empty(sizes.fragments, dtype=wp.uint32, device=device),
+        wp.empty(sizes.activations, dtype=wp.uint32, device=device) if training else None,
+        wp.empty(sizes.partials, dtype=float, device=device) if training else None,
+    )
+
+
+def n_blocks(n_points: int) -> int:
+    """Blocks of 32 points, the last one padded."""
+    return -(-n_points // BLOCK)
+
+
+def forward(
+    kernels: MlpCudaKernels,
+    weights: wp.array,
+    x: wp.array,
+    n_points: int,
+    y: wp.array,
+    scratch: Scratch,
+) -> None:
+    """Evaluate y = network(x).
+
+    Args:
+        kernels: the network.
+        weights: [n_weights] float32, layer after layer, W [n_out, n_in] row-major.
+        x: [n_blocks, n_in, 32] float32, blocked.
+        n_points: points in x; the rest of the last block is padding, and its y is arbitrary.
+        y: out, [n_blocks, n_out, 32] float32, blocked.
+        scratch: of ``make_scratch``.
+
+    Raises:
+        ShapeError: an array of the wrong shape, device or alignment.
+    """
+    layout = kernels.layout
+    _check("weights", weights, (layout.n_weights,), x.device)
+    _check("x", x, (n_blocks(n_points), layout.n_in, BLOCK), x.device)
+    _check("y", y, (n_blocks(n_points), layout.n_out, BLOCK), x.device)
+    _check_scratch(kernels, n_points, scratch, x.device, training=False)
+    stage = kernels.stage("forward")
+    _prepare(stage, layout, weights, scratch)
+    _launch(stage.forward, n_blocks(n_points) * 32, [scratch.fragments, x, y], x.device)
+
+
+def backward(
+    kernels: MlpCudaKernels,
+    weights: wp.array,
+    x: wp.array,
+    dy: wp.array,
+    n_points: int,
+    dx: wp.array | None,
+    dweights: wp.array,
+    scratch: Scratch,
+    scale: float = 128.0,
+) -> None:
+    """Gradients with respect to x and the weights, from that with respect to y; recomputes y.
+
+    Args:
+        kernels: the network.
+        weights: [n_weights] float32.
+        x: [n_blocks, n_in, 32] float32, blocked.
+        dy: [n_blocks, n_out, 32] float32, blocked: dL/dy of the activated outputs.
+        n_points: points in x; the padding's dy counts as zero.
+        dx: out, [n_blocks, n_in, 32] float32, blocked; None: not wanted.
+        dweights: out, [n_weights] float32 (overwritten).
+        scratch: of ``make_scratch``.
+        scale: dy * scale is carried in half, and should be of the order of 1 to 1000: for a loss
+            that is a mean over n values choose 128 n. Results do not depend on it otherwise.
+
+    Raises:
+        ShapeError: an array of the wrong shape, device or alignment.
+    """
+    _gradients(kernels, "backward", weights, x, dy, n_points, dx, dweights, None, scratch,
+               scale, 1.0 / scale)  # fmt: skip
+
+
+def train_pass(
+    kernels: MlpCudaKernels,
+    weights: wp.array,
+    x: wp.array,
+    target: wp.array,
+    n_points: int,
+    loss: str,
+    dx: wp.array | None,
+    dweights: wp.array,
+    loss_sums: wp.array,
+    scratch: Scratch,
+    loss_scale: float = 128.0,
+) -> None:
+    """Forward, loss, and its gradients, where the loss is the mean over n_points * n_out values.
+
+    Args:
+        kernels: the network.
+        weights: [n_weights] float32.
+        x: [n_blocks, n_in, 32] float32, blocked.
+        target: [n_blocks, n_out, 32] float32, blocked; its padding must be allocated.
+        n_points: points in x.
+        loss: a key of ``LOSSES``.
+        dx: out, [n_blocks, n_in, 32] float32, blocked; None: not wanted.
+        dweights: out, [n_weights] float32 (overwritten).
+        loss_sums: out, [n_blocks] float32: each block's sum of losses, not divided by anything.
+        scratch: of ``make_scratch``.
+        loss_scale: factor of the loss gradient while it is half.
+
+    Raises:
+        ConfigError: an unknown loss.
+        ShapeError: an array of the wrong shape, device or alignment.
+    """
+    if loss not in LOSSES:
+        raise ConfigError(f"loss must be one of {', '.join(LOSSES)}, got {loss}")
+    _check("loss_sums", loss_sums, (n_blocks(n_points),), x.device)
+    unscale = 1.0 / (loss_scale * n_points * kernels.layout.n_out)
+    _gradients(kernels, loss, weights, x, target, n_points, dx, dweights, loss_sums, scratch,
+               loss_scale, unscale)  # fmt: skip
+
+
+def _gradients(
+    kernels: MlpCudaKernels,
+    name: str,
+    weights: wp.array,
+    x: wp.array,
+    target: wp.array,
+    n_points: int,
+    dx: wp.array | None,
+    dweights: wp.array,
+    loss_sums: wp.array | None,
+    scratch: Scratch,
+    scale: float,
+    unscale: float,
+) -> None:
+    """Launch a gradient stage, slice after slice of the points."""
+    layout, device, blocks = kernels.layout, x.device, n_blocks(n_points)
+    _check("weights", weights, (layout.n_weights,), device)
+    _check("weight gradient", dweights, (layout.n_weights,), device)
+    _check("x", x, (blocks, layout.n_in, BLOCK), device)
+    _check("dy" if name == "backward" else "target", target, (blocks, layout.n_out, BLOCK), device)
+    if dx is not None:
+        _check("dx", dx, (blocks, layout.n_in, BLOCK), device)
+    _check_scratch(kernels, n_points, scratch, device, training=True)
+    stage = kernels.stage(name)
+    _prepare(stage, layout, weights, scratch)
+    for first in range(0, blocks, _SLICE_BLOCKS):
+        count = min(_SLICE_BLOCKS, blocks - first)
+        n_chunks = -(-count // _CHUNK_BLOCKS)
+        inputs = [scratch.fragments, x, target, n_points, first, scale, unscale]
+        outputs = [dx, loss_sums, scratch.activations]
+        _launch(stage.propagate, count * 32, inputs + outputs, device)
+        inputs = [scratch.activations, count, _CHUNK_BLOCKS, int(first > 0), scratch.partials]
+        _launch(stage.weight_gradient, n_chunks * n_jobs(layout) * 32, inputs, device)
+    n_chunks = -(-min(blocks, _SLICE_BLOCKS) // _CHUNK_BLOCKS)
+    n_threads = -(-layout.n_weights // 8) * 32
+    _launch(stage.reduce, n_threads, [scratch.partials, n_chunks, unscale, dweights], device)
+
+
+def _prepare(stage: Stage, layout: MlpLayout, weights: wp.array, scratch: Scratch) -> None:
+    """Convert the weights to half fragments; a few thousand of them, on every call."""
+    n_threads = 2 * 128 * layout.n_fragments
+    _launch(stage.prepare, n_threads, [weights, scratch.fragments], weights.device)
+
+
+def _block_dim(device: wp.Device) -> int:
+    return BLOCK_DIM if device.is_cuda else BLOCK
+
+
+def _launch(kernel: wp.Kernel | None, n_threads: int, args: list[Any], device: wp.Device) -> None:
+    wp.launch(kernel, dim=n_threads, inputs=args, device=device, block_dim=_block_dim(device))
+
+
+def _check(name: str, array: wp.array, shape: tuple[int, ...], device: wp.Device) -> None:
+    """Raise ShapeError unless the array can be read as the kernels do."""
+    if device.is_cpu and not wp.config.enable_cpu_blocks:
+        raise ShapeError(f"{name} is on {device}: the tensor-core kernels need a CUDA device")
+    if tuple(array.shape) != shape or array.dtype is not wp.float32:
+        raise ShapeError(
+            f"{name} must be float32 of shape {list(shape)}, "
+            f"got {list(array.shape)} of {array.dtype.__name__}"
+        )
+    if array.device != device:
+        raise ShapeError(f"{name} must be on {device}, got {array.device}")
+    if not array.is_contiguous or array.ptr % 16:
+        raise ShapeError(f"{name} must be contiguous and aligned to 16 bytes; copy it")
+
+
+def _check_scratch(
+    kernels: MlpCudaKernels, n_points: int, scratch: Scratch, device: wp.Device, training: bool
+) -> None:
+    """Raise ShapeError unless the scratch arrays are long enough."""
+    sizes = scratch_sizes(kernels, n_points, training)
+    for name in ("fragments", "activations", "partials"):
+        array, wanted = getattr(scratch, name), getattr(sizes, name)
+        length = 0 if array is None else array.shape[0]
+        if length < wanted or (array is not None and array.device != device):
+            raise ShapeError(
+                f"scratch.{name} must have {wanted} entries on {device}, got {length}: call "
+                f"make_scratch for {n_points} points"
+            )

@@ -1,0 +1,275 @@
+"""The only training loop.
+
+Every schedule depends on the step alone: ``--seconds`` is turned once, after a timed warm-up, into a
+number of steps that the checkpoint keeps. A step is a fixed list of recorded launches; on CUDA they
+are captured into one graph.
+"""
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import warp as wp
+
+from ngp_warp import launch
+from ngp_warp.checkpoint import save_checkpoint
+from ngp_warp.config import TrainingConfig
+from ngp_warp.errors import NgpError
+from ngp_warp.primitive import Progress, Report, Task
+from ngp_warp.run import KEPT_CHECKPOINTS, checkpoint_path, list_checkpoints
+
+# The share of --seconds whose speed decides the number of steps; the decay starts well after it.
+_WARM_UP_SHARE = 0.1
+_WARM_UP_MAX_SECONDS = 2.0
+_REPORT_SECONDS = 0.2
+_CURVE_POINTS = 512
+
+
+@dataclass
+class TrainingState:
+    """What a resumed run needs beside the parameters."""
+
+    step: int = 0
+    n_steps: int = 0
+    """0: not decided yet."""
+    seconds: float = 0.0
+    """Training time so far."""
+    curve: list[list[float]] = field(default_factory=list)
+    """[step, seconds, batch metric]."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM; the run was saved before this was raised."""
+
+
+class Trainer:
+    """Trains a task and keeps its checkpoints.
+
+    Args:
+        task: what is trained.
+        training: how long, and how often to save.
+        folder: the run's folder.
+        header: what a checkpoint's header holds beside the state.
+        report: told of progress.
+        state: of a resumed run.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        training: TrainingConfig,
+        folder: Path,
+        header: dict[str, Any],
+        report: Report,
+        state: TrainingState | None = None,
+    ):
+        self.task = task
+        self.training = training
+        self.folder = folder
+        self.header = header
+        self.report = report
+        self.state = state or TrainingState()
+        self.optimizer = task.field.optimizer
+        self.device = task.field.device
+        if training.steps is not None:
+            self.state.n_steps = training.steps
+        self._writer: threading.Thread | None = None
+        self._write_error: NgpError | None = None
+
+    def train(self) -> TrainingState:
+        """Train to the last step and save.
+
+        Raises:
+            Interrupted: after the step in flight was finished and saved.
+            ResourceError: a checkpoint could not be written.
+        """
+        state = self.state
+        self.report(Progress(stage="compile"))
+        step = _recorded_step(self.task.stages(), self.device)
+        self.optimizer.step.assign(np.array([state.step], np.int64))
+        self.optimizer.n_steps.assign(np.array([state.n_steps], np.int64))
+        with _interruptible() as stopped:
+            clock = _Clock(state.seconds)
+            if not state.n_steps:
+                self._warm_up(step, clock, stopped)
+            self._loop(step, clock, stopped)
+        self._wait_for_writer()
+        if stopped():
+            raise Interrupted
+        return state
+
+    def _warm_up(
+        self, step: Callable[[], None], clock: "_Clock", stopped: Callable[[], bool]
+    ) -> None:
+        """Train until the time of a step is known, then decide the number of steps."""
+        state, seconds = self.state, self.training.seconds
+        assert seconds is not None
+        budget = min(seconds * _WARM_UP_SHARE, _WARM_UP_MAX_SECONDS)
+        times = []
+        while not times or (sum(times) < budget and not stopped()):
+            before = clock.seconds()
+            step()
+            state.step += 1
+            self._synchronize()
+            times.append(clock.seconds() - before)
+        # The first steps find cold caches; the later half is like the rest of the run.
+        later = times[len(times) // 2 :]
+        left = max(seconds - clock.seconds(), 0.0)
+        state.n_steps = state.step + round(left / (sum(later) / len(later)))
+        self.optimizer.n_steps.assign(np.array([state.n_steps], np.int64))
+
+    def _loop(self, step: Callable[[], None], clock: "_Clock", stopped: Callable[[], bool]) -> None:
+        state = self.state
+        interval = max(state.n_steps // _CURVE_POINTS, 1)
+        saved = reported = clock.seconds()
+        while state.step < state.n_steps and not stopped():
+            step()
+            state.step += 1
+            now = clock.seconds()
+            if state.step % interval == 0 or state.step == state.n_steps:
+                state.curve.append([state.step, now, self.task.batch_metric()])
+            if now - reported >= _REPORT_SECONDS:
+                reported = now
+                self._report(now)
+            if now - saved >= self.training.checkpoint_seconds:
+                saved = now
+                state.seconds = now
+                self.save(background=True)
+        self._synchronize()
+        state.seconds = clock.seconds()
+        self.save()
+
+    def _report(self, now: float) -> None:
+        state = self.state
+        per_step = now / max(state.step, 1)
+        self.report(
+            Progress(
+                stage="train",
+                step=state.step,
+                total=state.n_steps,
+                metric_name=self.task.metric_name,
+                metric=state.curve[-1][2] if state.curve else None,
+                seconds_left=per_step * (state.n_steps - state.step),
+                samples_per_second=self.task.config.training.batch_size / per_step,
+            )
+        )
+
+    def _synchronize(self) -> None:
+        if self.device != "cpu":
+            wp.synchronize_device(self.device)
+
+    def save(self, *, background: bool = False) -> None:
+        """Write a checkpoint; in the background from a copy, while training goes on.
+
+        Raises:
+            ResourceError: this or the last background write failed.
+        """
+        self._wait_for_writer()
+        state = self.state
+        arrays = {
+            f"{name}.{part}": array.numpy().copy() if background else array.numpy()
+            for name, p in self.task.field.parameters().items()
+            for part, array in p.state().items()
+        }
+        header = {
+            **self.header,
+            "step": state.step,
+            "n_steps": state.n_steps,
+            "seconds": state.seconds,
+            "curve": list(state.curve),
+        }
+        path = checkpoint_path(self.folder, state.step)
+        if not background:
+            _write(path, header, arrays)
+            return
+
+        def work() -> None:
+            try:
+                _write(path, header, arrays)
+            except NgpError as error:
+                self._write_error = error
+
+        self._writer = threading.Thread(target=work)
+        self._writer.start()
+
+    def _wait_for_writer(self) -> None:
+        if self._writer is not None:
+            self._writer.join()
+            self._writer = None
+        if self._write_error is not None:
+            error, self._write_error = self._write_error, None
+            raise error
+
+
+def restore(task: Task, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> TrainingState:
+    """Load a checkpoint into a task.
+
+    Raises:
+        CheckpointError: it does not fit the task.
+    """
+    from ngp_warp.decode import load_parameters
+
+    load_parameters(task.field, arrays)
+    return TrainingState(header["step"], header["n_steps"], header["seconds"], header["curve"])
+
+
+def _write(path: Path, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+    save_checkpoint(path, header, arrays)
+    for old in list_checkpoints(path.parent.parent)[:-KEPT_CHECKPOINTS]:
+        old.unlink(missing_ok=True)
+
+
+def _recorded_step(stages: list[list[launch.Launch]], device: str) -> Callable[[], None]:
+    """Return a function that runs one step: on CUDA a captured graph."""
+
+    def run() -> None:
+        for stage in stages:
+            launch.run_all(stage)
+
+    if device == "cpu" or not all(item.capturable for stage in stages for item in stage):
+        return run
+    with wp.ScopedCapture(device=device) as capture:
+        run()
+    return lambda: wp.capture_launch(capture.graph)
+
+
+class _Clock:
+    """Seconds of training, those of the runs before included."""
+
+    def __init__(self, before: float):
+        self._start = time.perf_counter() - before
+
+    def seconds(self) -> float:
+        return time.perf_counter() - self._start
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[Callable[[], bool]]:
+    """Turn the first SIGINT or SIGTERM into a flag, so that no step is cut in two.
+
+    A second signal acts at once. Outside the main thread signals are left alone.
+    """
+    received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+
+    def note(number: int, frame: Any) -> None:
+        received.append(number)
+        for name, handler in before.items():
+            signal.signal(name, handler)
+
+    before = {name: signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM)}
+    for name in before:
+        signal.signal(name, note)
+    try:
+        yield lambda: bool(received)
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)

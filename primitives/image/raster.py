@@ -1,0 +1,79 @@
+"""Decode a field to pixels: any size, any box, band by band."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import warp as wp
+
+from ngp_warp import launch
+from ngp_warp.field import Field
+from ngp_warp.kernels import layout
+from ngp_warp.primitives.image import kernels
+from ngp_warp.primitives.image.transfer import Transfer
+
+_BAND_POINTS = 2**18
+
+
+class Raster:
+    """A picture of a field.
+
+    Args:
+        field: 2D.
+        transfer: of the trained values.
+        width: of the whole picture, in pixels.
+        height: of the whole picture, in pixels.
+        box: left, top, width, height of the part that is decoded; None: all.
+    """
+
+    def __init__(
+        self,
+        field: Field,
+        transfer: Transfer,
+        width: int,
+        height: int,
+        box: tuple[int, int, int, int] | None = None,
+    ):
+        self.field = field
+        self.transfer = transfer
+        self.box = box or (0, 0, width, height)
+        left, top, box_width, box_height = self.box
+        self.band_rows = min(max(_BAND_POINTS // box_width, 1), box_height)
+        # a band is decoded in passes, so that no width needs more memory than another
+        self._pass = min(-(-self.band_rows * box_width // 32) * 32, _BAND_POINTS)
+        device = field.device
+        self._first = wp.zeros(1, dtype=wp.int64, device=device)
+        x, y = field.zeros(self._pass, 2), field.zeros(self._pass, field.n_outputs)
+        self._points = wp.empty((self._pass, field.n_outputs), dtype=wp.float32, device=device)
+        n_items = self._pass // 32 if device == "cpu" else self._pass
+        args = [self._first, left, top, box_width, 1.0 / width, 1.0 / height, x]
+        self._stages = [
+            [launch.record(kernels.raster_kernel(), n_items, args, device)],
+            *field.evaluation_stages(x, y),
+            [
+                launch.record(
+                    layout.from_blocked, self._pass, [y, field.n_outputs, self._points], device
+                )
+            ],
+        ]
+
+    def bands(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield (first row in the box, float32 [rows, width, channels] in the image's units)."""
+        _, _, width, height = self.box
+        for row in range(0, height, self.band_rows):
+            rows = min(self.band_rows, height - row)
+            band = np.empty((rows * width, self.field.n_outputs), np.float32)
+            for begin in range(0, len(band), self._pass):
+                self._first.assign(np.array([row * width + begin], np.int64))
+                for stage in self._stages:
+                    launch.run_all(stage)
+                part = band[begin : begin + self._pass]
+                part[:] = self.transfer.inverse(self._points.numpy()[: len(part)])
+            yield row, band.reshape(rows, width, -1)
+
+
+def quantize(values: np.ndarray, dtype: str) -> np.ndarray:
+    """Return values in the image's units as its dtype: rounded and clipped if integers."""
+    if dtype == "float32":
+        return values
+    top = np.iinfo(dtype).max
+    return np.clip(np.rint(values), 0, top).astype(dtype)

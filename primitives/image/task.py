@@ -1,0 +1,133 @@
+"""An image being fitted: batches, the training step, memory."""
+
+import math
+from typing import Any
+
+import numpy as np
+import warp as wp
+
+from ngp_warp import launch, samplers
+from ngp_warp.encodings.grid import grid_levels
+from ngp_warp.encodings.grid import resolve as resolve_encoding
+from ngp_warp.field import Field
+from ngp_warp.primitives.image import kernels
+from ngp_warp.primitives.image.config import ImageConfig, resolve
+from ngp_warp.primitives.image.data import Image
+from ngp_warp.primitives.image.transfer import Transfer, choose
+
+_WARP_TYPES = {"uint8": wp.uint8, "uint16": wp.uint16, "float32": wp.float32}
+
+
+def estimate(image: Image, config: ImageConfig, device: str) -> tuple[ImageConfig, dict[str, int]]:
+    """Return the resolved config, and the memory in bytes of what will be allocated."""
+    config = resolve(config, image.info, device)
+    config = _with_encoding(config)
+    _, config = choose(config, image)
+    encoding = config.encoding
+    levels = grid_levels(encoding, 2)
+    n_features = int(encoding.n_features_per_level or 0)
+    n_entries = levels[-1].offset + levels[-1].size
+    per_value = 16 + (4 if config.optimizer.ema_decay else 0)
+    per_value += 2 if encoding.dtype == "float16" else 0
+    # a checkpoint is written from a copy of values, moments and counts
+    per_value += 12 + (4 if config.optimizer.ema_decay else 0)
+    table = n_entries * (n_features * per_value + 5)
+    rows = len(levels) * n_features * 2 + 2 + 2 * image.info.channels
+    batch = int(config.training.batch_size or 0) * rows * 4
+    return config, {"table": table, "batch": batch, "decoding": 256 << 20}
+
+
+def _with_encoding(config: ImageConfig) -> ImageConfig:
+    from dataclasses import replace
+
+    return replace(config, encoding=resolve_encoding(config.encoding))
+
+
+class ImageTask:
+    """Implements ``ngp_warp.primitive.Task`` for an image.
+
+    Args:
+        image: what is fitted.
+        config: resolved.
+        device: "cpu" or a CUDA device.
+    """
+
+    metric_name = "PSNR"
+
+    def __init__(self, image: Image, config: ImageConfig, device: str):
+        self.image = image
+        self.config = config
+        self.device = device
+        self.transfer: Transfer = choose(config, image)[0]
+        self.field = Field(
+            2,
+            image.info.channels,
+            encoding=config.encoding,
+            network=config.network,
+            optimizer=config.optimizer,
+            seed=config.training.seed,
+            device=device,
+            deterministic=config.training.deterministic,
+        )
+        self._losses = wp.zeros(2, dtype=wp.float32, device=device)
+
+    def stages(self) -> list[list[launch.Launch]]:
+        """Record one step: sample, fetch, encode, network, scatter, update."""
+        n = int(self.config.training.batch_size or 0)
+        x, target = self.field.zeros(n, 2), self.field.zeros(n, self.image.info.channels)
+        stages, self._losses = self.field.train_stages(x, target, n, self.config.loss)
+        return [[self.field.optimizer.advance()], *self._batch(x, target), *stages]
+
+    def _batch(self, x: wp.array, target: wp.array) -> list[list[launch.Launch]]:
+        """Record the drawing of positions and targets: on the device if the image fits there."""
+        if self.device == "cpu" or self._fits_on_device():
+            return self._draw(x, target, self.field.optimizer.step, self.device)
+        step = wp.zeros(1, dtype=wp.int64, device="cpu")
+        host = [wp.empty(a.size, dtype=wp.float32, device="cpu", pinned=True) for a in (x, target)]
+        copies = [
+            launch.Launch([launch.Call(lambda a=a, b=b: wp.copy(a, b))], self.device, False)
+            for a, b in ((step, self.field.optimizer.step), (x, host[0]), (target, host[1]))
+        ]
+        return [[copies[0]], *self._draw(*host, step, "cpu"), copies[1:]]
+
+    def _draw(
+        self, x: wp.array, target: wp.array, step: wp.array, device: str
+    ) -> list[list[launch.Launch]]:
+        config, info = self.config, self.image.info
+        draw = samplers.sample(config.sampler, 2, config.training.seed, step, x, device)
+        kernel = kernels.target_kernel(
+            _WARP_TYPES[info.dtype], info.channels, config.target == "bilinear", self.transfer.asinh
+        )
+        pixels = _as_warp(self.image.pixels, device)
+        n_items = x.size // 2 // (32 if device == "cpu" else 1)
+        args = [pixels, info.width, info.height, self.transfer.gain, x, target]
+        return [[draw], [launch.record(kernel, n_items, args, device)]]
+
+    def _fits_on_device(self) -> bool:
+        return self.image.pixels.nbytes < 0.5 * wp.get_device(self.device).free_memory
+
+    def batch_metric(self) -> float:
+        """Return the PSNR of the newest batch, of trained values with a range of 1."""
+        n = int(self.config.training.batch_size or 0) * self.image.info.channels
+        squares = float(self._losses.numpy().reshape(-1, 2)[:, 1].sum(dtype=np.float64))
+        return -10.0 * math.log10(max(squares / n, 1e-12))
+
+    def finish(self, run: Any, curve: np.ndarray, report: Any) -> dict[str, Any]:
+        """Evaluate on every pixel and write the pictures."""
+        from ngp_warp.primitives.image.evaluate import evaluate
+
+        return evaluate(self.field, self.image, self.config, run, curve, report)
+
+
+def _as_warp(pixels: np.ndarray, device: str) -> wp.array:
+    """Return pixels [h, w, c] as a Warp array [h, w * c]: on a CPU without a copy, mapped or not."""
+    flat = pixels.reshape(len(pixels), -1)
+    dtype = _WARP_TYPES[pixels.dtype.name]
+    if device != "cpu":
+        return wp.array(flat, dtype=dtype, device=device).flatten()
+    # A read-only map may not be wrapped; Warp only reads. One dimension: kernels index in 64 bits.
+    view = wp.array(
+        ptr=pixels.ctypes.data, dtype=dtype, shape=(min(pixels.size, 2**31 - 1),), device="cpu"
+    )
+    view.pixels = pixels  # keeps the memory alive as long as the view
+    return view

@@ -1,0 +1,83 @@
+"""Between an image's values and what the field is trained on.
+
+Integers become their share of full scale. High-dynamic-range values v become asinh(v / k): nearly
+linear below k, logarithmic above, odd, so that the sign of small negative values survives.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ngp_warp.primitives.image.config import ImageConfig
+from ngp_warp.primitives.image.data import Image
+
+_SAMPLED_VALUES = 1 << 22
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """value -> gain * value, or asinh(gain * value)."""
+
+    gain: float
+    asinh: bool
+
+    def forward(self, values: np.ndarray) -> np.ndarray:
+        """Return float32 trained values."""
+        scaled = values.astype(np.float32) * np.float32(self.gain)
+        return np.arcsinh(scaled) if self.asinh else scaled
+
+    def inverse(self, trained: np.ndarray) -> np.ndarray:
+        """Return float32 values in the image's units."""
+        if not self.asinh:
+            return trained / np.float32(self.gain)
+        # 88 is where float32's exponential overflows
+        return np.sinh(np.clip(trained, -88.0, 88.0)) / np.float32(self.gain)
+
+
+def choose(config: ImageConfig, image: Image) -> tuple[Transfer, ImageConfig]:
+    """Return the transfer of an image, and the config that says which it is.
+
+    Float images whose values all lie in 0..1 are fitted as they are; others by asinh with k the
+    size of the smallest values that matter: the 5th percentile of the negative values' magnitudes
+    where there are any, else the 1st percentile of the positive ones.
+    """
+    if image.info.dtype != "float32":
+        gain = 1.0 / np.iinfo(image.info.dtype).max
+        return Transfer(gain, False), _with(config, "linear", 1.0 / gain)
+    kind = config.transfer
+    if kind == "auto":
+        kind = "linear" if _in_unit_range(image.pixels) else "asinh"
+    if kind == "linear":
+        return Transfer(1.0, False), _with(config, "linear", 1.0)
+    scale = config.transfer_scale or _smallest_that_matters(image.pixels)
+    return Transfer(1.0 / scale, True), _with(config, "asinh", scale)
+
+
+def is_unit_range(config: ImageConfig, image: Image) -> bool:
+    """Whether the decoded picture is one of values 0..1: all but high dynamic range."""
+    return image.info.dtype != "float32" or (
+        config.transfer == "linear" and _in_unit_range(image.pixels)
+    )
+
+
+def _with(config: ImageConfig, kind: str, scale: float) -> ImageConfig:
+    from dataclasses import replace
+
+    return replace(config, transfer=kind, transfer_scale=float(scale))
+
+
+def _in_unit_range(pixels: np.ndarray) -> bool:
+    step = max(1, (1 << 24) // (pixels.shape[1] * pixels.shape[2]))
+    bands = (pixels[y : y + step] for y in range(0, len(pixels), step))
+    return all(float(b.min()) >= 0.0 and float(b.max()) <= 1.0 for b in bands)
+
+
+def _smallest_that_matters(pixels: np.ndarray) -> float:
+    flat = pixels.reshape(-1)
+    values = flat[:: max(1, flat.size // _SAMPLED_VALUES)]
+    negative, positive = -values[values < 0], values[values > 0]
+    if negative.size:
+        return float(max(np.percentile(negative, 5), np.finfo(np.float32).tiny))
+    if positive.size:
+        return float(np.percentile(positive, 1))
+    return 1.0

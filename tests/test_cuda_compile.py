@@ -1,0 +1,53 @@
+"""The CUDA kernels compile for sm_80 and sm_90; this needs no GPU and proves no result."""
+
+import re
+import shutil
+import subprocess
+
+import pytest
+import warp as wp
+
+from ngp_warp.kernels import mlp_cuda
+
+TYPICAL = (32, 64, 2, 16, "relu", "none")
+# uneven sizes, a slope that is stored, the largest fused width
+UNEVEN = (35, 128, 3, 17, "sine", "sigmoid")
+
+
+def compile_stage(config, stage, arch, folder, use_ptx):
+    module = mlp_cuda.make_mlp_cuda_kernels(*config).stage(stage).module
+    (path,) = wp.compile_aot_module(module, arch=arch, module_dir=folder, use_ptx=use_ptx)
+    assert path.stat().st_size > 0
+    return path
+
+
+@pytest.mark.parametrize("arch", [80, 90])
+@pytest.mark.parametrize("stage", ["forward", "backward", "l2"])
+def test_network_compiles(arch, stage, tmp_path):
+    compile_stage(TYPICAL, stage, arch, tmp_path, use_ptx=False)
+
+
+@pytest.mark.parametrize("arch", [80, 90])
+def test_uneven_network_compiles(arch, tmp_path):
+    compile_stage(UNEVEN, "smape", arch, tmp_path, use_ptx=False)
+
+
+@pytest.mark.parametrize("arch", [80, 90])
+def test_network_uses_tensor_cores_and_registers(arch, tmp_path):
+    text = compile_stage(TYPICAL, "huber", arch, tmp_path, use_ptx=True).read_text()
+    # 32-64-64-16 in tiles of 16: 32 products of 16x16x16 forward, as many backward, of 4 mma each,
+    # and the weight gradients' 4 x 2, 2 x 8 and 1 x 8 tiles of one warp
+    assert text.count("mma.sync.aligned.m16n8k16") > 4 * 2 * 28
+    assert "movmatrix.sync" in text
+    # a fragment indexed at run time would lie in local memory
+    assert "__local_depot" not in text
+
+
+@pytest.mark.skipif(shutil.which("cuobjdump") is None, reason="cuobjdump is not installed")
+def test_network_spills_no_registers(tmp_path):
+    path = compile_stage(TYPICAL, "l2", 90, tmp_path, use_ptx=False)
+    command = ["cuobjdump", "-res-usage", str(path)]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert set(re.findall(r"STACK:(\d+)", text)) == {"0"}
+    assert set(re.findall(r"LOCAL:(\d+)", text)) == {"0"}
+    assert max(map(int, re.findall(r"REG:(\d+)", text))) <= 128
