@@ -145,7 +145,8 @@ class Field:
             raise ShapeError(f"points must have shape [n, {self.n_dims}], got {list(array.shape)}")
         if array.dtype.kind not in "fiu":
             raise ShapeError(f"points must be real numbers, got dtype {array.dtype}")
-        array = np.ascontiguousarray(array, dtype=np.float32)
+        with np.errstate(over="ignore"):  # infinite is outside the cube too, and clamped
+            array = np.ascontiguousarray(array, dtype=np.float32)
         values = np.empty((len(array), self.n_outputs), np.float32)
         shape = (len(array), self.n_outputs, self.n_dims)
         jacobian = np.empty(shape if gradient else (0,), np.float32)
@@ -200,5 +201,11 @@ def _as_numpy(points: Any) -> tuple[np.ndarray, Any]:
         import torch
 
         device = points.device
-        return points.detach().cpu().numpy(), lambda a: torch.from_numpy(a).to(device)
-    return np.asarray(points), lambda a: a
+        # NumPy has no bfloat16
+        narrow = points.dtype == torch.bfloat16
+        array = (points.float() if narrow else points).detach().cpu().numpy()
+        return array, lambda a: torch.from_numpy(a).to(device)
+    try:
+        return np.asarray(points), lambda a: a
+    except ValueError as error:
+        raise ShapeError(f"points must be an array of numbers: {error}") from error
