@@ -64,7 +64,11 @@ ACTIVATIONS = {
     "exponential": ("vexp(z)", "h"),
     "sine": ("vsin(z)", "vcos(z)"),
     "sigmoid": ("1.f / (1.f + vexp(-z))", "h * (1.f - h)"),
-    "squareplus": ("vsquareplus(z)", "1.f / (1.f + 0.01f / (h * h))"),
+    # (z + sqrt(z^2 + 0.04)) / 2 without its overflow, nor its cancellation where z is negative
+    "squareplus": (
+        "vmax(z, (v16)(0.f)) + 0.02f / (vabs(z) + vsqrt(z * z + 0.04f))",
+        "1.f / (1.f + 0.01f / (h * h))",
+    ),
     # max(z, 0) + log(1 + exp(-|10 z|)) / 10 does not overflow
     "softplus": (
         "vmax(z, (v16)(0.f)) + vlog(1.f + vexp(vabs(z) * -10.f)) * 0.1f",

@@ -52,11 +52,6 @@ auto vexp = [&](v16 x) __attribute__((always_inline)) {
     return p * __builtin_bit_cast(v16, e);
 };
 auto vabs = [&](v16 a) __attribute__((always_inline)) { return vmax(a, -a); };
-// (z + sqrt(z^2 + 0.04)) / 2 without its overflow, nor its cancellation where z is negative
-auto vsquareplus = [&](v16 z) __attribute__((always_inline)) {
-    v16 t = vmax(vabs(z), vsqrt(vmin(z * z, (v16)(1e30f)) + 0.04f));
-    return (z > 0.f ? z + t : 0.04f / (t - z)) * 0.5f;
-};
 auto vlog = [&](v16 a) __attribute__((always_inline)) { return __builtin_elementwise_log(a); };
 auto vsin = [&](v16 a) __attribute__((always_inline)) { return __builtin_elementwise_sin(a); };
 auto vcos = [&](v16 a) __attribute__((always_inline)) { return __builtin_elementwise_cos(a); };
