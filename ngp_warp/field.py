@@ -190,7 +190,7 @@ class Field:
         return np.stack(rows, axis=1)
 
     def _to_numpy(self, blocked: wp.array, n_rows: int, n: int) -> np.ndarray:
-        points = wp.empty((n, n_rows), dtype=wp.float32, device=self.device)
+        points = wp.empty((n, n_rows), dtype=float, device=self.device)
         launch.launch(layout.from_blocked, n, [blocked, n_rows, points], self.device)
         return points.numpy()
 

@@ -1,24 +1,26 @@
 """The one way to launch a kernel: every core of a CPU, or a CUDA device.
 
 Warp runs a CPU kernel on one thread but releases the interpreter lock while it runs, so a launch is
-split into shards that a pool of threads works off. A kernel that is launched here takes ``begin: int``
-as its first argument and works on item ``begin + wp.tid()``. The law that makes results independent
-of the number of threads: no two items of a launch may write one address (on a CPU, ``wp.atomic_add``
-is not atomic between shards either).
+split into shards that a pool of threads works off. A kernel that is launched here takes
+``begin: int`` as its first argument and works on item ``begin + wp.tid()``. The law that makes
+results independent of the number of threads: no two items of a launch may write one address (on a
+CPU, ``wp.atomic_add`` is not atomic between shards either).
 """
 
 import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import warp as wp
 
 from ngp_warp.errors import ConfigError, ResourceError
 
-# CPU kernels are compiled for this machine's full vectors. Clang prefers half of AVX-512's width and
-# forms no fused multiply-add unless told to: together a factor of 2.8 in the network (measured).
+# CPU kernels are compiled for this machine's full vectors. Clang prefers half of AVX-512's width
+# and forms no fused multiply-add unless told to: together a factor of 2.8 in the network
+# (measured).
 CPU_COMPILER_FLAGS = "-march=native -mprefer-vector-width=512 -ffp-contract=fast"
 
 # More shards than threads even out a core that something else is using; each costs about 4 us.
@@ -63,7 +65,7 @@ class Launch:
 
 
 def record(
-    kernel: wp.Kernel,
+    kernel: Any,
     n_items: int,
     args: Sequence[Any],
     device: str,
@@ -74,7 +76,7 @@ def record(
     """Record a launch of ``kernel`` over ``n_items`` items.
 
     Args:
-        kernel: takes ``begin`` first, then ``args``.
+        kernel: a Warp kernel (to type checkers a function); takes ``begin`` first, then ``args``.
         n_items: number of items; zero is allowed and does nothing.
         args: the other arguments, arrays on ``device``.
         device: "cpu" or a CUDA device.
@@ -93,7 +95,7 @@ def record(
     bounds = [n_items * i // n_shards for i in range(n_shards + 1)]
     commands = [
         wp.launch(kernel, end - begin, [begin, *args], device="cpu", record_cmd=True)
-        for begin, end in zip(bounds[:-1], bounds[1:], strict=True)
+        for begin, end in pairwise(bounds)
     ]
     return Launch(commands, device)
 
@@ -106,7 +108,7 @@ class Call:
 
 
 def launch(
-    kernel: wp.Kernel, n_items: int, args: Sequence[Any], device: str, *, block_dim: int = 256
+    kernel: Any, n_items: int, args: Sequence[Any], device: str, *, block_dim: int = 256
 ) -> None:
     """Launch ``kernel`` once; see ``record``."""
     record(kernel, n_items, args, device, block_dim=block_dim).run()
@@ -194,9 +196,11 @@ _state: dict[str, Any] = {"n_threads": None, "pool": None}
 
 def num_threads() -> int:
     """Return the number of CPU threads of a launch (``NGP_NUM_THREADS``, else every core)."""
-    if _state["n_threads"] is None:
-        set_num_threads(_threads_from_environment())
-    return _state["n_threads"]
+    n: int | None = _state["n_threads"]
+    if n is None:
+        n = _threads_from_environment()
+        set_num_threads(n)
+    return n
 
 
 def set_num_threads(n: int | None) -> None:
