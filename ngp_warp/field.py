@@ -146,7 +146,8 @@ class Field:
             raise ShapeError(f"points must have shape [n, {self.n_dims}], got {list(array.shape)}")
         if array.dtype.kind not in "fiu":
             raise ShapeError(f"points must be real numbers, got dtype {array.dtype}")
-        array = np.ascontiguousarray(array, dtype=np.float32)
+        with np.errstate(over="ignore"):  # infinite is outside the cube too, and clamped
+            array = np.ascontiguousarray(array, dtype=np.float32)
         values = np.empty((len(array), self.n_outputs), np.float32)
         shape = (len(array), self.n_outputs, self.n_dims)
         jacobian = np.empty(shape if gradient else (0,), np.float32)
@@ -190,7 +191,7 @@ class Field:
         return np.stack(rows, axis=1)
 
     def _to_numpy(self, blocked: wp.array, n_rows: int, n: int) -> np.ndarray:
-        points = wp.empty((n, n_rows), dtype=wp.float32, device=self.device)
+        points = wp.empty((n, n_rows), dtype=float, device=self.device)
         launch.launch(layout.from_blocked, n, [blocked, n_rows, points], self.device)
         return points.numpy()
 
@@ -201,5 +202,11 @@ def as_numpy(points: Any) -> tuple[np.ndarray, Callable[[np.ndarray], Any]]:
         import torch
 
         device = points.device
-        return points.detach().cpu().numpy(), lambda a: torch.from_numpy(a).to(device)
-    return np.asarray(points), lambda a: a
+        # NumPy has no bfloat16
+        narrow = points.dtype == torch.bfloat16
+        array = (points.float() if narrow else points).detach().cpu().numpy()
+        return array, lambda a: torch.from_numpy(a).to(device)
+    try:
+        return np.asarray(points), lambda a: a
+    except ValueError as error:
+        raise ShapeError(f"points must be an array of numbers: {error}") from error

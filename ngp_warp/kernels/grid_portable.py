@@ -13,8 +13,18 @@ from types import SimpleNamespace
 
 import warp as wp
 
-from ngp_warp.kernels.grid import HASH, MODE, N_META, OFFSET, SIZE, STRIDE_Y, STRIDE_Z, GridShape
-from ngp_warp.kernels.grid import DENSE, GROUP
+from ngp_warp.kernels.grid import (
+    DENSE,
+    GROUP,
+    HASH,
+    MODE,
+    N_META,
+    OFFSET,
+    SIZE,
+    STRIDE_Y,
+    STRIDE_Z,
+    GridShape,
+)
 from ngp_warp.launch import module_options
 
 # Sums of integers do not depend on their order: gradients of a mean lie between 1e-11 and 5e5.
@@ -192,7 +202,7 @@ def backward_kernel(shape: GridShape, fixed_point: bool = False) -> wp.Kernel:
     fn = _functions(shape)
     position, fraction, weight, entry = fn.position, fn.fraction, fn.weight, fn.entry
     n_features, n_corners = wp.constant(shape.n_features), wp.constant(fn.n_corners)
-    n_dims, group = wp.constant(shape.n_dims), wp.constant(GROUP)
+    group = wp.constant(GROUP)
     gradient_type = wp.array[wp.int64 if fixed_point else float]
     one = wp.constant(FIXED_POINT)
 
