@@ -66,11 +66,11 @@ auto sign = [](v16 a) __attribute__((always_inline)) {
 # The same names for one float, so that one text of activations and losses serves CUDA too.
 SCALAR = """
 typedef float v16;
-auto vmax = [](v16 a, v16 b) { return fmaxf(a, b); };
-auto vmin = [](v16 a, v16 b) { return fminf(a, b); };
-auto vabs = [](v16 a) { return fabsf(a); };
+auto vmax = [](v16 a, v16 b) { return a > b ? a : b; };
+auto vmin = [](v16 a, v16 b) { return a < b ? a : b; };
+auto vabs = [](v16 a) { return a < 0.f ? -a : a; };
 auto vsqrt = [](v16 a) { return sqrtf(a); };
-auto vexp = [](v16 a) { return expf(fminf(fmaxf(a, -87.f), 88.f)); };
+auto vexp = [=](v16 a) { return expf(vmin(vmax(a, -87.f), 88.f)); };
 auto vlog = [](v16 a) { return logf(a); };
 auto vsin = [](v16 a) { return sinf(a); };
 auto vcos = [](v16 a) { return cosf(a); };

@@ -36,9 +36,20 @@ class Network(Protocol):
         ...
 
     def backward(
-        self, w: wp.array, x: wp.array, dy: wp.array, dx: wp.array, dw: wp.array
+        self,
+        w: wp.array,
+        x: wp.array,
+        dy: wp.array,
+        dx: wp.array,
+        dw: wp.array,
+        gradient_scale: float = 128.0,
     ) -> list[launch.Launch]:
-        """Record dx and dw from dy, which is zero where a block is padded."""
+        """Record dx and dw from dy, which is zero where a block is padded.
+
+        Where gradients are half precision they are carried times ``gradient_scale``, which should
+        bring dy to the order of 1 to 1000; float32 networks have no use for it. The last launch
+        leaves dx alone, so that it may run beside what reads dx.
+        """
         ...
 
     def train(
@@ -52,6 +63,8 @@ class Network(Protocol):
         dw: wp.array,
     ) -> tuple[list[launch.Launch], wp.array]:
         """Record the gradients of the mean loss over n_points and outputs.
+
+        The last launch leaves dx alone, as in ``backward``.
 
         Returns:
             The launches, and the array [n_chunks, 2] that they fill with sums of the loss and of
@@ -143,7 +156,13 @@ class FusedMLP:
         return [launch.record(kernel, n_chunks, [w, x, n_blocks, per_chunk, y], self.device)]
 
     def backward(
-        self, w: wp.array, x: wp.array, dy: wp.array, dx: wp.array, dw: wp.array
+        self,
+        w: wp.array,
+        x: wp.array,
+        dy: wp.array,
+        dx: wp.array,
+        dw: wp.array,
+        gradient_scale: float = 128.0,
     ) -> list[launch.Launch]:
         n_blocks, per_chunk, n_chunks = self._chunks(x)
         kernel = kernels.backward_kernel(self.shape)
