@@ -55,7 +55,7 @@ def reduce_items(n_out: int, n_in: int) -> int:
     return n_out
 
 
-# Register tiles as in kernels/mlp.py. The strides so and si of the weights choose W or its transpose.
+# Register tiles as in kernels/mlp.py. The weights' strides so and si choose W or its transpose.
 _TILE = """
 #if defined(__AVX512F__)
 const int JT = 8;

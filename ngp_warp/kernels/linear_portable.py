@@ -1,8 +1,8 @@
 """One layer of a multilayer perceptron in Warp's own language, for CUDA.
 
-Source, twin and arguments as in kernels/linear.py, which serves the CPU. A thread holds a few rows of
-one point, the 32 lanes of a warp the 32 points of a block: points are read side by side, weights once
-for all lanes.
+Source, twin and arguments as in kernels/linear.py, which serves the CPU. A thread holds a few rows
+of one point, the 32 lanes of a warp the 32 points of a block: points are read side by side, weights
+once for all lanes.
 """
 
 import functools

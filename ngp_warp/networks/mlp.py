@@ -148,9 +148,11 @@ class FusedMLP:
         self.n_params = self.shape.n_params
 
     def initial_weights(self, seed: int) -> np.ndarray:
+        """See ``Network.initial_weights``."""
         return xavier_uniform(self.shape.layers, seed)
 
     def forward(self, w: wp.array, x: wp.array, y: wp.array) -> list[launch.Launch]:
+        """See ``Network.forward``."""
         n_blocks, per_chunk, n_chunks = self._chunks(x)
         kernel = kernels.forward_kernel(self.shape)
         return [launch.record(kernel, n_chunks, [w, x, n_blocks, per_chunk, y], self.device)]
@@ -164,6 +166,7 @@ class FusedMLP:
         dw: wp.array,
         gradient_scale: float = 128.0,
     ) -> list[launch.Launch]:
+        """See ``Network.backward``."""
         n_blocks, per_chunk, n_chunks = self._chunks(x)
         kernel = kernels.backward_kernel(self.shape)
 
@@ -183,6 +186,7 @@ class FusedMLP:
         dx: wp.array,
         dw: wp.array,
     ) -> tuple[list[launch.Launch], wp.array]:
+        """See ``Network.train``."""
         n_blocks, per_chunk, n_chunks = self._chunks(x)
         kernel = kernels.train_kernel(self.shape, loss)
         losses = wp.zeros(n_chunks * 2, dtype=float, device=self.device)

@@ -1,6 +1,7 @@
 """Multilayer perceptrons of any width, layer by layer, with biases and a skip connection."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -114,6 +115,7 @@ class UnfusedMLP:
         self.n_params = sum(v.n_out * (v.n_in + config.bias) for v in self.layers)
 
     def initial_weights(self, seed: int) -> np.ndarray:
+        """See ``Network.initial_weights``."""
         flat = xavier_uniform([(v.n_out, v.n_in) for v in self.layers], seed)
         parts, first = [], 0
         for v in self.layers:
@@ -123,6 +125,7 @@ class UnfusedMLP:
         return np.concatenate(parts)
 
     def forward(self, w: wp.array, x: wp.array, y: wp.array) -> list[launch.Launch]:
+        """See ``Network.forward``."""
         _, slices = self._slices(x, self._widest() * 2)
         buffers = self._buffers(slices, training=False)
         items = []
@@ -139,6 +142,7 @@ class UnfusedMLP:
         dw: wp.array,
         gradient_scale: float = 128.0,
     ) -> list[launch.Launch]:
+        """See ``Network.backward``."""
         n_blocks, slices = self._slices(x, self._kept())
         y = wp.empty(n_blocks * self.n_out * _BLOCK, dtype=float, device=self.device)
         buffers = self._buffers(slices, training=True)
@@ -161,6 +165,7 @@ class UnfusedMLP:
         dx: wp.array,
         dw: wp.array,
     ) -> tuple[list[launch.Launch], wp.array]:
+        """See ``Network.train``."""
         n_blocks, slices = self._slices(x, self._kept())
         y, dy = (
             wp.empty(n_blocks * self.n_out * _BLOCK, dtype=float, device=self.device)
@@ -302,7 +307,7 @@ class UnfusedMLP:
         size = max(self._kernels.SLICE_FLOATS // (rows * _BLOCK), _SLICE_MIN_BLOCKS)
         n_slices = max(-(-n_blocks // size), 1)
         bounds = [n_blocks * i // n_slices for i in range(n_slices + 1)]
-        return n_blocks, [(a, b - a) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+        return n_blocks, [(a, b - a) for a, b in pairwise(bounds)]
 
     def _buffers(self, slices: list[tuple[int, int]], *, training: bool) -> _Pass:
         """Allocate what a slice needs; without training two layers take turns."""
