@@ -136,9 +136,7 @@ def new_folder(out: Path | None, source: Path, task: str) -> Path:
     """
     folder = out or Path("outputs") / source.stem / task / time.strftime("%Y-%m-%d_%H%M%S")
     if (folder / "config.json").exists() or list_checkpoints(folder):
-        raise ConfigError(
-            f"{folder} already holds a run; give --resume {folder} or another --out"
-        )
+        raise ConfigError(f"{folder} already holds a run; give --resume {folder} or another --out")
     try:
         for name in ("checkpoints", "renders", "exports"):
             (folder / name).mkdir(parents=True, exist_ok=True)

@@ -124,9 +124,7 @@ class Trainer:
         state.n_steps = state.step + round(left / (sum(later) / len(later)))
         self.optimizer.n_steps.assign(np.array([state.n_steps], np.int64))
 
-    def _loop(
-        self, step: Callable[[], None], clock: "_Clock", stopped: Callable[[], bool]
-    ) -> None:
+    def _loop(self, step: Callable[[], None], clock: "_Clock", stopped: Callable[[], bool]) -> None:
         state = self.state
         interval = max(state.n_steps // _CURVE_POINTS, 1)
         saved = reported = clock.seconds()

@@ -18,9 +18,7 @@ from ngp_warp.primitives.image.transfer import Transfer, choose
 _WARP_TYPES = {"uint8": wp.uint8, "uint16": wp.uint16, "float32": wp.float32}
 
 
-def estimate(
-    image: Image, config: ImageConfig, device: str
-) -> tuple[ImageConfig, dict[str, int]]:
+def estimate(image: Image, config: ImageConfig, device: str) -> tuple[ImageConfig, dict[str, int]]:
     """Return the resolved config, and the memory in bytes of what will be allocated."""
     config = resolve(config, image.info, device)
     config = _with_encoding(config)

@@ -1,0 +1,101 @@
+"""Decode a run to a picture of any size and crop, row by row."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ngp_warp.decode import load_field
+from ngp_warp.errors import ConfigError
+from ngp_warp.primitive import Progress, Report, report_nothing
+from ngp_warp.primitives.image.raster import Raster, quantize
+from ngp_warp.primitives.image.transfer import Transfer
+from ngp_warp.primitives.image.writers import open_writer
+
+
+def transfer_of(config: Any) -> Transfer:
+    """Return the transfer that a resolved config names."""
+    return Transfer(1.0 / config.transfer_scale, config.transfer == "asinh")
+
+
+def render(
+    run: Any,
+    output: Path,
+    *,
+    width: int | None = None,
+    scale: float | None = None,
+    crop: tuple[int, int, int, int] | None = None,
+    progress: Report = report_nothing,
+) -> None:
+    """Decode a run to an image file.
+
+    Args:
+        run: an image's ``ngp_warp.run.Run``.
+        output: its extension says the format; bits and channels are the fitted image's.
+        width: of the picture (of the crop, if there is one), in pixels.
+        scale: size as a multiple of the fitted image's.
+        crop: left, top, width, height in pixels of the fitted image.
+        progress: told of the rows done.
+
+    Raises:
+        ConfigError: the crop lies outside the image, or the format cannot hold the picture.
+        ResourceError: the file cannot be written.
+        CheckpointError: the run cannot be read.
+    """
+    data = run.header["data"]
+    full, box = raster_size(data["width"], data["height"], width, scale, crop)
+    dtype = stored_dtype(data["dtype"], output)
+    with open_writer(output, box[2], box[3], data["n_outputs"], np.dtype(dtype)) as writer:
+        raster = Raster(load_field(run), transfer_of(run.config), *full, box)
+        for row, band in raster.bands():
+            writer.write(convert(band, data["dtype"], dtype))
+            progress(Progress(stage="write", step=row + len(band), total=box[3]))
+
+
+def raster_size(
+    image_width: int,
+    image_height: int,
+    width: int | None,
+    scale: float | None,
+    crop: tuple[int, int, int, int] | None,
+) -> tuple[tuple[int, int], tuple[int, int, int, int]]:
+    """Return the size of the whole raster and the box of it that is wanted.
+
+    Raises:
+        ConfigError: the crop lies outside the image.
+    """
+    left, top, box_width, box_height = crop or (0, 0, image_width, image_height)
+    if left + box_width > image_width or top + box_height > image_height:
+        raise ConfigError(
+            f"the crop {left},{top},{box_width},{box_height} reaches outside the image of "
+            f"{image_width}x{image_height} pixels"
+        )
+    factor = width / box_width if width else scale or 1.0
+    full = (max(round(image_width * factor), 1), max(round(image_height * factor), 1))
+    size = (width or max(round(box_width * factor), 1), max(round(box_height * factor), 1))
+    left = min(round(left * factor), max(full[0] - size[0], 0))
+    top = min(round(top * factor), max(full[1] - size[1], 0))
+    return full, (left, top, *size)
+
+
+def stored_dtype(dtype: str, output: Path) -> str:
+    """Return the dtype that a file of this extension gets: float images as 8 bit where it must."""
+    floats = {".exr", ".hdr", ".npy", ".tif", ".tiff"}
+    if dtype == "float32":
+        return dtype if output.suffix.lower() in floats else "uint8"
+    return "float32" if output.suffix.lower() in {".exr", ".hdr"} else dtype
+
+
+def convert(band: np.ndarray, dtype: str, stored: str) -> np.ndarray:
+    """Return decoded values in the image's units as what is stored.
+
+    A float image stored in 8 bits is tone-mapped as its PSNR is (v / (1 + v), sRGB); an integer
+    image stored as float becomes its share of full scale.
+    """
+    from ngp_warp.primitives.image.evaluate import tone_map
+
+    if dtype == "float32" and stored == "uint8":
+        return quantize(tone_map(band) * 255.0, stored)
+    if dtype != "float32" and stored == "float32":
+        return band / np.float32(np.iinfo(dtype).max)
+    return quantize(band, stored)
