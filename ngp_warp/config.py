@@ -93,7 +93,8 @@ class GridEncodingConfig:
         )
         check_range("encoding.base_resolution", self.base_resolution, 1, 2**20)
         check_range("encoding.finest_resolution", self.finest_resolution, 1, 2**24)
-        check_range("encoding.per_level_scale", self.per_level_scale, 1.0, 16.0)
+        # two levels may lie as far apart as the coarsest and the finest resolution
+        check_range("encoding.per_level_scale", self.per_level_scale, 1.0, 2**24)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,6 +27,10 @@ def sources(pattern: str) -> list[Path]:
     return [path for folder in FOLDERS for path in (ROOT / folder).rglob(pattern)]
 
 
+DATA = [*sources("py.typed"), *sources("web/*")]
+"""Files that are no Python but belong to the package."""
+
+
 def test_every_package_is_listed() -> None:
     found = {installed_name(path.parent).replace("/", ".") for path in sources("__init__.py")}
     listed = PYPROJECT["tool"]["setuptools"]["packages"]
@@ -43,8 +47,9 @@ def test_every_folder_with_python_files_is_a_package() -> None:
 def test_the_wheel_holds_every_file_and_one_top_level_package(tmp_path: Path) -> None:
     # Copied: a build leaves build/ and *.egg-info beside its sources, and reads what lies there.
     copy = tmp_path / "checkout"
-    files = [*sources("*.py"), *(ROOT / n for n in ("pyproject.toml", "README.md", "LICENSE"))]
-    for path in [*files, *sources("py.typed")]:
+    top = ("pyproject.toml", "README.md", "LICENSE", "NOTICE")
+    files = [*sources("*.py"), *(ROOT / n for n in top), *DATA]
+    for path in files:
         target = copy / path.relative_to(ROOT)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(path.read_bytes())
@@ -53,7 +58,8 @@ def test_the_wheel_holds_every_file_and_one_top_level_package(tmp_path: Path) ->
     subprocess.run(command, check=True, capture_output=True, cwd=tmp_path)
     (wheel,) = tmp_path.glob("*.whl")
     names = {n for n in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in n}
-    expected = {installed_name(path) for path in [*sources("*.py"), *sources("py.typed")]}
+    expected = {installed_name(path) for path in [*sources("*.py"), *DATA]}
     assert "ngp_warp/py.typed" in expected
+    assert "ngp_warp/primitives/image/web/openseadragon.min.js" in expected
     assert names == expected
     assert {name.split("/")[0] for name in names} == {"ngp_warp"}

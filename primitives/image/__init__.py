@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ngp_warp.primitive import Primitive, Report, check_same
+from ngp_warp.primitive import Primitive, Report, check_same, report_nothing
 from ngp_warp.primitives.image.config import ImageConfig
 
 
@@ -49,7 +49,7 @@ def _render(run: Any, output: Path, **options: Any) -> None:
     render(run, output, **options)
 
 
-def _evaluate(run: Any, *, progress: Report) -> dict[str, Any]:
+def _evaluate(run: Any, *, progress: Report = report_nothing) -> dict[str, Any]:
     from ngp_warp.decode import load_field
     from ngp_warp.primitives.image.evaluate import measure
 
@@ -58,14 +58,14 @@ def _evaluate(run: Any, *, progress: Report) -> dict[str, Any]:
     return measure(load_field(run), image, run.config, progress)[0]
 
 
-def _export_dzi(run: Any, output: Path | None, *, progress: Report) -> Path:
+def _export_dzi(run: Any, output: Path | None = None, *, progress: Report = report_nothing) -> Path:
     from ngp_warp.primitives.image.export import export_dzi
 
     return export_dzi(run, output, progress=progress)
 
 
 def _picture_exporter(suffix: str) -> Callable[..., Path]:
-    def export(run: Any, output: Path | None, *, progress: Report) -> Path:
+    def export(run: Any, output: Path | None = None, *, progress: Report = report_nothing) -> Path:
         from ngp_warp.primitives.image.export import export_picture
 
         return export_picture(run, output, suffix=suffix, progress=progress)
