@@ -7,9 +7,12 @@ results independent of the number of threads: no two items of a launch may write
 CPU, ``wp.atomic_add`` is not atomic between shards either).
 """
 
+import contextlib
+import functools
 import os
+import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -29,11 +32,39 @@ _SHARDS_PER_THREAD = 2
 MAX_THREADS = 1024
 
 
+@functools.cache
 def init() -> None:
     """Start Warp, silently unless ``NGP_WARP_LOG`` is set: its notes would go to stdout."""
-    if "NGP_WARP_LOG" not in os.environ:
-        wp.config.log_level = wp.LOG_WARNING
-    wp.init()
+    if "NGP_WARP_LOG" in os.environ:
+        wp.init()
+        return
+    wp.config.log_level = wp.LOG_WARNING
+    with _without_line(b"Could not find or load the NVIDIA CUDA driver"):
+        wp.init()
+
+
+@contextlib.contextmanager
+def _without_line(unwanted: bytes) -> Iterator[None]:
+    """Keep lines that hold ``unwanted`` from stderr: native code that cannot be told to be quiet.
+
+    A machine without a GPU is nothing to be warned of at every start.
+    """
+    try:
+        saved = os.dup(2)
+    except OSError:  # closed: nothing is printed there
+        yield
+        return
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+            file.seek(0)
+            for line in file:
+                if unwanted not in line:
+                    os.write(2, line)
 
 
 def module_options() -> dict[str, Any]:
@@ -259,3 +290,8 @@ def resolve_device(name: str | None) -> str:
             f"device {name} is not there: Warp finds {n_cuda} CUDA devices; use cpu"
         )
     return f"cuda:{ordinal}"
+
+
+def free_memory(device: str) -> int:
+    """Return the free memory of a CUDA device in bytes."""
+    return wp.get_device(device).free_memory
