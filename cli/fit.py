@@ -63,7 +63,7 @@ def fit_command(primitive: str, summary: str) -> Callable[..., dict[str, Any]]:
         settings = None
         if resume is None or flags or config:
             settings = config_from_flags(cls, flags, base_settings(cls, config, resume))
-        from ngp_warp.fit import fit
+        from ngp_warp.fitting import fit
 
         with Console(quiet=quiet, as_json=as_json) as console:
             run = fit(

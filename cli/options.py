@@ -19,14 +19,12 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
-from ngp_warp.config import from_dict, to_dict
+from ngp_warp.config import from_dict, override, to_dict
 from ngp_warp.errors import ConfigError
 
 _C = TypeVar("_C")
 
 FLATTENED = "training"  # its fields carry no prefix: --seconds, not --training.seconds
-# Given alone, the one replaces the other of the file or of the resumed run.
-EXCLUSIVE = (("seconds", "steps"), ("finest_resolution", "per_level_scale"))
 
 
 def _check_device(value: str) -> str:
@@ -138,7 +136,7 @@ def config_from_flags(cls: type[_C], flags: dict[str, Any], base: dict[str, Any]
         for part in path:
             node = node.setdefault(part, {})
         node[name] = value
-    return from_dict(cls, _override(base, given), "settings")
+    return from_dict(cls, override(base, given), "settings")
 
 
 def read_config(cls: type, path: Path) -> dict[str, Any]:
@@ -148,13 +146,13 @@ def read_config(cls: type, path: Path) -> dict[str, Any]:
         ConfigError: not readable, not JSON, or not settings of ``cls``.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values: Any = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read settings from {path}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not a JSON file: {error}") from None
     if isinstance(values, dict) and "primitive" in values:  # a run's: its settings and more
-        values = values.get("config")
+        values = values.get("config", {})
     from_dict(cls, values, str(path))
     return values
 
@@ -191,7 +189,7 @@ def base_settings(cls: type, file: Path | None, resume: Path | None) -> dict[str
                 f"{resume} is a run of the {run.primitive} primitive: resume it there"
             )
         values = to_dict(run.config)
-    return _override(values, read_config(cls, file)) if file is not None else values
+    return override(values, read_config(cls, file)) if file is not None else values
 
 
 def with_config_flags(cls: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -239,16 +237,3 @@ def _parameter(flag: Flag) -> inspect.Parameter:
         default=flag.default,
         annotation=Annotated[flag.annotation, option],
     )
-
-
-def _override(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Return ``below`` with the settings of ``above`` over it, nested ones one by one."""
-    result = dict(below)
-    for names in EXCLUSIVE:
-        if len(set(names) & set(above)) == 1:
-            for name in names:
-                result.pop(name, None)
-    for key, value in above.items():
-        nested = isinstance(value, dict) and isinstance(result.get(key), dict)
-        result[key] = _override(result[key], value) if nested else value
-    return result

@@ -44,7 +44,7 @@ def save_checkpoint(path: Path, header: dict[str, Any], arrays: dict[str, np.nda
         temporary.chmod(_file_mode())
         data = np.memmap(temporary, np.uint8, "r+")
         position = bytes(data[: _header_end(data)]).index(_NO_DIGEST.encode())
-        digest = hashlib.sha256(data).hexdigest()
+        digest = hashlib.sha256(data.data).hexdigest()
         data[position : position + 64] = np.frombuffer(digest.encode(), np.uint8)
         data.flush()
         del data

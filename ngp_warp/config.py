@@ -21,6 +21,9 @@ Activation = Literal[
 Backend = Literal["auto", "fused", "unfused"]
 Loss = Literal["l2", "l1", "relative_l2", "mape", "smape", "huber", "log_l1"]
 
+# Given alone, one of a pair replaces the other of a file or of a resumed run.
+_EXCLUSIVE = (("seconds", "steps"), ("finest_resolution", "per_level_scale"))
+
 N_FEATURES_ALLOWED = (1, 2, 4, 8)
 # 8 entries share a flag (kernels.grid.GROUP), so that a level has at least so many
 LOG2_HASHMAP_SIZE_MIN, LOG2_HASHMAP_SIZE_MAX = 3, 24
@@ -216,6 +219,25 @@ def _overridden(base: _C, values: dict[str, Any], where: str) -> _C:
         else:
             kwargs[name] = _typed(value, hint, f"{where}.{name}")
     return dataclasses.replace(base, **kwargs)  # type: ignore[type-var]
+
+
+def override(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings ``below`` with those of ``above`` over them, nested ones one by one.
+
+    Args:
+        below: plain JSON values, as ``to_dict`` gives them; may leave anything out.
+        above: the same; ``seconds`` and ``steps`` replace each other, as do ``finest_resolution``
+            and ``per_level_scale``.
+    """
+    result = dict(below)
+    for names in _EXCLUSIVE:
+        if len(set(names) & set(above)) == 1:
+            for name in names:
+                result.pop(name, None)
+    for key, value in above.items():
+        nested = isinstance(value, dict) and isinstance(result.get(key), dict)
+        result[key] = override(result[key], value) if nested else value
+    return result
 
 
 def to_json(config: Any) -> str:

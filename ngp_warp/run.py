@@ -81,7 +81,7 @@ class Run:
         from ngp_warp.field import as_numpy
 
         array, back = as_numpy(points)
-        return back(self._in_units(self._field().query(array), None)[0])
+        return back(self._kind().in_units(self, self._field().query(array), None)[0])
 
     def value_and_gradient(self, points: Any) -> tuple[Any, Any]:
         """Return values [n, n_outputs] and Jacobians [n, n_outputs, n_dims] at points.
@@ -91,7 +91,8 @@ class Run:
         from ngp_warp.field import as_numpy
 
         array, back = as_numpy(points)
-        values, jacobian = self._in_units(*self._field().value_and_gradient(array))
+        trained = self._field().value_and_gradient(array)
+        values, jacobian = self._kind().in_units(self, *trained)
         return back(values), back(jacobian)
 
     def render(
@@ -127,11 +128,6 @@ class Run:
         from ngp_warp.primitives import get
 
         return get(self.primitive)
-
-    def _in_units(
-        self, values: np.ndarray, jacobian: np.ndarray | None
-    ) -> tuple[np.ndarray, np.ndarray | None]:
-        return self._kind().in_units(self, values, jacobian)
 
     def _field(self) -> Any:
         """Return the field on the run's device, loaded once."""

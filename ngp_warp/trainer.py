@@ -1,8 +1,8 @@
 """The only training loop.
 
-Every schedule depends on the step alone: ``--seconds`` is turned once, after a timed warm-up, into a
-number of steps that the checkpoint keeps. A step is a fixed list of recorded launches; on CUDA they
-are captured into one graph.
+Every schedule depends on the step alone: ``--seconds`` is turned once, after a timed warm-up, into
+a number of steps that the checkpoint keeps. A step is a fixed list of recorded launches; on CUDA
+they are captured into one graph.
 """
 
 import contextlib
@@ -231,7 +231,7 @@ class Trainer:
 
     def _checkpoint_bytes(self) -> int:
         parameters = self.task.field.parameters().values()
-        return sum(a.size * a.strides[0] for p in parameters for a in p.state().values())
+        return sum(a.capacity for p in parameters for a in p.state().values())
 
 
 def restore(task: Task, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> TrainingState:
@@ -268,10 +268,11 @@ def _recorded_step(stages: list[list[launch.Launch]], device: str) -> Callable[[
     # compile the CPU's vector kernels for CUDA.
     with wp.ScopedCapture(device=device, force_module_load=False) as capture:
         run()
+    graph: Any = capture.graph
 
     def replay(kept: list[list[launch.Launch]] = stages) -> None:
         """Run the graph; it holds addresses alone, ``kept`` the arrays behind them."""
-        wp.capture_launch(capture.graph)
+        wp.capture_launch(graph)
 
     return replay
 

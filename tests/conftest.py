@@ -68,7 +68,7 @@ class FakeCore:
 
 @pytest.fixture
 def fake_core(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeCore]:
-    """Put a fake core in place of ngp_warp.fit, ngp_warp.run and the image primitive."""
+    """Put a fake core in place of ngp_warp.fitting, ngp_warp.run and the image primitive."""
     monkeypatch.delenv("NGP_NUM_THREADS", raising=False)
     fake = FakeCore(tmp_path / "run")
     (fake.path / "renders").mkdir(parents=True)
@@ -80,7 +80,7 @@ def fake_core(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeC
         evaluate=fake.record("evaluate", "metrics"),
     )
     modules = {
-        "ngp_warp.fit": {"fit": fake.record("fit")},
+        "ngp_warp.fitting": {"fit": fake.record("fit")},
         "ngp_warp.run": {
             "open_run": fake.record("open_run"),
             "describe": fake.record("describe", "metrics"),

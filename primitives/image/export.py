@@ -68,18 +68,18 @@ def export_dzi(run: Any, output: Path | None = None, *, progress: Report = repor
         ResourceError: the folder holds something else, cannot be written, or the disk is full.
         CheckpointError: the run cannot be read.
     """
-    output = output or run.path / "exports" / "dzi"
+    target = Path(run.path, "exports", "dzi") if output is None else output
     data = run.header["data"]
     width, height, channels = data["width"], data["height"], data["n_outputs"]
     suffix = "png" if channels in (2, 4) else "jpg"
     raster = Raster(load_field(run), transfer_of(run.config), width, height)
-    with atomic_folder(output, known="image.dzi") as folder:
+    with atomic_folder(target, known="image.dzi") as folder:
         _write_pages(folder, run.source.name, width, height, suffix)
         pyramid = Pyramid(width, height, channels, _tile_writer(folder / "image_files", suffix))
         for row, band in raster.bands():
             pyramid.add(convert(band, data, "uint8"))
             progress(Progress(stage="write", step=row + len(band), total=height))
-    return output / "image.html"
+    return target / "image.html"
 
 
 def export_picture(
@@ -99,17 +99,19 @@ def export_picture(
     Raises:
         NgpError: as ``ngp_warp.primitives.image.render.render``.
     """
-    output = output or run.path / "exports" / f"image.{suffix}"
-    if output.suffix.lower() != f".{suffix}":
-        raise ConfigError(f"--format {suffix} writes to a file named *.{suffix}, not {output}")
-    render(run, output, progress=progress)
-    return output
+    target = Path(run.path, "exports", f"image.{suffix}") if output is None else output
+    if target.suffix.lower() != f".{suffix}":
+        raise ConfigError(f"--format {suffix} writes to a file named *.{suffix}, not {target}")
+    render(run, target, progress=progress)
+    return target
 
 
 def _tile_writer(folder: Path, suffix: str) -> Callable[[int, int, int, np.ndarray], None]:
     from PIL import Image
 
-    options = {"quality": _JPEG_QUALITY, "subsampling": 0} if suffix == "jpg" else {}
+    options: dict[str, Any] = (
+        {"quality": _JPEG_QUALITY, "subsampling": 0} if suffix == "jpg" else {}
+    )
 
     def write(level: int, column: int, row: int, pixels: np.ndarray) -> None:
         level_folder = folder / str(level)

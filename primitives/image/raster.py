@@ -43,7 +43,7 @@ class Raster:
         device = field.device
         self._first = wp.zeros(1, dtype=wp.int64, device=device)
         x, y = field.zeros(self._pass, 2), field.zeros(self._pass, field.n_outputs)
-        self._points = wp.empty((self._pass, field.n_outputs), dtype=wp.float32, device=device)
+        self._points = wp.empty((self._pass, field.n_outputs), dtype=float, device=device)
         n_items = self._pass // 32 if device == "cpu" else self._pass
         args = [self._first, left, top, box_width, 1.0 / width, 1.0 / height, x]
         self._stages = [

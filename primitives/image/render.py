@@ -1,5 +1,6 @@
 """Decode a run to a picture of any size and crop, row by row."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -62,9 +63,15 @@ def raster_size(
     """Return the size of the whole raster and the box of it that is wanted.
 
     Raises:
-        ConfigError: the crop lies outside the image.
+        ConfigError: the crop lies outside the image, or a size that cannot be.
     """
+    if width is not None and scale is not None:
+        raise ConfigError("give a width or a scale, not both")
+    if (width is not None and width < 1) or (scale is not None and not 0 < scale < math.inf):
+        raise ConfigError("the width must be at least 1 and the scale above 0")
     left, top, box_width, box_height = crop or (0, 0, image_width, image_height)
+    if min(left, top) < 0 or min(box_width, box_height) < 1:
+        raise ConfigError(f"the crop {crop} must be left, top, width, height, in whole pixels")
     if left + box_width > image_width or top + box_height > image_height:
         raise ConfigError(
             f"the crop {left},{top},{box_width},{box_height} reaches outside the image of "

@@ -83,12 +83,14 @@ class ImageTask:
         if self.device == "cpu" or self._fits_on_device():
             return self._draw(x, target, self.field.optimizer.step, self.device)
         step = wp.zeros(1, dtype=wp.int64, device="cpu")
-        host = [wp.empty(a.size, dtype=wp.float32, device="cpu", pinned=True) for a in (x, target)]
+        host_x, host_target = (
+            wp.empty(a.size, dtype=float, device="cpu", pinned=True) for a in (x, target)
+        )
         copies = [
             launch.Launch([launch.Call(lambda a=a, b=b: wp.copy(a, b))], self.device, False)
-            for a, b in ((step, self.field.optimizer.step), (x, host[0]), (target, host[1]))
+            for a, b in ((step, self.field.optimizer.step), (x, host_x), (target, host_target))
         ]
-        return [[copies[0]], *self._draw(*host, step, "cpu"), copies[1:]]
+        return [[copies[0]], *self._draw(host_x, host_target, step, "cpu"), copies[1:]]
 
     def _draw(
         self, x: wp.array, target: wp.array, step: wp.array, device: str
@@ -120,13 +122,13 @@ class ImageTask:
 
 
 def _as_warp(pixels: np.ndarray, device: str) -> wp.array:
-    """Return pixels [h, w, c] as a Warp array [h, w * c]: on a CPU without a copy, mapped or not."""
+    """Return pixels [h, w, c] as a flat Warp array: on a CPU without a copy, mapped or not."""
     flat = pixels.reshape(len(pixels), -1)
     dtype = _WARP_TYPES[pixels.dtype.name]
     if device != "cpu":
         return wp.array(flat, dtype=dtype, device=device).flatten()
     # A read-only map may not be wrapped; Warp only reads. One dimension: kernels index in 64 bits.
-    view = wp.array(
+    view: Any = wp.array(
         ptr=pixels.ctypes.data, dtype=dtype, shape=(min(pixels.size, 2**31 - 1),), device="cpu"
     )
     view.pixels = pixels  # keeps the memory alive as long as the view
