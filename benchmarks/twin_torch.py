@@ -26,7 +26,7 @@ GRADIENT_RTOL = 1e-2
 
 
 class Level(nn.Module):
-    """One resolution of the grid: an embedding of its vertices."""
+    """One resolution of the grid: a table of its vertices."""
 
     corners: torch.Tensor
     factors: torch.Tensor
@@ -34,7 +34,7 @@ class Level(nn.Module):
     def __init__(self, level: GridLevel, n_dims: int, values: np.ndarray):
         super().__init__()
         self.level = level
-        self.table = nn.Embedding.from_pretrained(torch.from_numpy(values.copy()), freeze=False)
+        self.table = nn.Parameter(torch.from_numpy(values.copy()))
         steps = [[(c >> d) & 1 for d in range(n_dims)] for c in range(2**n_dims)]
         factors = PRIMES[:n_dims] if level.mode == kinds.HASH else level_strides(level, n_dims)
         self.register_buffer("corners", torch.tensor(steps))
@@ -54,7 +54,9 @@ class Level(nn.Module):
         else:
             index = terms.sum(-1) % self.level.size
         weight = torch.where(self.corners.bool(), fraction, 1 - fraction).prod(-1, keepdim=True)
-        return (self.table(index) * weight).sum(1)
+        # index_select's gradient is five times faster than that of table[index] and nn.Embedding
+        rows = self.table.index_select(0, index.reshape(-1)).view(*index.shape, -1)
+        return (rows * weight).sum(1)
 
 
 class TorchField(nn.Module):
@@ -89,7 +91,7 @@ def make_optimizer(field: TorchField) -> torch.optim.Optimizer:
     """Return dense Adam with the settings of ``OptimizerConfig``."""
     groups = [
         {"params": [layer.weight for layer in field.layers], "weight_decay": 1e-6},
-        {"params": [level.table.weight for level in field.levels]},
+        {"params": [level.table for level in field.levels]},
     ]
     return torch.optim.Adam(groups, lr=1e-2, betas=(0.9, 0.99), eps=1e-15, fused=True)
 
@@ -155,7 +157,7 @@ def differences(step: TrainingStep) -> dict[str, float]:
     return {
         "loss": abs(loss - twin_loss.item()) / abs(twin_loss.item()),
         "weights": _worst(weights, [layer.weight for layer in twin.layers]),
-        "table": _worst(table, [level.table.weight for level in twin.levels]),
+        "table": _worst(table, [level.table for level in twin.levels]),
     }
 
 
