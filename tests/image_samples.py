@@ -112,7 +112,10 @@ def webps():
 
 
 def avifs():
+    import imagecodecs
+
     return {
+        "deep": imagecodecs.avif_encode(pixels(3, "uint16") >> 6, bitspersample=10, level=100),
         "rgb": pillow_bytes(pixels(3, "uint8"), "AVIF", speed=10),
         "alpha": pillow_bytes(pixels(4, "uint8"), "AVIF", speed=10),
         "grey": pillow_bytes(pixels(1, "uint8"), "AVIF", speed=10),

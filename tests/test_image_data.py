@@ -213,6 +213,20 @@ def test_odd_depths_are_spread_over_the_whole_range(tmp_path, bits):
     assert np.abs(pixels - exact).max() <= 0.5
 
 
+def test_deep_avif_keeps_its_bits(write):
+    import imagecodecs
+
+    for bits in (10, 12):
+        for channels in (1, 3, 4):
+            values = image_samples.pixels(channels, "uint16") >> (16 - bits)
+            layout = {"pixelformat": "400"} if channels == 1 else {}
+            content = imagecodecs.avif_encode(
+                image_samples.squeezed(values), bitspersample=bits, level=100, **layout
+            )
+            pixels = load_image(write(content)).pixels
+            assert np.abs(pixels - values / (2**bits - 1) * 65535).max() <= 0.5
+
+
 def test_uncompressed_files_are_mapped_in_place(samples, write):
     for content in (samples["tiff"]["strips"], samples["tiff"]["big"], samples["npy"]["4xf4C"]):
         image = load_image(write(content), max_bytes=0)
@@ -449,6 +463,19 @@ def test_small_file_that_promises_too_much_is_refused(samples, write):
     for content in (bytes(png), exr, hdr, jpeg):
         with pytest.raises(DataError, match="cannot hold them"):
             load_image(write(content))
+
+
+@pytest.mark.parametrize(
+    ("kind", "marker", "places"),
+    [("jpeg", b"\xff\xc0\x00\x11\x08", [5]), ("jpeg2000", b"\xff\x4f\xff\x51", [8, 12])],
+)
+def test_tiles_that_promise_more_than_their_tiff_are_refused(samples, write, kind, marker, places):
+    content = bytearray(samples["tiff"][kind])
+    start = content.index(marker)
+    for place in places:
+        content[start + place : start + place + 4] = b"\x00\x60\x60\x60"
+    with pytest.raises(DataError, match="another size inside"):
+        load_image(write(bytes(content)))
 
 
 def test_bundled_photo(tmp_path):

@@ -111,3 +111,17 @@ def test_broken_files_are_refused_or_read(image_format, samples, tmp_path, capfd
         path.unlink()
     assert n_refused > N_FILES // 20  # the mutations do break files
     assert capfd.readouterr() == ("", "")
+
+
+def test_the_law_can_be_broken(samples, tmp_path, monkeypatch):
+    """Without the reader's guard, broken files raise what the decoders raise."""
+    import contextlib
+
+    from ngp_warp.primitives.image import data, readers
+
+    monkeypatch.setattr(data, "reading", lambda _: contextlib.nullcontext())
+    monkeypatch.setattr(readers, "reading", lambda _: contextlib.nullcontext())
+    path = tmp_path / "cut.jpg"
+    path.write_bytes(samples["jpeg"]["rgb"][:-200])
+    with pytest.raises(OSError, match="truncated"):
+        check_law(path)

@@ -218,6 +218,7 @@ def _encode_exr(path: Path, pixels: np.ndarray) -> None:
     names = CHANNEL_NAMES[pixels.shape[2]]
     channels = {name: np.ascontiguousarray(pixels[..., c]) for c, name in enumerate(names)}
     header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
+    path.touch()  # a folder that cannot be written gives the system's own words
     try:
         with silent_output():
             OpenEXR.File(header, channels).write(str(path))

@@ -11,6 +11,7 @@ from PIL import Image as PilImage
 
 from ngp_warp.errors import DataError
 from ngp_warp.primitives.image.info import rows_per_band
+from ngp_warp.primitives.image.readers.codestream import jpeg_frame
 from ngp_warp.primitives.image.readers.source import Source, check_ratio
 
 _ORIENTATION = 0x0112  # EXIF tag 274
@@ -22,6 +23,9 @@ _JPEG_PIXELS_PER_BYTE = 8192
 # The modes of a block of 16x16 pixels take 1.7 bits at least: their probabilities are fixed.
 _VP8_PIXELS_PER_BYTE = 4096
 
+# The items' descriptions come before their data.
+_AVIF_HEAD_BYTES = 1 << 16
+
 # What cameras append behind the end marker.
 _JPEG_TRAILER_BYTES = 1 << 20
 
@@ -32,7 +36,7 @@ _SEQUENTIAL_FRAMES = (0xC0, 0xC1)
 def read_pillow(path: Path, image_format: str) -> Source:
     """Read the header of a JPEG, WebP or AVIF (its first picture).
 
-    AVIF of more than 8 bits a channel is read at 8 bits.
+    AVIF of 10 or 12 bits is spread over 16, by another decoder, for Pillow gives 8.
 
     Args:
         path: the file.
@@ -47,14 +51,17 @@ def read_pillow(path: Path, image_format: str) -> Source:
     elif image_format == "webp":
         _check_riff(path, width * height)
     channels = len(mode)
+    bits = _avif_bits(path) if image_format == "avif" else 8
     streams = image_format == "jpeg" and channels == len(stored_mode) and _is_sequential(path)
     return Source(
         format=image_format,
         width=width,
         height=height,
         channels=channels,
-        dtype="uint8",
-        fill=partial(_fill, path, image_format, mode),
+        dtype="uint16" if bits > 8 else "uint8",
+        fill=partial(_fill_deep_avif, path, bits)
+        if bits > 8
+        else partial(_fill, path, image_format, mode),
         # Pillow keeps 4 bytes a pixel and decodes WebP and AVIF through one or two copies more.
         working_bytes=width * height * (4 if image_format == "jpeg" else 12),
         orientation=orientation,
@@ -106,17 +113,38 @@ def _fill(path: Path, image_format: str, mode: str, out: np.ndarray) -> None:
             out[y : y + step] = np.asarray(band).reshape(-1, width, channels)
 
 
-def _is_sequential(path: Path) -> bool:
-    """Return whether the first frame marker is that of a JPEG that is decoded row by row."""
+def _avif_bits(path: Path) -> int:
+    """Return the bits of a channel, of the first AV1 configuration (AV1-ISOBMFF, 2.3.3)."""
     with path.open("rb") as file:
-        file.seek(2)
-        while True:
-            marker = file.read(4)
-            if len(marker) < 4 or marker[0] != 0xFF:
-                return False
-            if marker[1] in range(0xC0, 0xD0) and marker[1] not in (0xC4, 0xC8, 0xCC):
-                return marker[1] in _SEQUENTIAL_FRAMES
-            file.seek(int.from_bytes(marker[2:], "big") - 2, 1)
+        head = file.read(_AVIF_HEAD_BYTES)
+    position = head.find(b"av1C")
+    if position < 0 or position + 7 > len(head):
+        return 8
+    flags = head[position + 6]
+    if not flags & 0x40:  # high_bitdepth
+        return 8
+    return 12 if flags & 0x20 else 10  # twelve_bit
+
+
+def _fill_deep_avif(path: Path, bits: int, out: np.ndarray) -> None:
+    """Decode the first picture and spread its values over 16 bits, rounded."""
+    import imagecodecs
+
+    pixels = imagecodecs.avif_decode(path.read_bytes(), index=0)
+    if pixels.dtype != np.uint16 or pixels.size != out.size or pixels.shape[:2] != out.shape[:2]:
+        raise DataError(f"{path} is broken: its picture differs from its header")
+    most = (1 << bits) - 1
+    step = rows_per_band(out[0].nbytes)
+    for y in range(0, len(out), step):
+        rows = pixels[y : y + step].astype(np.uint32).reshape(out[y : y + step].shape)
+        out[y : y + step] = (rows * 65535 + most // 2) // most
+
+
+def _is_sequential(path: Path) -> bool:
+    """Return whether the first frame is of a kind that is decoded row by row."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        frame = jpeg_frame(data)
+    return frame is not None and frame[0] in _SEQUENTIAL_FRAMES
 
 
 def _stream_jpeg(path: Path, out: np.ndarray) -> None:

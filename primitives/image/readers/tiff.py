@@ -1,6 +1,7 @@
 """TIFF and BigTIFF: strips or tiles decoded one by one; uncompressed ones mapped in place."""
 
 import math
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 
 from ngp_warp.errors import DataError
 from ngp_warp.primitives.image.info import ITEM_BYTES, PixelDtype
+from ngp_warp.primitives.image.readers.codestream import jpeg2000_size, jpeg_frame
 from ngp_warp.primitives.image.readers.source import Source, check_ratio
 
 # Compression: the most that it can shrink pixels; inf where a segment of any size can be a few
@@ -32,8 +34,9 @@ _COMPRESSIONS = {
     50002: math.inf,  # JPEG XL
     52546: math.inf,
 }
-_UNCOMPRESSED, _JPEG = 1, 7
-_COLOR_IN_CODEC = (7, 33003, 33005, 34712, 50001, 50002, 52546)
+_JPEG = 7
+_JPEG_2000 = (33003, 33005, 34712)
+_COLOR_IN_CODEC = (_JPEG, *_JPEG_2000, 50001, 50002, 52546)
 _MINISWHITE, _MINISBLACK, _RGB, _PALETTE, _SEPARATED, _YCBCR = 0, 1, 2, 3, 5, 6
 _PLANAR = 2
 _READ_BYTES = 1 << 24
@@ -100,13 +103,16 @@ def _kind(path: Path, page: Any) -> tuple[int, PixelDtype]:
     return channels, dtypes[name]
 
 
+def _segment_shape(page: Any) -> tuple[int, int]:
+    """Return rows and columns of a strip or tile."""
+    if page.is_tiled:
+        return page.tilelength, page.tilewidth
+    return min(page.rowsperstrip, page.imagelength), page.imagewidth
+
+
 def _segment_bytes(page: Any) -> int:
     """Return the size of a decoded strip or tile, as stored or as read, whichever is larger."""
-    rows, columns = (
-        (page.tilelength, page.tilewidth)
-        if page.is_tiled
-        else (min(page.rowsperstrip, page.imagelength), page.imagewidth)
-    )
+    rows, columns = _segment_shape(page)
     return rows * columns * page.samplesperpixel * max(np.dtype(page.dtype).itemsize, 4)
 
 
@@ -156,8 +162,7 @@ def _fill(path: Path, out: np.ndarray) -> None:
         page: Any = tiff.pages[0]
         convert = _converter(page, out.dtype)
         planar = page.planarconfig == _PLANAR and page.samplesperpixel > 1
-        segments = page.segments(maxworkers=1, buffersize=_READ_BYTES, _fullsize=False)
-        for segment, (sample, _, y, x, _), shape in segments:
+        for segment, (sample, _, y, x, _), shape in _segments(path, tiff, page):
             rows, columns = min(shape[1], len(out) - y), min(shape[2], out.shape[1] - x)
             channels = slice(sample, sample + 1) if planar else slice(None)
             target = out[y : y + rows, x : x + columns, channels]
@@ -166,6 +171,35 @@ def _fill(path: Path, out: np.ndarray) -> None:
                 continue
             with np.errstate(over="ignore", invalid="ignore"):  # infinite: the caller refuses it
                 target[...] = convert(segment[0, :rows, :columns])
+
+
+def _segments(path: Path, tiff: Any, page: Any) -> Iterator[tuple[Any, Any, Any]]:
+    """Yield every strip or tile, its place and its shape, as tifffile's ``page.segments()`` does.
+
+    Between reading and decoding, a stream with a header of its own is held against the tags, for
+    its decoder allocates what that header says.
+    """
+    compression = int(page.compression)
+    tables = {}
+    if compression == _JPEG:
+        tables = {"jpegtables": page.jpegtables, "jpegheader": page.jpegheader}
+    rows, columns = _segment_shape(page)
+    stored = tiff.filehandle.read_segments(
+        page.dataoffsets,
+        page.databytecounts,
+        length=math.prod(page.chunked),
+        buffersize=_READ_BYTES,
+    )
+    for data, index in stored:
+        size = (columns, rows)
+        if data is not None and compression == _JPEG:
+            frame = jpeg_frame(data)
+            size = frame[1:] if frame is not None else None
+        elif data is not None and compression in _JPEG_2000:
+            size = jpeg2000_size(data)
+        if size is None or size[0] > columns or size[1] > rows:
+            raise DataError(f"{path} is broken: strip or tile {index} has another size inside")
+        yield page.decode(data, index, _fullsize=False, **tables)
 
 
 def _converter(page: Any, dtype: np.dtype) -> Any:
