@@ -11,8 +11,10 @@ from benchmarks.limits import Limits
 from ngp_warp import launch, samplers
 from ngp_warp.config import GridEncodingConfig, NetworkConfig, OptimizerConfig
 from ngp_warp.encodings.grid import resolve
+from ngp_warp.errors import DataError
 from ngp_warp.field import Field
 from ngp_warp.kernels.grid import GROUP
+from ngp_warp.primitives.image.data import load_image
 from ngp_warp.primitives.image.kernels import target_kernel
 
 N_OUTPUTS = {2: 3, 3: 1}
@@ -40,14 +42,14 @@ class StepSize:
         return N_OUTPUTS[self.n_dims]
 
 
-def make_field(size: StepSize) -> Field:
-    """Return the field on the CPU with its initial values."""
+def make_field(size: StepSize, finest_resolution: int | None = None) -> Field:
+    """Return the field on the CPU with its initial values; N_max None: the comparison's own."""
     encoding = GridEncodingConfig(
         n_levels=16,
         n_features_per_level=2,
         log2_hashmap_size=size.table_log2,
         base_resolution=16,
-        finest_resolution=FINEST_RESOLUTION[size.n_dims],
+        finest_resolution=finest_resolution or FINEST_RESOLUTION[size.n_dims],
     )
     return Field(
         size.n_dims,
@@ -61,11 +63,15 @@ def make_field(size: StepSize) -> Field:
 
 
 def read_photo(path: Path = PHOTO) -> np.ndarray:
-    """Return an 8-bit photo, uint8 [h, w, 3]."""
-    from PIL import Image, ImageOps
+    """Return an 8-bit photo, uint8 [h, w, 3].
 
-    with Image.open(path) as image:
-        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    Raises:
+        DataError: it cannot be read, or is of another kind.
+    """
+    pixels = load_image(path).pixels
+    if pixels.dtype != np.uint8 or pixels.shape[2] != 3:
+        raise DataError(f"{path} must be an 8-bit RGB photo, it is {pixels.dtype} {pixels.shape}")
+    return pixels
 
 
 class TrainingStep:
