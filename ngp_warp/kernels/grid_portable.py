@@ -36,7 +36,7 @@ _PRIME_Z = wp.constant(wp.uint32(805459861))
 
 
 @functools.cache
-def _functions(shape: GridShape) -> SimpleNamespace:  # noqa: PLR0915, a list of functions
+def _functions(shape: GridShape) -> SimpleNamespace:
     """Return the device functions of one shape of grid."""
     n_dims = wp.constant(shape.n_dims)
     smooth = wp.constant(shape.interpolation == "smoothstep")

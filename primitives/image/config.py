@@ -55,7 +55,7 @@ def resolve(config: ImageConfig, info: ImageInfo, device: str) -> ImageConfig:
     Eight levels of four features cost a CPU half of sixteen of two (half the random reads) and
     reach the same quality.
     """
-    encoding, optimizer = config.encoding, config.optimizer
+    encoding = config.encoding
     n_levels = encoding.n_levels or 8
     finest = encoding.finest_resolution or _finest(info, encoding.base_resolution)
     encoding = replace(
@@ -68,7 +68,7 @@ def resolve(config: ImageConfig, info: ImageInfo, device: str) -> ImageConfig:
     training = config.training
     batch = training.batch_size or (2**15 if device == "cpu" else 2**18)
     training = replace(training, batch_size=-(-batch // 32) * 32)
-    return replace(config, encoding=encoding, optimizer=optimizer, training=training)
+    return replace(config, encoding=encoding, training=training)
 
 
 def _finest(info: ImageInfo, least: int) -> int:
