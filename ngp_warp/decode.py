@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import warp as wp
 
 from ngp_warp.errors import CheckpointError
 from ngp_warp.field import Field
@@ -10,8 +11,8 @@ from ngp_warp.launch import resolve_device
 from ngp_warp.run import Run
 
 
-def load_field(run: Run, device: str | None = None) -> Field:
-    """Return a run's field with its evaluated parameters.
+def load_field(run: Run) -> Field:
+    """Return a run's field, on the run's device, with its evaluated parameters.
 
     Raises:
         CheckpointError: the checkpoint is cut short, altered, or does not fit its config.
@@ -24,7 +25,7 @@ def load_field(run: Run, device: str | None = None) -> Field:
         network=config.network,
         optimizer=config.optimizer,
         seed=config.training.seed,
-        device=resolve_device(device),
+        device=resolve_device(run.device),
     )
     load_parameters(field, run.arrays())
     field.optimizer.step.assign(np.array([run.header["step"]], np.int64))
@@ -44,7 +45,7 @@ def load_parameters(field: Field, arrays: dict[str, np.ndarray]) -> None:
             stored = arrays.get(f"{name}.{part}")
             if stored is None:
                 raise CheckpointError(f"the checkpoint has no array {name}.{part}")
-            if stored.shape != array.shape or stored.dtype != array.numpy().dtype:
+            if stored.shape != array.shape or stored.dtype != wp.dtype_to_numpy(array.dtype):
                 raise CheckpointError(
                     f"the checkpoint's {name}.{part} is {stored.dtype}{list(stored.shape)}, the "
                     f"settings need {list(array.shape)}; resume with the run's own settings"

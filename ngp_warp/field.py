@@ -1,5 +1,6 @@
 """A field: an encoding and a network that map positions to values."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -140,7 +141,7 @@ class Field:
         return values, jacobian
 
     def _query(self, points: Any, *, gradient: bool) -> tuple[Any, Any]:
-        array, back = _as_numpy(points)
+        array, back = as_numpy(points)
         if array.ndim != 2 or array.shape[1] != self.n_dims:
             raise ShapeError(f"points must have shape [n, {self.n_dims}], got {list(array.shape)}")
         if array.dtype.kind not in "fiu":
@@ -195,7 +196,7 @@ class Field:
         return points.numpy()
 
 
-def _as_numpy(points: Any) -> tuple[np.ndarray, Any]:
+def as_numpy(points: Any) -> tuple[np.ndarray, Callable[[np.ndarray], Any]]:
     """Return points as NumPy, and the function that turns results back to their kind."""
     if type(points).__module__.partition(".")[0] == "torch":
         import torch

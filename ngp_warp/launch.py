@@ -7,9 +7,12 @@ results independent of the number of threads: no two items of a launch may write
 CPU, ``wp.atomic_add`` is not atomic between shards either).
 """
 
+import contextlib
+import functools
 import os
+import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -29,11 +32,39 @@ _SHARDS_PER_THREAD = 2
 MAX_THREADS = 1024
 
 
+@functools.cache
 def init() -> None:
     """Start Warp, silently unless ``NGP_WARP_LOG`` is set: its notes would go to stdout."""
-    if "NGP_WARP_LOG" not in os.environ:
-        wp.config.log_level = wp.LOG_WARNING
-    wp.init()
+    if "NGP_WARP_LOG" in os.environ:
+        wp.init()
+        return
+    wp.config.log_level = wp.LOG_WARNING
+    with _without_line(b"Could not find or load the NVIDIA CUDA driver"):
+        wp.init()
+
+
+@contextlib.contextmanager
+def _without_line(unwanted: bytes) -> Iterator[None]:
+    """Keep lines that hold ``unwanted`` from stderr: native code that cannot be told to be quiet.
+
+    A machine without a GPU is nothing to be warned of at every start.
+    """
+    try:
+        saved = os.dup(2)
+    except OSError:  # closed: nothing is printed there
+        yield
+        return
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+            file.seek(0)
+            for line in file:
+                if unwanted not in line:
+                    os.write(2, line)
 
 
 def module_options() -> dict[str, Any]:
@@ -53,6 +84,8 @@ class Launch:
     device: str
     capturable: bool = True
     """Whether a CUDA graph may hold it."""
+    arguments: Sequence[Any] = field(default=(), repr=False)
+    """Held so that no array is freed while it may be run."""
 
     def run(self) -> None:
         """Launch; returns when the work is done on a CPU, when it is queued on CUDA."""
@@ -89,7 +122,7 @@ def record(
         command = wp.launch(
             kernel, n_items, [0, *args], device=device, record_cmd=True, block_dim=block_dim
         )
-        return Launch([command], device)
+        return Launch([command], device, arguments=args)
     wanted = shards if shards is not None else _SHARDS_PER_THREAD * num_threads()
     n_shards = 1 if num_threads() == 1 else min(n_items, wanted)
     bounds = [n_items * i // n_shards for i in range(n_shards + 1)]
@@ -97,7 +130,7 @@ def record(
         wp.launch(kernel, end - begin, [begin, *args], device="cpu", record_cmd=True)
         for begin, end in pairwise(bounds)
     ]
-    return Launch(commands, device)
+    return Launch(commands, device, arguments=args)
 
 
 @dataclass(frozen=True)
@@ -259,3 +292,8 @@ def resolve_device(name: str | None) -> str:
             f"device {name} is not there: Warp finds {n_cuda} CUDA devices; use cpu"
         )
     return f"cuda:{ordinal}"
+
+
+def free_memory(device: str) -> int:
+    """Return the free memory of a CUDA device in bytes."""
+    return wp.get_device(device).free_memory

@@ -62,7 +62,7 @@ class Case:
         self.y = wp.zeros((blocks, n_out, 32), dtype=float, device=device)
         self.dx = wp.zeros(self.bx.shape, dtype=float, device=device)
         self.dw = wp.zeros(len(self.weights), dtype=float, device=device)
-        self.loss_sums = wp.zeros(blocks, dtype=float, device=device)
+        self.loss_sums = wp.zeros(blocks * 2, dtype=float, device=device)
 
     def array(self, values):
         return wp.array(values, dtype=wp.float32, device=self.device)
@@ -132,9 +132,12 @@ def test_train_pass_is_the_twin(device, loss):
     dx_twin, dw_twin = case.twin_gradients(gradient / count, True, 128.0 * count)
     assert error(dx, dx_twin) < HALF_TWIN
     assert error(dw, dw_twin) < HALF_TWIN
-    # one sum a block of 32 points, float32
-    assert np.allclose(case.loss_sums.numpy().sum(), value.sum(), rtol=1e-4)
-    assert np.allclose(case.loss_sums.numpy()[0], value[:32].sum(), rtol=1e-3)
+    # two sums a block of 32 points, float32
+    sums = case.loss_sums.numpy().reshape(-1, 2)
+    assert np.allclose(sums[:, 0].sum(), value.sum(), rtol=1e-4)
+    assert np.allclose(sums[0, 0], value[:32].sum(), rtol=1e-3)
+    squares = (case.twin(half=True) - case.target) ** 2
+    assert np.allclose(sums[:, 1].sum(), squares.sum(), rtol=1e-3)
 
 
 def test_padding_counts_for_nothing(device):

@@ -17,7 +17,7 @@ from itertools import pairwise
 import warp as wp
 
 from ngp_warp.kernels.loss import LOSSES
-from ngp_warp.kernels.vector import MATH, TRANSPOSE, TYPES
+from ngp_warp.kernels.vector import MATH, SIGN, TRANSPOSE, TYPES
 from ngp_warp.launch import module_options
 
 BLOCK = 32
@@ -354,13 +354,13 @@ def train_kernel(shape: MlpShape, loss: str) -> wp.Kernel:
     """
         + _backward_text(shape)
     )
-    begin_text = """
+    begin_text = (
+        SIGN
+        + """
     const i16 LANES = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-    auto sign = [&](v16 a) __attribute__((always_inline)) {
-        return a > 0.f ? (v16)(1.f) : a < 0.f ? (v16)(-1.f) : (v16)(0.f);
-    };
     v16 sum = (v16)(0.f), squares = (v16)(0.f);
     """
+    )
     text = (
         TYPES
         + TRANSPOSE

@@ -230,7 +230,8 @@ def train_pass(
         loss: a key of ``LOSSES``.
         dx: out, [n_blocks, n_in, 32] float32, blocked; None: not wanted.
         dweights: out, [n_weights] float32 (overwritten).
-        loss_sums: out, [n_blocks] float32: each block's sum of losses, not divided by anything.
+        loss_sums: out, [n_blocks * 2] float32: each block's sums of the loss and of the squared
+            error, not divided by anything.
         scratch: of ``make_scratch``.
         loss_scale: factor of the loss gradient while it is half.
 
@@ -240,7 +241,7 @@ def train_pass(
     """
     if loss not in LOSSES:
         raise ConfigError(f"loss must be one of {', '.join(LOSSES)}, got {loss}")
-    _check("loss_sums", loss_sums, (n_blocks(n_points),), x.device)
+    _check("loss_sums", loss_sums, (n_blocks(n_points) * 2,), x.device)
     unscale = 1.0 / (loss_scale * n_points * kernels.layout.n_out)
     _gradients(kernels, loss, weights, x, target, n_points, dx, dweights, loss_sums, scratch,
                loss_scale, unscale)  # fmt: skip

@@ -192,7 +192,7 @@ def _output_gradient(layout: MlpLayout, stage: str) -> str:
         loss = LOSSES[stage]
         gradient = f"""
             const float p = h, d = p - t, s = d > 0.0f ? 1.0f : d < 0.0f ? -1.0f : 0.0f;
-            if (inside) loss += {loss.value};
+            if (inside) {{ loss += {loss.value}; squares += d * d; }}
             const float gradient = ({loss.gradient}) * scale;"""
     return f"""
     WP_PRAGMA_UNROLL
@@ -292,8 +292,11 @@ for (int kt = 0; kt < {layout.in_tiles}; ++kt) save(kt, in[kt]);"""
         ""
         if stage == "backward"
         else """
-for (int mask = 16; mask > 0; mask >>= 1) loss = lane_sum(loss, mask);
-if (lane == 0) loss_sums.data[block] = loss;"""
+for (int mask = 16; mask > 0; mask >>= 1) {
+    loss = lane_sum(loss, mask);
+    squares = lane_sum(squares, mask);
+}
+if (lane == 0) { loss_sums.data[2 * block] = loss; loss_sums.data[2 * block + 1] = squares; }"""
     )
     return f"""{PRIMITIVES}{_functions(layout)}
 const int block = first_block + warp;
@@ -305,7 +308,7 @@ auto save = [=](int tile, const u32 (&a)[2][4]) {{
     for (int m = 0; m < 2; ++m)
         *(uint4*)scratch_tile(tile, m) = uint4 {{ a[m][0], a[m][1], a[m][2], a[m][3] }};
 }};
-float loss = 0.0f;
+float loss = 0.0f, squares = 0.0f;
 {_inputs(layout, save_inputs)}
 {_hidden_layers(layout, saved=True)}
 u32 delta[{layout.out_tiles}][2][4];

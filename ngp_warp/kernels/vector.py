@@ -1,7 +1,7 @@
 """C++ text shared by the CPU kernels: vector types, transposition, elementary functions.
 
 The snippets use clang's vector extensions, which clang lowers to whatever the machine has (AVX-512,
-AVX2, NEON). They are bodies of functions, so helpers are lambdas; names end up local to each snippet.
+AVX2, NEON). They are bodies of functions, so helpers are lambdas, whose names are local to each.
 """
 
 
@@ -38,8 +38,12 @@ auto transpose16 = [&](v16* a) __attribute__((always_inline)) {{
 
 # exp: 2^round(x / ln 2) times a polynomial on +-ln 2 / 2, relative error below 3e-7.
 MATH = """
-auto vmax = [&](v16 a, v16 b) __attribute__((always_inline)) { return __builtin_elementwise_max(a, b); };
-auto vmin = [&](v16 a, v16 b) __attribute__((always_inline)) { return __builtin_elementwise_min(a, b); };
+auto vmax = [&](v16 a, v16 b) __attribute__((always_inline)) {
+    return __builtin_elementwise_max(a, b);
+};
+auto vmin = [&](v16 a, v16 b) __attribute__((always_inline)) {
+    return __builtin_elementwise_min(a, b);
+};
 auto vsqrt = [&](v16 a) __attribute__((always_inline)) { return __builtin_elementwise_sqrt(a); };
 auto vexp = [&](v16 x) __attribute__((always_inline)) {
     x = vmin(vmax(x, (v16)(-87.f)), (v16)(88.f));
@@ -55,4 +59,24 @@ auto vabs = [&](v16 a) __attribute__((always_inline)) { return vmax(a, -a); };
 auto vlog = [&](v16 a) __attribute__((always_inline)) { return __builtin_elementwise_log(a); };
 auto vsin = [&](v16 a) __attribute__((always_inline)) { return __builtin_elementwise_sin(a); };
 auto vcos = [&](v16 a) __attribute__((always_inline)) { return __builtin_elementwise_cos(a); };
+"""
+
+SIGN = """
+auto sign = [](v16 a) __attribute__((always_inline)) {
+    return a > 0.f ? (v16)(1.f) : a < 0.f ? (v16)(-1.f) : (v16)(0.f);
+};
+"""
+
+# The same names for one float, so that one text of activations and losses serves CUDA too.
+SCALAR = """
+typedef float v16;
+auto vmax = [](v16 a, v16 b) { return a > b ? a : b; };
+auto vmin = [](v16 a, v16 b) { return a < b ? a : b; };
+auto vabs = [](v16 a) { return a < 0.f ? -a : a; };
+auto vsqrt = [](v16 a) { return sqrtf(a); };
+auto vexp = [=](v16 a) { return expf(vmin(vmax(a, -87.f), 88.f)); };
+auto vlog = [](v16 a) { return logf(a); };
+auto vsin = [](v16 a) { return sinf(a); };
+auto vcos = [](v16 a) { return cosf(a); };
+auto sign = [](v16 a) { return a > 0.f ? 1.f : a < 0.f ? -1.f : 0.f; };
 """

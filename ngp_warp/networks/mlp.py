@@ -36,9 +36,20 @@ class Network(Protocol):
         ...
 
     def backward(
-        self, w: wp.array, x: wp.array, dy: wp.array, dx: wp.array, dw: wp.array
+        self,
+        w: wp.array,
+        x: wp.array,
+        dy: wp.array,
+        dx: wp.array,
+        dw: wp.array,
+        gradient_scale: float = 128.0,
     ) -> list[launch.Launch]:
-        """Record dx and dw from dy, which is zero where a block is padded."""
+        """Record dx and dw from dy, which is zero where a block is padded.
+
+        Where gradients are half precision they are carried times ``gradient_scale``, which should
+        bring dy to the order of 1 to 1000; float32 networks have no use for it. The last launch
+        leaves dx alone, so that it may run beside what reads dx.
+        """
         ...
 
     def train(
@@ -52,6 +63,8 @@ class Network(Protocol):
         dw: wp.array,
     ) -> tuple[list[launch.Launch], wp.array]:
         """Record the gradients of the mean loss over n_points and outputs.
+
+        The last launch leaves dx alone, as in ``backward``.
 
         Returns:
             The launches, and the array [n_chunks, 2] that they fill with sums of the loss and of
@@ -135,16 +148,25 @@ class FusedMLP:
         self.n_params = self.shape.n_params
 
     def initial_weights(self, seed: int) -> np.ndarray:
+        """See ``Network.initial_weights``."""
         return xavier_uniform(self.shape.layers, seed)
 
     def forward(self, w: wp.array, x: wp.array, y: wp.array) -> list[launch.Launch]:
+        """See ``Network.forward``."""
         n_blocks, per_chunk, n_chunks = self._chunks(x)
         kernel = kernels.forward_kernel(self.shape)
         return [launch.record(kernel, n_chunks, [w, x, n_blocks, per_chunk, y], self.device)]
 
     def backward(
-        self, w: wp.array, x: wp.array, dy: wp.array, dx: wp.array, dw: wp.array
+        self,
+        w: wp.array,
+        x: wp.array,
+        dy: wp.array,
+        dx: wp.array,
+        dw: wp.array,
+        gradient_scale: float = 128.0,
     ) -> list[launch.Launch]:
+        """See ``Network.backward``."""
         n_blocks, per_chunk, n_chunks = self._chunks(x)
         kernel = kernels.backward_kernel(self.shape)
 
@@ -164,6 +186,7 @@ class FusedMLP:
         dx: wp.array,
         dw: wp.array,
     ) -> tuple[list[launch.Launch], wp.array]:
+        """See ``Network.train``."""
         n_blocks, per_chunk, n_chunks = self._chunks(x)
         kernel = kernels.train_kernel(self.shape, loss)
         losses = wp.zeros(n_chunks * 2, dtype=float, device=self.device)

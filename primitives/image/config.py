@@ -25,8 +25,8 @@ class ImageConfig:
     """How an image is fitted."""
 
     encoding: GridEncodingConfig = field(default_factory=GridEncodingConfig)
-    network: NetworkConfig = field(default_factory=NetworkConfig)
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    network: NetworkConfig = field(default_factory=lambda: NetworkConfig(n_hidden_layers=1))
+    optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(learning_rate=6e-3))
     training: TrainingConfig = field(default_factory=TrainingConfig)
     loss: Loss = "l2"
     """Loss between decoded and true values, after the transfer."""
@@ -67,7 +67,7 @@ def resolve(config: ImageConfig, info: ImageInfo, device: str) -> ImageConfig:
         finest_resolution=finest,
     )
     training = config.training
-    batch = training.batch_size or (2**13 if device == "cpu" else 2**18)
+    batch = training.batch_size or (2**15 if device == "cpu" else 2**18)
     training = replace(training, batch_size=-(-batch // 32) * 32)
     return replace(config, encoding=encoding, optimizer=optimizer, training=training)
 

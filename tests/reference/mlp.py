@@ -48,31 +48,56 @@ def to_half(values, scale=1.0):
     return np.clip(np.asarray(values) * scale, -65504, 65504).astype(np.float16) / np.float64(scale)
 
 
-def forward(matrices, x, activation, output_activation, cast=_exact):
+def split_parameters(flat, n_in, n_neurons, n_hidden_layers, n_out, bias=False, skip_layer=None):
+    """Return (matrices, biases or None): layer after layer, W [n_out, n_in] and then its bias."""
+    matrices, biases, first = [], [], 0
+    for i in range(n_hidden_layers + 1):
+        rows = n_out if i == n_hidden_layers else n_neurons
+        columns = (n_neurons if i else 0) + (n_in if i in {0, skip_layer} else 0)
+        matrices.append(np.asarray(flat[first : first + rows * columns], np.float64))
+        matrices[-1] = matrices[-1].reshape(rows, columns)
+        first += rows * columns
+        if bias:
+            biases.append(np.asarray(flat[first : first + rows], np.float64))
+            first += rows
+    assert first == len(flat)
+    return matrices, biases if bias else None
+
+
+def forward(matrices, x, activation, output_activation, cast=_exact, biases=None, skip_layer=None):
     """Return (y [n, n_out], list of layer inputs, list of pre-activations) of x [n, n_in].
 
-    ``cast`` rounds every operand of a matrix product, as mixed precision does.
+    ``cast`` rounds every operand of a matrix product, as mixed precision does. The input of layer
+    ``skip_layer`` is the layer before and, behind it, x.
     """
     inputs, pre = [], []
     h = np.asarray(x, np.float64)
     for i, w in enumerate(matrices):
         name = output_activation if i == len(matrices) - 1 else activation
-        inputs.append(cast(h))
-        pre.append(inputs[-1] @ cast(w).T)
+        inputs.append(cast(np.hstack([h, x]) if i == skip_layer else h))
+        pre.append(inputs[-1] @ cast(w).T + (biases[i] if biases else 0.0))
         h = ACTIVATIONS[name][0](pre[-1])
     return h, inputs, pre
 
 
-def backward(matrices, x, dy, activation, output_activation, cast=_exact, cast_delta=_exact):
-    """Return (dx [n, n_in], flat weight gradient) of dL/dy [n, n_out]."""
-    _, inputs, pre = forward(matrices, x, activation, output_activation, cast)
-    gradient, dw = np.asarray(dy, np.float64), []
+def backward(
+    matrices, x, dy, activation, output_activation, cast=_exact, cast_delta=_exact,
+    biases=None, skip_layer=None,
+):  # fmt: skip
+    """Return (dx [n, n_in], flat gradient of weights and biases) of dL/dy [n, n_out]."""
+    _, inputs, pre = forward(matrices, x, activation, output_activation, cast, biases, skip_layer)
+    gradient, dw, dx = np.asarray(dy, np.float64), [], 0.0
     for i in reversed(range(len(matrices))):
         name = output_activation if i == len(matrices) - 1 else activation
         delta = cast_delta(gradient * ACTIVATIONS[name][1](pre[i]))
+        if biases:
+            dw.append(delta.sum(axis=0))
         dw.append((delta.T @ inputs[i]).ravel())
         gradient = delta @ cast(matrices[i])
-    return gradient, np.concatenate(dw[::-1])
+        if i == skip_layer:
+            width = gradient.shape[1] - np.shape(x)[1]
+            gradient, dx = gradient[:, :width], gradient[:, width:]
+    return gradient + dx, np.concatenate(dw[::-1])
 
 
 def to_blocks(values, fill=0.0):
