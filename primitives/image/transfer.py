@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ngp_warp.errors import ConfigError
 from ngp_warp.primitives.image.config import ImageConfig
 from ngp_warp.primitives.image.data import Image
 
@@ -40,8 +41,15 @@ def choose(config: ImageConfig, image: Image) -> tuple[Transfer, ImageConfig]:
     Float images whose values all lie in 0..1 are fitted as they are; others by asinh with k the
     size of the smallest values that matter: the 5th percentile of the negative values' magnitudes
     where there are any, else the 1st percentile of the positive ones.
+
+    Raises:
+        ConfigError: asinh for an image of integers.
     """
     if image.info.dtype != "float32":
+        if config.transfer == "asinh":
+            raise ConfigError(
+                f"--transfer asinh is for float images; {image.info.path} is {image.info.dtype}"
+            )
         gain = 1.0 / np.iinfo(image.info.dtype).max
         return Transfer(gain, False), _with(config, "linear", 1.0 / gain)
     kind = config.transfer
