@@ -14,12 +14,13 @@ _N_TICKS = 6
 
 
 def ticks(low: float, high: float) -> list[float]:
-    """Return round numbers at equal distances that span low to high."""
-    raw = max(high - low, 1e-9) / _N_TICKS
+    """Return two or more round numbers at equal distances that span low to high."""
+    raw = max(high - low, 1.0) / _N_TICKS
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(k * power for k in (1, 2, 5, 10) if k * power >= raw * (1 - 1e-9))
-    first, last = math.floor(low / step), math.ceil(high / step)
-    return [i * step for i in range(first, last + 1)]
+    first = math.floor(low / step)
+    last = max(math.ceil(high / step), first + 1)
+    return [round(i * step, 9) for i in range(first, last + 1)]
 
 
 def line_plot(

@@ -4,10 +4,15 @@ import math
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from benchmarks import report
+from benchmarks import gigapixel, report, thumbnail
 from benchmarks.limits import LimitKernels, size_class
+from benchmarks.mosaic import Mosaic
+from benchmarks.plot import line_plot, ticks
 from benchmarks.training_step import StepSize, TrainingStep, least_times
+from ngp_warp.errors import ConfigError, NgpError
+from ngp_warp.primitives.image.data import load_image
 
 
 @pytest.fixture(scope="module")
@@ -108,3 +113,82 @@ def test_parts_are_timed_in_turns():
     times = report.interleave({name: lambda n=name: order.append(n) for name in "ab"}, 3)
     assert order == list("ab") * 4  # one untimed round first
     assert [len(t) for t in times.values()] == [3, 3]
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_a_mosaic_is_its_definition(tmp_path, compress):
+    photo = np.random.default_rng(1).integers(0, 256, (330, 410, 3), np.uint8)
+    made = Mosaic(photo, size=1024, cell=300)
+    made.write(tmp_path / "mosaic.tif", compress=compress)
+    pixels = load_image(tmp_path / "mosaic.tif").pixels
+
+    square = photo[15:315, 55:355]
+    flips = {o: np.rot90(square[:, ::-1] if o >= 4 else square, o % 4) for o in range(8)}
+    rows = [np.concatenate([flips[o] for o in row], axis=1) for row in made.orientation]
+    expected = np.concatenate(rows)[:1024, :1024]
+    np.testing.assert_array_equal(pixels, expected)
+    assert made.orientation.shape == (4, 4)
+    assert len({flip.tobytes() for flip in flips.values()}) == 8
+
+
+def test_a_mosaic_refuses_cells_larger_than_the_photo(photo):
+    with pytest.raises(ConfigError, match="from 1 to the photo's 60, got 61"):
+        Mosaic(photo, size=128, cell=61)
+
+
+@pytest.fixture
+def smooth():
+    y, x = np.mgrid[0:211, 0:173]
+    waves = [np.sin(x / 9 + y / (5 + c)) for c in range(3)]
+    return (127 + 120 * np.stack(waves, axis=-1)).astype(np.uint8)
+
+
+def test_bands_give_the_thumbnail_of_the_whole(smooth, monkeypatch):
+    whole = Image.fromarray(smooth).resize((40, 51), Image.Resampling.LANCZOS)
+    monkeypatch.setattr(thumbnail, "_BAND_BYTES", 20_000)
+    reduced = thumbnail.reduce(smooth, 40, 51).astype(int)
+    # the box's float32 corners move the filter's weights by a rounding step
+    assert np.abs(reduced - np.asarray(whole, int)).max() <= 1
+
+
+def test_bands_give_the_psnr_of_the_whole(smooth, monkeypatch):
+    small = thumbnail.reduce(smooth, 40, 51)
+    enlarged = Image.fromarray(small).resize((173, 211), Image.Resampling.BICUBIC)
+    mean = np.square(np.asarray(enlarged, float) - smooth).mean()
+    monkeypatch.setattr(thumbnail, "_BAND_BYTES", 20_000)
+    found = thumbnail.enlarged_psnr(smooth, small)
+    assert found == pytest.approx(10 * np.log10(255**2 / mean), abs=0.02)
+    assert found < thumbnail.enlarged_psnr(smooth, smooth)
+
+
+def test_thumbnails_take_the_bytes_that_they_may(smooth):
+    raw = thumbnail.raw_thumbnail(smooth, 9000)
+    assert 0.9 * 9000 < raw.nbytes <= 9000
+    png, n_bytes = thumbnail.png_thumbnail(smooth, 9000)
+    assert 0.9 * 9000 < n_bytes <= 9000
+    assert png.size > raw.size
+    whole, _ = thumbnail.png_thumbnail(smooth, smooth.nbytes)
+    np.testing.assert_array_equal(whole, smooth)
+
+
+def test_a_watched_command_that_fails_says_why(tmp_path):
+    with pytest.raises(NgpError, match="there is no run"):
+        gigapixel.watched(["info", str(tmp_path / "none"), "--json"])
+
+
+def test_ticks_are_round_and_span_the_values():
+    assert ticks(0, 60) == [0, 10, 20, 30, 40, 50, 60]
+    for low, high in ((31.2, 31.9), (-3, 1000), (5, 5)):
+        found = ticks(low, high)
+        assert found[0] <= low
+        assert found[-1] >= high
+        assert 2 <= len(found) <= 9
+
+
+def test_a_plot_shows_every_curve(tmp_path):
+    curves = {"one": [(1, 30.0), (60, 40.0)], "two": [(1, 20.0), (60, 35.0)]}
+    path = tmp_path / "docs" / "plot.png"
+    line_plot(curves, path, title="t", x_label="x", y_label="y")
+    with Image.open(path) as image:
+        colors = {color for _, color in image.getcolors(2**16)}
+    assert {(0x0B, 0x6F, 0xB8), (0xD1, 0x49, 0x1B)} <= colors
