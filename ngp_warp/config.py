@@ -140,7 +140,7 @@ class OptimizerConfig:
     """Added to the square root of the second moment."""
     l2_regularization: float = 1e-6
     """Weight of the L2 penalty on the network's weights; table entries have none."""
-    decay_start: float = 0.4
+    decay_start: float = 0.75
     """Share of the run's steps after which the learning rate decays."""
     final_learning_rate: float = 0.01
     """Learning rate at the last step, as a share of learning_rate (exponential decay)."""
@@ -201,8 +201,13 @@ def from_dict(cls: type[_C], values: dict[str, Any], where: str = "config") -> _
     Raises:
         ConfigError: an unknown field, a value of the wrong type, or one out of its range.
     """
-    hints = get_type_hints(cls)
-    names = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    return _overridden(cls(), values, where)
+
+
+def _overridden(base: _C, values: dict[str, Any], where: str) -> _C:
+    """Return ``base`` with some fields replaced: a nested default may differ from its class's."""
+    hints = get_type_hints(type(base))
+    names = [f.name for f in dataclasses.fields(base)]  # type: ignore[arg-type]
     if not isinstance(values, dict):
         raise ConfigError(f"{where} must be an object, got {type(values).__name__}")
     kwargs = {}
@@ -211,10 +216,10 @@ def from_dict(cls: type[_C], values: dict[str, Any], where: str = "config") -> _
             raise ConfigError(f"{where} has no setting {name!r}; it has {', '.join(names)}")
         hint = hints[name]
         if dataclasses.is_dataclass(hint):
-            kwargs[name] = from_dict(hint, value, f"{where}.{name}")  # type: ignore[arg-type]
+            kwargs[name] = _overridden(getattr(base, name), value, f"{where}.{name}")
         else:
             kwargs[name] = _typed(value, hint, f"{where}.{name}")
-    return cls(**kwargs)
+    return dataclasses.replace(base, **kwargs)  # type: ignore[type-var]
 
 
 def override(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

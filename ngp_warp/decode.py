@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import warp as wp
 
 from ngp_warp.errors import CheckpointError
 from ngp_warp.field import Field
@@ -44,7 +45,7 @@ def load_parameters(field: Field, arrays: dict[str, np.ndarray]) -> None:
             stored = arrays.get(f"{name}.{part}")
             if stored is None:
                 raise CheckpointError(f"the checkpoint has no array {name}.{part}")
-            if stored.shape != array.shape or stored.dtype != array.numpy().dtype:
+            if stored.shape != array.shape or stored.dtype != wp.dtype_to_numpy(array.dtype):
                 raise CheckpointError(
                     f"the checkpoint's {name}.{part} is {stored.dtype}{list(stored.shape)}, the "
                     f"settings need {list(array.shape)}; resume with the run's own settings"

@@ -84,6 +84,8 @@ class Launch:
     device: str
     capturable: bool = True
     """Whether a CUDA graph may hold it."""
+    arguments: Sequence[Any] = field(default=(), repr=False)
+    """Held so that no array is freed while it may be run."""
 
     def run(self) -> None:
         """Launch; returns when the work is done on a CPU, when it is queued on CUDA."""
@@ -120,7 +122,7 @@ def record(
         command = wp.launch(
             kernel, n_items, [0, *args], device=device, record_cmd=True, block_dim=block_dim
         )
-        return Launch([command], device)
+        return Launch([command], device, arguments=args)
     wanted = shards if shards is not None else _SHARDS_PER_THREAD * num_threads()
     n_shards = 1 if num_threads() == 1 else min(n_items, wanted)
     bounds = [n_items * i // n_shards for i in range(n_shards + 1)]
@@ -128,7 +130,7 @@ def record(
         wp.launch(kernel, end - begin, [begin, *args], device="cpu", record_cmd=True)
         for begin, end in pairwise(bounds)
     ]
-    return Launch(commands, device)
+    return Launch(commands, device, arguments=args)
 
 
 @dataclass(frozen=True)

@@ -146,6 +146,11 @@ class Adam:
     def update(self) -> list[list[launch.Launch]]:
         """Record the step of all parameters: stages of launches that may run side by side."""
         stages = [[self._update(p) for p in self.parameters]]
+        if self._kernels is portable:
+            # its threads share flags, so that none may clear one while another has not read it
+            stages.append(
+                [self._clear(p.touched) for p in self.parameters if p.touched is not None]
+            )
         averages = [self._update_average(p) for p in self.parameters if p.average is not None]
         return stages + ([averages] if averages else [])
 
@@ -166,6 +171,9 @@ class Adam:
         args = [n_groups, self.schedule, self._correction, p.gradient, p.touched, p.value]
         args += [p.half_value or self._none, p.first_moment, p.second_moment, p.count]
         return launch.record(kernel, k.table_items(n_groups), args, self.device)
+
+    def _clear(self, touched: wp.array) -> launch.Launch:
+        return launch.Launch([launch.Call(touched.zero_)], self.device)
 
     def _update_average(self, p: Parameters) -> launch.Launch:
         kernel = self._kernels.average_kernel(self.config.ema_decay)

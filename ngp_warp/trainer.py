@@ -264,10 +264,17 @@ def _recorded_step(stages: list[list[launch.Launch]], device: str) -> Callable[[
 
     if device == "cpu" or not all(item.capturable for stage in stages for item in stage):
         return run
-    with wp.ScopedCapture(device=device) as capture:
+    # Every module was loaded when its launch was recorded. Loading all there are would try to
+    # compile the CPU's vector kernels for CUDA.
+    with wp.ScopedCapture(device=device, force_module_load=False) as capture:
         run()
     graph: Any = capture.graph
-    return lambda: wp.capture_launch(graph)
+
+    def replay(kept: list[list[launch.Launch]] = stages) -> None:
+        """Run the graph; it holds addresses alone, ``kept`` the arrays behind them."""
+        wp.capture_launch(graph)
+
+    return replay
 
 
 class _Clock:

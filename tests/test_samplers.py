@@ -5,7 +5,8 @@ import pytest
 import warp as wp
 
 from ngp_warp.samplers import sample
-from tests.reference import layout, samplers
+from tests.reference import samplers
+from tests.reference.mlp import from_blocks
 
 KINDS = ["uniform", "stratified", "halton", "sobol"]
 SEQUENCES = ["halton", "sobol"]
@@ -16,7 +17,7 @@ def draw(kind, n_dims, device, n, seed=1, step=0):
     x = wp.zeros(n * n_dims, dtype=float, device=device)
     step_array = wp.array([step], dtype=wp.int64, device=device)
     sample(kind, n_dims, seed, step_array, x, device).run()
-    return layout.from_blocked(x.numpy().reshape(-1, n_dims, 32), n)
+    return from_blocks(x.numpy().reshape(-1, n_dims, 32), n)
 
 
 @pytest.mark.parametrize("n_dims", [2, 3])

@@ -17,6 +17,8 @@ from ngp_warp.launch import module_options
 
 FLAGS_PER_ITEM = 2048
 WEIGHTS_PER_ITEM = 128
+# Touched groups between asking for a cache line and using it.
+AHEAD = 6
 AVERAGE_PER_ITEM = 16384
 wp.set_module_options(module_options())
 # schedule: learning rate; its product with the network's bias correction
@@ -53,12 +55,22 @@ def table_kernel(
 const int first = item * {FLAGS_PER_ITEM};
 const int end = first + {FLAGS_PER_ITEM} < n_groups ? first + {FLAGS_PER_ITEM} : n_groups;
 const float lr = schedule.data[{LEARNING_RATE}];
-for (int i = first; i < end; ++i) {{
-    if (i % 8 == 0 && i + 8 <= end) {{  // most flags are clear: look at eight at a time
-        unsigned long long eight; __builtin_memcpy(&eight, touched.data + i, 8);
-        if (!eight) {{ i += 7; continue; }}
+// Touched groups lie anywhere: list them first, so that their cache lines can be asked for ahead.
+int list[{FLAGS_PER_ITEM}], n_listed = 0;
+for (int i = first; i < end; i += 8) {{
+    unsigned long long eight = 0;
+    __builtin_memcpy(&eight, touched.data + i, end - i < 8 ? end - i : 8);
+    for (int b = 0; eight; ++b, eight >>= 8) if (eight & 255) list[n_listed++] = i + b;
+}}
+for (int l = 0; l < n_listed; ++l) {{
+    const int i = list[l];
+    if (l + {AHEAD} < n_listed) {{
+        const size_t a = (size_t)list[l + {AHEAD}] * {n};
+        __builtin_prefetch(gradient.data + a, 1);
+        __builtin_prefetch(value.data + a, 1);
+        __builtin_prefetch(first_moment.data + a, 1);
+        __builtin_prefetch(second_moment.data + a, 1);
     }}
-    if (!touched.data[i]) continue;
     touched.data[i] = 0;
     float* G = gradient.data + (size_t)i * {n};
     float* P = value.data + (size_t)i * {n};

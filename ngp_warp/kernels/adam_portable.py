@@ -47,7 +47,7 @@ def table_kernel(
         correction: wp.array[float],  # [COUNT_MAX + 1]
         # in and out
         gradient: gradient_type,  # [n_entries, F], set to zero
-        touched: wp.array[wp.uint8],  # [n_groups], set to zero
+        touched: wp.array[wp.uint8],  # [n_groups]; cleared by a launch of its own, after all read
         value: wp.array[float],  # [n_entries, F]
         half_value: wp.array[wp.float16],  # [n_entries, F] or empty
         first_moment: wp.array[float],  # [n_entries, F]
@@ -56,14 +56,14 @@ def table_kernel(
     ):
         """p -= rate m / (sqrt(v) + epsilon) for every parameter whose gradient is not zero."""
         entry = begin + wp.tid()
-        # every entry of the group reads the flag; whoever clears it, the others' gradients decide
+        if touched[entry / group] == wp.uint8(0):
+            return
         moved = bool(False)
         for f in range(n):
             if gradient[entry * n + f] != gradient.dtype(0):
                 moved = True
         if not moved:
             return
-        touched[entry / group] = wp.uint8(0)
         steps = wp.min(int(count[entry]) + 1, count_max)
         count[entry] = wp.uint16(steps)
         rate = schedule[wp.static(LEARNING_RATE)] * correction[steps]

@@ -21,8 +21,9 @@ OFFSET, SIZE, STRIDE_Y, STRIDE_Z, MODE, N_META = 0, 1, 2, 3, 4, 5
 # How an index is brought below SIZE: one subtraction is enough for a dense level, SIZE is a power
 # of two for a hashed one, and a tiled one needs a remainder.
 DENSE, HASH, TILED = 0, 1, 2
-# Entries that share a "touched" flag; every level's size is a multiple of it.
-GROUP = 8
+# Entries that share a "touched" flag: a cache line of four features each. Every level's size is a
+# multiple of it.
+GROUP = 4
 BLOCKS_PER_ITEM = 64
 
 

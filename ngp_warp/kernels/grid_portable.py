@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import warp as wp
 
+from ngp_warp.kernels.atomics import red_add_vec2, red_add_vec4
 from ngp_warp.kernels.grid import (
     DENSE,
     GROUP,
@@ -151,6 +152,72 @@ def _functions(shape: GridShape) -> SimpleNamespace:
     )  # fmt: skip
 
 
+@functools.cache
+def _entry_type(n_features: int) -> type:
+    return wp.types.vector(length=n_features, dtype=float)
+
+
+@functools.cache
+def _load(n_features: int, dtype: str) -> wp.Function:
+    """Return the function that reads an entry: one wide load on CUDA, where it is F loads else."""
+    half = dtype == "float16"
+    n_bytes = n_features * (2 if half else 4)
+    word = {2: "unsigned short", 4: "unsigned", 8: "uint2"}.get(n_bytes, "uint4")
+    n_words = max(n_bytes // 16, 1)
+    entry_type = _entry_type(n_features)
+    table_type = wp.array[wp.float16 if half else float]
+    text = f"""
+wp::vec_t<{n_features}, wp::float32> v;
+#ifdef __CUDA_ARCH__
+alignas(16) {"unsigned short" if half else "float"} raw[{n_features}];
+for (int i = 0; i < {n_words}; ++i)
+    (({word}*)raw)[i] = __ldg((const {word}*)(table.data + k) + i);
+for (int f = 0; f < {n_features}; ++f) {{
+    {"wp::half h; h.u = raw[f]; v[f] = wp::half_to_float(h);" if half else "v[f] = raw[f];"}
+}}
+#else
+for (int f = 0; f < {n_features}; ++f) v[f] = (float)table.data[k + f];
+#endif
+return v;
+"""
+
+    @wp.func_native(text)
+    def load_entry(table: table_type, k: int) -> entry_type: ...
+
+    return load_entry
+
+
+@functools.cache
+def _add(n_features: int, fixed_point: bool) -> wp.Function:
+    """Return the function that adds to an entry's gradient: in as few operations as CUDA has."""
+    entry_type = _entry_type(n_features)
+    one = wp.constant(FIXED_POINT)
+    n = wp.constant(n_features)
+
+    @wp.func
+    def add_fixed(d_table: wp.array[wp.int64], k: int, g: entry_type):
+        for f in range(n):
+            value = wp.int64(wp.round(wp.float64(g[f]) * wp.float64(one)))
+            wp.atomic_add(d_table, k + f, value)
+
+    @wp.func
+    def add_scalar(d_table: wp.array[float], k: int, g: entry_type):
+        wp.atomic_add(d_table, k, g[0])
+
+    @wp.func
+    def add_two(d_table: wp.array[float], k: int, g: entry_type):
+        red_add_vec2(d_table, wp.int64(k), g[0], g[1])
+
+    @wp.func
+    def add_fours(d_table: wp.array[float], k: int, g: entry_type):
+        for f in range(0, n, 4):
+            red_add_vec4(d_table, wp.int64(k + f), g[f], g[f + 1], g[f + 2], g[f + 3])
+
+    if fixed_point:
+        return add_fixed
+    return {1: add_scalar, 2: add_two}.get(n_features, add_fours)
+
+
 def _table_type(shape: GridShape) -> type:
     return wp.array[wp.float16 if shape.dtype == "float16" else float]
 
@@ -161,7 +228,8 @@ def forward_kernel(shape: GridShape) -> wp.Kernel:
     fn = _functions(shape)
     position, fraction, weight, entry = fn.position, fn.fraction, fn.weight, fn.entry
     n_features, n_corners = wp.constant(shape.n_features), wp.constant(fn.n_corners)
-    table_type = _table_type(shape)
+    table_type, vector = _table_type(shape), _entry_type(shape.n_features)
+    load = _load(shape.n_features, shape.dtype)
 
     @wp.kernel(module="unique", module_options=module_options())
     def grid_forward_portable(
@@ -184,14 +252,11 @@ def forward_kernel(shape: GridShape) -> wp.Kernel:
         p = position(x, point, scale[level])
         s = fraction(p)
         row = (point / 32) * n_rows + level * n_features
-        for f in range(n_features):
-            out[(row + f) * 32 + point % 32] = 0.0
+        y = vector()
         for c in range(n_corners):
-            k = entry(p, c, level, meta) * n_features
-            w = weight(c, s)
-            for f in range(n_features):
-                o = (row + f) * 32 + point % 32
-                out[o] = out[o] + w * float(table[k + f])
+            y += weight(c, s) * load(table, entry(p, c, level, meta) * n_features)
+        for f in range(n_features):
+            out[(row + f) * 32 + point % 32] = y[f]
 
     return grid_forward_portable
 
@@ -202,16 +267,9 @@ def backward_kernel(shape: GridShape, fixed_point: bool = False) -> wp.Kernel:
     fn = _functions(shape)
     position, fraction, weight, entry = fn.position, fn.fraction, fn.weight, fn.entry
     n_features, n_corners = wp.constant(shape.n_features), wp.constant(fn.n_corners)
-    group = wp.constant(GROUP)
+    group, vector = wp.constant(GROUP), _entry_type(shape.n_features)
     gradient_type = wp.array[wp.int64 if fixed_point else float]
-    one = wp.constant(FIXED_POINT)
-
-    @wp.func
-    def quantize(value: float):
-        if wp.static(fixed_point):
-            return wp.int64(wp.round(wp.float64(value) * wp.float64(one)))
-        else:
-            return value
+    add = _add(shape.n_features, fixed_point)
 
     @wp.kernel(module="unique", module_options=module_options())
     def grid_backward_portable(
@@ -234,13 +292,13 @@ def backward_kernel(shape: GridShape, fixed_point: bool = False) -> wp.Kernel:
         p = position(x, point, scale[level])
         s = fraction(p)
         row = (point / 32) * n_rows + level * n_features
+        g = vector()
+        for f in range(n_features):
+            g[f] = d_out[(row + f) * 32 + point % 32]
         for c in range(n_corners):
             k = entry(p, c, level, meta)
-            w = weight(c, s)
             touched[k / group] = wp.uint8(1)
-            for f in range(n_features):
-                g = w * d_out[(row + f) * 32 + point % 32]
-                wp.atomic_add(d_table, k * n_features + f, quantize(g))
+            add(d_table, k * n_features, weight(c, s) * g)
 
     return grid_backward_portable
 
@@ -253,7 +311,8 @@ def input_gradient_kernel(shape: GridShape) -> wp.Kernel:
     weight_gradient, entry = fn.weight_gradient, fn.entry
     n_features, n_corners = wp.constant(shape.n_features), wp.constant(fn.n_corners)
     n_dims = wp.constant(shape.n_dims)
-    table_type = _table_type(shape)
+    table_type, vector = _table_type(shape), _entry_type(shape.n_features)
+    load = _load(shape.n_features, shape.dtype)
 
     @wp.kernel(module="unique", module_options=module_options())
     def grid_input_gradient(
@@ -277,11 +336,11 @@ def input_gradient_kernel(shape: GridShape) -> wp.Kernel:
             s = fraction(p)
             ds = slope(p)
             row = (point / 32) * n_rows + level * n_features
+            g = vector()
+            for f in range(n_features):
+                g[f] = d_out[(row + f) * 32 + point % 32]
             for c in range(n_corners):
-                k = entry(p, c, level, meta) * n_features
-                dot = float(0.0)
-                for f in range(n_features):
-                    dot += float(table[k + f]) * d_out[(row + f) * 32 + point % 32]
+                dot = wp.dot(load(table, entry(p, c, level, meta) * n_features), g)
                 total += weight_gradient(c, s, ds, scale[level]) * dot
         for d in range(n_dims):
             dx[((point / 32) * n_dims + d) * 32 + point % 32] = total[d]
@@ -297,7 +356,8 @@ def second_order_kernel(shape: GridShape) -> wp.Kernel:
     weight_gradient, entry = fn.weight_gradient, fn.entry
     n_features, n_corners = wp.constant(shape.n_features), wp.constant(fn.n_corners)
     n_dims, group = wp.constant(shape.n_dims), wp.constant(GROUP)
-    table_type = _table_type(shape)
+    table_type, vector = _table_type(shape), _entry_type(shape.n_features)
+    load, add = _load(shape.n_features, shape.dtype), _add(shape.n_features, False)
 
     @wp.kernel(module="unique", module_options=module_options())
     def grid_second_order(
@@ -327,16 +387,18 @@ def second_order_kernel(shape: GridShape) -> wp.Kernel:
         for d in range(n_dims):
             vv[d] = v[((point / 32) * n_dims + d) * 32 + point % 32]
         row = (point / 32) * n_rows + level * n_features
+        g = vector()
         for f in range(n_features):
-            dd_out[(row + f) * 32 + point % 32] = 0.0
+            g[f] = d_out[(row + f) * 32 + point % 32]
+        dd = vector()
         for c in range(n_corners):
             k = entry(p, c, level, meta)
             w = wp.dot(vv, weight_gradient(c, s, ds, scale[level]))
             touched[k / group] = wp.uint8(1)
-            for f in range(n_features):
-                o = (row + f) * 32 + point % 32
-                dd_out[o] = dd_out[o] + w * float(table[k * n_features + f])
-                wp.atomic_add(d_table, k * n_features + f, w * d_out[o])
+            dd += w * load(table, k * n_features)
+            add(d_table, k * n_features, w * g)
+        for f in range(n_features):
+            dd_out[(row + f) * 32 + point % 32] = dd[f]
 
     return grid_second_order
 
@@ -349,7 +411,8 @@ def second_order_position_kernel(shape: GridShape) -> wp.Kernel:
     hessian_times, entry = fn.hessian_times, fn.entry
     n_features, n_corners = wp.constant(shape.n_features), wp.constant(fn.n_corners)
     n_dims = wp.constant(shape.n_dims)
-    table_type = _table_type(shape)
+    table_type, vector = _table_type(shape), _entry_type(shape.n_features)
+    load = _load(shape.n_features, shape.dtype)
 
     @wp.kernel(module="unique", module_options=module_options())
     def grid_second_order_position(
@@ -378,11 +441,11 @@ def second_order_position_kernel(shape: GridShape) -> wp.Kernel:
             ds = slope(p)
             dds = curvature(p)
             row = (point / 32) * n_rows + level * n_features
+            g = vector()
+            for f in range(n_features):
+                g[f] = d_out[(row + f) * 32 + point % 32]
             for c in range(n_corners):
-                k = entry(p, c, level, meta) * n_features
-                dot = float(0.0)
-                for f in range(n_features):
-                    dot += float(table[k + f]) * d_out[(row + f) * 32 + point % 32]
+                dot = wp.dot(load(table, entry(p, c, level, meta) * n_features), g)
                 total += hessian_times(c, s, ds, dds, scale[level], vv) * dot
         for d in range(n_dims):
             ddx[((point / 32) * n_dims + d) * 32 + point % 32] = total[d]

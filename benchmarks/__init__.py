@@ -1,0 +1,1 @@
+"""Measurements, each beside its limit and its peers: ``python -m benchmarks --help``."""

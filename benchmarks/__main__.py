@@ -1,0 +1,120 @@
+"""``python -m benchmarks``, from the checkout's root."""
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks import report
+from ngp_warp import launch
+from ngp_warp.errors import NgpError
+
+_ROOT = Path(__file__).resolve().parent.parent
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    step = commands.add_parser("step", help="parts of a training step, their limits, two twins")
+    step.add_argument("--dims", type=int, choices=(2, 3), default=2)
+    step.add_argument("--batch-log2", type=int, default=18, help="log2 of the points of a batch")
+    step.add_argument("--table-log2", type=int, default=19, help="log2 of a level's most entries")
+    step.add_argument("--no-twins", action="store_true", help="do not time PyTorch")
+    step.set_defaults(run=_step)
+    image = commands.add_parser("image", help="PSNR of a fitted photo against seconds")
+    image.add_argument("photo", type=Path)
+    image.add_argument("--seconds", type=float, nargs="+", default=[10.0, 20.0, 60.0])
+    image.add_argument("--peers", action="store_true", help="give the two twins as long")
+    image.add_argument("--peer-batch-log2", type=int, default=14)
+    image.add_argument(
+        "--plot", type=Path, metavar="FILE", default=_ROOT / "docs" / "psnr_over_seconds.png"
+    )
+    image.set_defaults(run=_image)
+    mosaic = commands.add_parser(
+        "mosaic", help="make a huge TIFF from a photo, turned and mirrored"
+    )
+    mosaic.add_argument("photo", type=Path)
+    mosaic.add_argument("out", type=Path, metavar="OUT.tif")
+    mosaic.add_argument("--size", type=int, default=32768, help="width and height")
+    mosaic.add_argument("--cell", type=int, help="side of a copy; the photo's shorter if not given")
+    mosaic.add_argument("--compression", choices=("none", "deflate"), default="none")
+    mosaic.set_defaults(run=_mosaic)
+    gigapixel = commands.add_parser("gigapixel", help="memory and quality of a huge image's fit")
+    gigapixel.add_argument("image", type=Path, metavar="IMAGE.tif")
+    gigapixel.add_argument("--seconds", type=float, default=300.0)
+    gigapixel.add_argument(
+        "--out", type=Path, help="the run's folder; a temporary one if not given"
+    )
+    gigapixel.add_argument("--cache-dir", type=Path, help="as ngp fit-image's")
+    gigapixel.add_argument("--crop", default="100,100,1000,1000", metavar="x,y,w,h")
+    gigapixel.add_argument("fit_flags", nargs="*", help="after --: more flags of ngp fit-image")
+    gigapixel.set_defaults(run=_gigapixel)
+    for command in (step, image, gigapixel):
+        command.add_argument("--threads", type=int, help="CPU threads; every core if not given")
+    for command in commands.choices.values():
+        command.add_argument("--json", type=Path, metavar="FILE", help="also write the results")
+    return parser
+
+
+def _step(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    from benchmarks import step
+    from benchmarks.training_step import StepSize
+
+    size = StepSize(n_dims=args.dims, batch_log2=args.batch_log2, table_log2=args.table_log2)
+    results = step.run(size, twins=not args.no_twins)
+    return step.describe(results), results
+
+
+def _image(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    from benchmarks import image
+
+    peer_batch = args.peer_batch_log2 if args.peers else None
+    results = image.run(args.photo, args.seconds, peer_batch)
+    image.plot(results, args.plot)
+    return image.describe(results) + f"\n\nplot {args.plot}", results
+
+
+def _mosaic(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    from benchmarks import mosaic
+    from benchmarks.training_step import read_photo
+
+    made = mosaic.Mosaic(read_photo(args.photo), args.size, args.cell)
+    made.write(args.out, compress=args.compression == "deflate")
+    results = {"file": str(args.out), "size": args.size, "cell": made.cell}
+    return f"{args.out}: {args.size}x{args.size}, copies of {made.cell}x{made.cell}", results
+
+
+def _gigapixel(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    from benchmarks import gigapixel
+
+    with tempfile.TemporaryDirectory() as temporary:
+        out = args.out or Path(temporary) / "run"
+        results = gigapixel.run(
+            args.image,
+            args.seconds,
+            out,
+            crop=args.crop,
+            cache_dir=args.cache_dir,
+            fit_flags=args.fit_flags,
+        )
+    return gigapixel.describe(results), results
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one benchmark; return 0, or 2 where the input is at fault."""
+    args = _parser().parse_args(argv)
+    try:
+        launch.init()
+        if getattr(args, "threads", None) is not None:
+            launch.set_num_threads(args.threads)
+        text, results = args.run(args)
+        report.publish(text, results, args.json)
+    except NgpError as error:
+        print(f"benchmarks: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,145 @@
+"""Every kernel of the package compiles for CUDA, or says why it need not; this needs no GPU.
+
+The tensor-core network has tests of its own (test_cuda_compile.py).
+"""
+
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+import re
+
+import pytest
+import warp as wp
+
+import ngp_warp.kernels
+from ngp_warp.kernels import adam, adam_portable, layout, linear_portable, samplers
+from ngp_warp.kernels import grid_portable as grid
+from ngp_warp.kernels import loss as losses
+from ngp_warp.kernels.grid import GridShape
+from ngp_warp.primitives.image import kernels as image
+
+# Factories whose text uses clang's vector extensions throughout; CUDA has kernels of its own for them.
+CPU_ONLY = {
+    "ngp_warp.kernels.adam.average_kernel",
+    "ngp_warp.kernels.adam.table_kernel",
+    "ngp_warp.kernels.adam.weights_kernel",
+    "ngp_warp.kernels.grid.backward_kernel",
+    "ngp_warp.kernels.grid.forward_kernel",
+    "ngp_warp.kernels.linear.layer_kernel",
+    "ngp_warp.kernels.linear.reduce_kernel",
+    "ngp_warp.kernels.linear.slope_kernel",
+    "ngp_warp.kernels.linear.weight_gradient_kernel",
+    "ngp_warp.kernels.mlp.backward_kernel",
+    "ngp_warp.kernels.mlp.forward_kernel",
+    "ngp_warp.kernels.mlp.reduce_kernel",
+    "ngp_warp.kernels.mlp.train_kernel",
+}
+
+FLAT = GridShape(n_dims=2, n_features=2, interpolation="linear")
+SOLID = GridShape(n_dims=3, n_features=2, interpolation="linear")
+# Every width of a load and of an addition, the other interpolations, half tables.
+ODD = GridShape(n_dims=2, n_features=1, interpolation="nearest", dtype="float16")
+WIDE = GridShape(n_dims=3, n_features=4, interpolation="smoothstep", dtype="float16")
+WIDEST = GridShape(n_dims=3, n_features=8, interpolation="smoothstep")
+SHAPES = [FLAT, SOLID, ODD, WIDE, WIDEST]
+ADAM = (0.9, 0.99, 1e-15)
+SAMPLERS = [(kind, d) for kind in ("stratified", "uniform", "halton", "sobol") for d in (2, 3)]
+
+# Factory: the arguments that it is compiled with here.
+KERNELS = {
+    adam_portable.average_kernel: [(0.95,)],
+    adam_portable.table_kernel: [(2, *ADAM, False, False), (4, *ADAM, True, True)],
+    adam_portable.weights_kernel: [(*ADAM, 1e-6)],
+    grid.backward_kernel: [*((shape,) for shape in SHAPES), (FLAT, True), (WIDE, True)],
+    grid.forward_kernel: [(shape,) for shape in SHAPES],
+    grid.input_gradient_kernel: [(SOLID,), (WIDE,)],
+    grid.second_order_kernel: [(SOLID,), (WIDE,)],
+    grid.second_order_position_kernel: [(SOLID,), (WIDEST,)],
+    image.raster_kernel: [()],
+    image.target_kernel: [(wp.uint8, 3, False, False), (wp.float32, 4, True, True)],
+    linear_portable.layer_kernel: [("none", False), ("sine", False), ("softplus", True)],
+    linear_portable.reduce_kernel: [()],
+    linear_portable.slope_kernel: [("sigmoid",)],
+    linear_portable.weight_gradient_kernel: [()],
+    losses.loss_kernel: [(name,) for name in losses.LOSSES],
+    samplers.sample_kernel: SAMPLERS,
+}
+SINGLE = [adam.advance_kernel, layout.to_blocked, layout.from_blocked, layout.set_row]
+
+
+def kernel_modules():
+    """Every module of kernels in the package."""
+    folder = ngp_warp.kernels
+    names = [f"{folder.__name__}.{m.name}" for m in pkgutil.iter_modules(folder.__path__)]
+    primitives = importlib.import_module("ngp_warp.primitives")
+    for m in pkgutil.iter_modules(primitives.__path__):
+        if importlib.util.find_spec(f"ngp_warp.primitives.{m.name}.kernels"):
+            names.append(f"ngp_warp.primitives.{m.name}.kernels")
+    return [importlib.import_module(name) for name in names]
+
+
+def compile_for(kernel, arch, folder):
+    (path,) = wp.compile_aot_module(
+        kernel.module, arch=arch, module_dir=folder, use_ptx=True, strip_hash=True
+    )
+    return path.read_text()
+
+
+def test_no_kernel_is_left_out():
+    listed = {f"{f.__module__}.{f.__name__}" for f in KERNELS} | CPU_ONLY
+    found = set()
+    for module in kernel_modules():
+        for name, value in vars(module).items():
+            if isinstance(value, wp.Kernel):
+                assert value in SINGLE, f"{module.__name__}.{name} is not in SINGLE"
+            elif (
+                not name.startswith("_")
+                and inspect.isfunction(inspect.unwrap(value))
+                and value.__module__ == module.__name__
+                and inspect.unwrap(value).__annotations__.get("return") is wp.Kernel
+            ):
+                found.add(f"{module.__name__}.{name}")
+    assert found == listed
+
+
+@pytest.mark.parametrize("arch", [80, 90])
+@pytest.mark.parametrize(
+    ("factory", "args"),
+    [(factory, args) for factory, cases in KERNELS.items() for args in cases],
+    ids=lambda v: v.__module__.rpartition(".")[2] + "." + v.__name__ if callable(v) else None,
+)
+def test_kernel_compiles(factory, args, arch, tmp_path):
+    assert f".target sm_{arch}" in compile_for(factory(*args), arch, tmp_path)
+
+
+@pytest.mark.parametrize("arch", [80, 90])
+@pytest.mark.parametrize("kernel", SINGLE, ids=lambda k: k.key)
+def test_single_kernel_compiles(kernel, arch, tmp_path):
+    assert f".target sm_{arch}" in compile_for(kernel, arch, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("shape", "instruction"),
+    [(FLAT, "ld.global.nc.v2"), (WIDE, "ld.global.nc.v2"), (WIDEST, "ld.global.nc.v4")],
+    ids=["2 floats", "4 halves", "8 floats"],
+)
+def test_an_entry_is_read_at_once(shape, instruction, tmp_path):
+    text = compile_for(grid.forward_kernel(shape), 90, tmp_path)
+    assert instruction in text
+    # a feature indexed at run time would lie in local memory
+    assert "__local_depot" not in text
+
+
+@pytest.mark.parametrize(("shape", "width"), [(FLAT, "v2"), (WIDE, "v4"), (WIDEST, "v4")])
+def test_an_entry_is_added_to_at_once(shape, width, tmp_path):
+    text = compile_for(grid.backward_kernel(shape), 90, tmp_path)
+    assert f"red.global.add.{width}.f32" in text
+    assert "atom." not in text
+    assert "__local_depot" not in text
+
+
+def test_fixed_point_adds_integers(tmp_path):
+    text = compile_for(grid.backward_kernel(FLAT, True), 90, tmp_path)
+    assert re.search(r"(atom|red)\S*add\S*u64", text)
+    assert not re.search(r"(atom|red)\S*add\S*f32", text)
