@@ -9,7 +9,9 @@ import difflib
 import importlib
 import json
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any, TextIO
 
@@ -108,12 +110,12 @@ def _run(argv: list[str]) -> tuple[int, Any]:
     """Return the exit status, and the command's result or the error's line."""
     try:
         command = typer.main.get_command(app)
-        with command.make_context("ngp", argv) as ctx:
+        with _terminable(), command.make_context("ngp", argv) as ctx:
             return 0, command.invoke(ctx)
     except typer.Exit as done:
         return done.exit_code, None
-    except KeyboardInterrupt:
-        status, line = 130, "interrupted"
+    except KeyboardInterrupt as stop:
+        status, line = 130, _one_line(str(stop)) or "interrupted"
     except NgpError as error:
         status, line = 2, _one_line(str(error))
     except UsageError as error:
@@ -122,6 +124,23 @@ def _run(argv: list[str]) -> tuple[int, Any]:
         status, line = 2, _one_line(error.format_message()).rstrip(".") + hint
     print(f"ngp: {'' if status == 130 else 'error: '}{line}", file=sys.stderr)  # noqa: T201
     return status, line
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Turn SIGTERM into KeyboardInterrupt, so that nothing half-written is left behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _run_json(argv: list[str], stdout: TextIO) -> int:

@@ -26,7 +26,7 @@ _C = TypeVar("_C")
 
 FLATTENED = "training"  # its fields carry no prefix: --seconds, not --training.seconds
 # Given alone, the one replaces the other of the file or of the resumed run.
-EXCLUSIVE = ("seconds", "steps")
+EXCLUSIVE = (("seconds", "steps"), ("finest_resolution", "per_level_scale"))
 
 
 def _check_device(value: str) -> str:
@@ -153,8 +153,25 @@ def read_config(cls: type, path: Path) -> dict[str, Any]:
         raise ConfigError(f"cannot read settings from {path}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not a JSON file: {error}") from None
+    if isinstance(values, dict) and "primitive" in values:  # a run's: its settings and more
+        values = values.get("config")
     from_dict(cls, values, str(path))
     return values
+
+
+def open_for(run: Path, device: str, threads: int | None) -> Any:
+    """Return the run, to compute where ``--device`` and ``--threads`` say.
+
+    Raises:
+        NgpError: no such run, device or number of threads.
+    """
+    from ngp_warp.run import open_run
+
+    if threads is not None:
+        from ngp_warp import launch
+
+        launch.set_num_threads(threads)
+    return open_run(run, device=None if device == "auto" else device)
 
 
 def base_settings(cls: type, file: Path | None, resume: Path | None) -> dict[str, Any]:
@@ -227,9 +244,10 @@ def _parameter(flag: Flag) -> inspect.Parameter:
 def _override(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     """Return ``below`` with the settings of ``above`` over it, nested ones one by one."""
     result = dict(below)
-    if len(set(EXCLUSIVE) & set(above)) == 1:
-        for name in EXCLUSIVE:
-            result.pop(name, None)
+    for names in EXCLUSIVE:
+        if len(set(names) & set(above)) == 1:
+            for name in names:
+                result.pop(name, None)
     for key, value in above.items():
         nested = isinstance(value, dict) and isinstance(result.get(key), dict)
         result[key] = _override(result[key], value) if nested else value

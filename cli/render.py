@@ -7,7 +7,14 @@ from typing import Annotated, Any
 import typer
 
 from ngp_warp.cli.console import Console
-from ngp_warp.cli.options import JsonOption, QuietOption, RunArgument
+from ngp_warp.cli.options import (
+    DeviceOption,
+    JsonOption,
+    QuietOption,
+    RunArgument,
+    ThreadsOption,
+    open_for,
+)
 from ngp_warp.errors import ConfigError
 
 
@@ -36,6 +43,8 @@ def command(
             help="Only this part, in pixels of the fitted picture from its top left.",
         ),
     ] = None,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> dict[str, Any]:
@@ -46,9 +55,8 @@ def command(
         raise ConfigError(f"--scale must be above 0, got {scale:g}")
     box = None if crop is None else parse_crop(crop)
     from ngp_warp.primitives import get as get_primitive
-    from ngp_warp.run import open_run
 
-    opened = open_run(run)
+    opened = open_for(run, device, threads)
     with Console(quiet=quiet, as_json=as_json) as console:
         get_primitive(opened.primitive).render(
             opened, output, width=width, scale=scale, crop=box, progress=console.progress

@@ -1,11 +1,13 @@
 """Checkpoints: one safetensors file with a JSON header, written beside and renamed.
 
-The file's metadata holds ``header`` (JSON) and ``sha256``: the digest of the whole file with the
-digest itself zeroed, so that a file cut short or altered by one byte is noticed wherever it is.
+The file's metadata holds ``header`` (JSON), its digest, and ``sha256``: the digest of the whole
+file with the digest itself zeroed, so that a file cut short or altered by one byte is noticed
+wherever it is.
 """
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from ngp_warp.errors import CheckpointError
 from ngp_warp.files import atomic_path, check_free_space
 
 FORMAT = 1
+DISK_ADVICE = "free some, or choose another --out"
 _NO_DIGEST = "0" * 64
 _HEADER_MAX = 1 << 26
 
@@ -33,11 +36,12 @@ def save_checkpoint(path: Path, header: dict[str, Any], arrays: dict[str, np.nda
     from safetensors.numpy import save_file
 
     n_bytes = sum(a.nbytes for a in arrays.values())
-    advice = "free some, or choose another --out"
-    check_free_space(path.parent, n_bytes + (1 << 20), "the checkpoint", advice)
+    check_free_space(path.parent, n_bytes + (1 << 16), "a checkpoint", DISK_ADVICE)
     text = json.dumps({"format": FORMAT, **header}, sort_keys=True)
     with atomic_path(path) as temporary:
-        save_file(arrays, temporary, metadata={"header": text, "sha256": _NO_DIGEST})
+        metadata = {"header": text, "header_sha256": _digest(text), "sha256": _NO_DIGEST}
+        save_file(arrays, temporary, metadata=metadata)
+        temporary.chmod(_file_mode())
         data = np.memmap(temporary, np.uint8, "r+")
         position = bytes(data[: _header_end(data)]).index(_NO_DIGEST.encode())
         digest = hashlib.sha256(data).hexdigest()
@@ -63,7 +67,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         metadata = _metadata(data)
         digest = metadata["sha256"].encode()
         position = data.index(digest, 8, _header_end(data))
-        zeroed = hashlib.sha256(data[:position])
+        zeroed = hashlib.sha256(memoryview(data)[:position])
         zeroed.update(_NO_DIGEST.encode())
         zeroed.update(memoryview(data)[position + 64 :])
         whole = zeroed.hexdigest().encode() == digest
@@ -72,32 +76,59 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     except (ValueError, KeyError, TypeError, AttributeError, SafetensorError):
         whole, header, arrays = False, {}, {}
     if not whole:
-        raise CheckpointError(
-            f"the checkpoint {path} is cut short or altered; use an earlier one of its folder"
-        )
-    if header.get("format") != FORMAT:
-        raise CheckpointError(
-            f"the checkpoint {path} has format {header.get('format')}, this version reads "
-            f"{FORMAT}; use the version of ngp-warp that wrote it"
-        )
-    return header, arrays
+        raise _damaged(path)
+    return _checked(path, header), arrays
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """Read a checkpoint's header alone, without its arrays and unchecked by the digest.
+    """Read a checkpoint's header alone, without its arrays.
 
     Raises:
-        CheckpointError: missing, or its first part is no checkpoint's.
+        CheckpointError: missing, its header cut short or altered, or no checkpoint.
     """
     try:
         with path.open("rb") as file:
             start = file.read(8)
             start += file.read(_header_end(start) - 8)
-        return json.loads(_metadata(start)["header"])
+        metadata = _metadata(start)
+        text, digest = metadata["header"], metadata["header_sha256"]
+        header = json.loads(text) if _digest(text) == digest else None
     except OSError as error:
         raise CheckpointError(f"cannot read the checkpoint {path}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path} is no checkpoint of ngp-warp") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"{path} is no checkpoint of ngp-warp, or cut short or altered"
+        ) from error
+    if header is None:
+        raise _damaged(path)
+    return _checked(path, header)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _damaged(path: Path) -> CheckpointError:
+    return CheckpointError(
+        f"the checkpoint {path} is cut short or altered; use an earlier one of its folder"
+    )
+
+
+def _checked(path: Path, header: dict[str, Any]) -> dict[str, Any]:
+    """Return the header if it is of this version's format."""
+    if header.get("format") != FORMAT:
+        raise CheckpointError(
+            f"the checkpoint {path} has format {header.get('format')}, this version reads "
+            f"{FORMAT}; use the version of ngp-warp that wrote it"
+        )
+    return header
+
+
+def _file_mode() -> int:
+    """Return the mode that a new file gets: safetensors would keep its file to its owner."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask
 
 
 def _read(path: Path) -> bytes:

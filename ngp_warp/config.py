@@ -22,7 +22,8 @@ Backend = Literal["auto", "fused", "unfused"]
 Loss = Literal["l2", "l1", "relative_l2", "mape", "smape", "huber", "log_l1"]
 
 N_FEATURES_ALLOWED = (1, 2, 4, 8)
-LOG2_HASHMAP_SIZE_MAX = 24
+# 8 entries share a flag (kernels.grid.GROUP), so that a level has at least so many
+LOG2_HASHMAP_SIZE_MIN, LOG2_HASHMAP_SIZE_MAX = 3, 24
 
 _C = TypeVar("_C")
 
@@ -60,7 +61,7 @@ class GridEncodingConfig:
     n_features_per_level: int | None = None
     """Features F of an entry: 1, 2, 4 or 8."""
     log2_hashmap_size: int | None = None
-    """log2 of the most entries T that a level may have (1 to 24)."""
+    """log2 of the most entries T that a level may have (3 to 24)."""
     base_resolution: int = 16
     """Resolution N_min of the coarsest level."""
     finest_resolution: int | None = None
@@ -81,7 +82,12 @@ class GridEncodingConfig:
             check_choice(
                 "encoding.n_features_per_level", self.n_features_per_level, N_FEATURES_ALLOWED
             )
-        check_range("encoding.log2_hashmap_size", self.log2_hashmap_size, 1, LOG2_HASHMAP_SIZE_MAX)
+        check_range(
+            "encoding.log2_hashmap_size",
+            self.log2_hashmap_size,
+            LOG2_HASHMAP_SIZE_MIN,
+            LOG2_HASHMAP_SIZE_MAX,
+        )
         check_range("encoding.base_resolution", self.base_resolution, 1, 2**20)
         check_range("encoding.finest_resolution", self.finest_resolution, 1, 2**24)
         check_range("encoding.per_level_scale", self.per_level_scale, 1.0, 16.0)

@@ -11,8 +11,8 @@ from ngp_warp.launch import resolve_device
 from ngp_warp.run import Run
 
 
-def load_field(run: Run, device: str | None = None) -> Field:
-    """Return a run's field with its evaluated parameters.
+def load_field(run: Run) -> Field:
+    """Return a run's field, on the run's device, with its evaluated parameters.
 
     Raises:
         CheckpointError: the checkpoint is cut short, altered, or does not fit its config.
@@ -25,7 +25,7 @@ def load_field(run: Run, device: str | None = None) -> Field:
         network=config.network,
         optimizer=config.optimizer,
         seed=config.training.seed,
-        device=resolve_device(device),
+        device=resolve_device(run.device),
     )
     load_parameters(field, run.arrays())
     field.optimizer.step.assign(np.array([run.header["step"]], np.int64))

@@ -1,5 +1,6 @@
 """A field: an encoding and a network that map positions to values."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -140,12 +141,13 @@ class Field:
         return values, jacobian
 
     def _query(self, points: Any, *, gradient: bool) -> tuple[Any, Any]:
-        array, back = _as_numpy(points)
+        array, back = as_numpy(points)
         if array.ndim != 2 or array.shape[1] != self.n_dims:
             raise ShapeError(f"points must have shape [n, {self.n_dims}], got {list(array.shape)}")
         if array.dtype.kind not in "fiu":
             raise ShapeError(f"points must be real numbers, got dtype {array.dtype}")
-        array = np.ascontiguousarray(array, dtype=np.float32)
+        with np.errstate(over="ignore"):  # infinite is outside the cube too, and clamped
+            array = np.ascontiguousarray(array, dtype=np.float32)
         values = np.empty((len(array), self.n_outputs), np.float32)
         shape = (len(array), self.n_outputs, self.n_dims)
         jacobian = np.empty(shape if gradient else (0,), np.float32)
@@ -189,16 +191,22 @@ class Field:
         return np.stack(rows, axis=1)
 
     def _to_numpy(self, blocked: wp.array, n_rows: int, n: int) -> np.ndarray:
-        points = wp.empty((n, n_rows), dtype=wp.float32, device=self.device)
+        points = wp.empty((n, n_rows), dtype=float, device=self.device)
         launch.launch(layout.from_blocked, n, [blocked, n_rows, points], self.device)
         return points.numpy()
 
 
-def _as_numpy(points: Any) -> tuple[np.ndarray, Any]:
+def as_numpy(points: Any) -> tuple[np.ndarray, Callable[[np.ndarray], Any]]:
     """Return points as NumPy, and the function that turns results back to their kind."""
     if type(points).__module__.partition(".")[0] == "torch":
         import torch
 
         device = points.device
-        return points.detach().cpu().numpy(), lambda a: torch.from_numpy(a).to(device)
-    return np.asarray(points), lambda a: a
+        # NumPy has no bfloat16
+        narrow = points.dtype == torch.bfloat16
+        array = (points.float() if narrow else points).detach().cpu().numpy()
+        return array, lambda a: torch.from_numpy(a).to(device)
+    try:
+        return np.asarray(points), lambda a: a
+    except ValueError as error:
+        raise ShapeError(f"points must be an array of numbers: {error}") from error

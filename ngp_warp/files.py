@@ -49,6 +49,46 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def atomic_folder(path: str | Path, known: str) -> Iterator[Path]:
+    """Yield a temporary folder beside ``path`` that takes its place when the block ends well.
+
+    Args:
+        path: the folder to make or to replace; the one above must exist.
+        known: a file whose presence says that ``path``, if it is there, may be replaced.
+
+    Yields:
+        ``.<name>.tmp-<pid>``, empty; removed, with all that is in it, when the block raises.
+
+    Raises:
+        ResourceError: ``path`` holds something else; or as ``atomic_path``.
+    """
+    path = Path(path)
+    if not os.path.isdir(path.parent):  # noqa: PTH112
+        raise ResourceError(f"cannot write {path}: the folder {path.parent} does not exist")
+    if os.path.lexists(path) and not _replaceable(path, known):
+        raise ResourceError(f"cannot write {path}: it holds something else; name another folder")
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    old = path.with_name(f".{path.name}.old-{os.getpid()}")
+    try:
+        temporary.mkdir()
+        yield temporary
+        if path.exists():
+            path.replace(old)
+        temporary.replace(path)
+    except OSError as error:
+        raise ResourceError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _replaceable(path: Path, known: str) -> bool:
+    if path.is_symlink() or not path.is_dir():
+        return False
+    return (path / known).is_file() or not any(path.iterdir())
+
+
 def check_free_space(folder: Path, n_bytes: int, purpose: str, advice: str) -> None:
     """Raise ResourceError unless the disk of ``folder`` has ``n_bytes`` to spare.
 

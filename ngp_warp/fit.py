@@ -1,5 +1,6 @@
 """Fit a primitive to an input: the way from a file to a run's folder."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,12 @@ import numpy as np
 from ngp_warp import __version__, launch, memory
 from ngp_warp.checkpoint import read_checkpoint
 from ngp_warp.config import from_dict, to_dict
-from ngp_warp.errors import CheckpointError, ConfigError, DataError, ResourceError
+from ngp_warp.errors import CheckpointError, ConfigError, ResourceError
 from ngp_warp.files import format_bytes
-from ngp_warp.primitive import Primitive, Progress, Report, report_nothing
+from ngp_warp.primitive import Primitive, Progress, Report, Task, check_same, report_nothing
 from ngp_warp.primitives import get
-from ngp_warp.run import Run, new_folder, open_run, write_json
-from ngp_warp.trainer import Interrupted, Trainer, restore
+from ngp_warp.run import Run, check_out, new_folder, open_run, write_json
+from ngp_warp.trainer import Interrupted, Trainer, TrainingState, restore
 
 DEFAULT_SECONDS = 60.0
 
@@ -57,6 +58,7 @@ def fit(
     previous = _resumed(primitive, resume, out)
     if config is None:
         config = previous.config if previous else kind.config()
+    check_out(Path(out) if out else None)
     path = _source(source, previous)
     report(Progress(stage="load", message=f"reading {path}"))
     data = kind.load(path, config, report)
@@ -73,39 +75,41 @@ def _fit(
     device: str,
     report: Report,
 ) -> Run:
-    config = _with_length(config, previous)
-    config, need = kind.estimate(data, config, device)
-    _check_memory(need, report)
-    description = kind.describe(data)
-    header, arrays = read_checkpoint(previous.checkpoint) if previous else ({}, {})
-    if previous and header["data"] != description:
-        raise DataError(
-            f"{source} is not what the run was fitted to: {description} now, {header['data']} then"
-        )
-    folder = previous.path if previous else new_folder(out, source, kind.command)
+    config, need = kind.estimate(data, _with_length(config, previous), device)
+    _check_memory(need, device, report)
     static = {
         "version": __version__,
         "primitive": kind.name,
         "source": str(source.resolve()),
-        "data": description,
+        "data": kind.describe(data),
         "config": to_dict(config),
     }
     task = kind.build(data, config, device)
-    state = restore(task, header, arrays) if previous else None
-    if state is not None and state.n_steps and config.training.steps is not None:
-        state.n_steps = config.training.steps
-    del arrays
-    write_json(folder / "config.json", static)
-    trainer = Trainer(task, config.training, folder, static, report, state)
-    try:
+    state = None
+    if previous is not None:
+        check_same(source, static["data"], previous.header["data"])
+        state = restore(task, *read_checkpoint(previous.checkpoint))
+    where = nullcontext(previous.path) if previous else new_folder(out, source, kind.command)
+    with where as folder:
+        if previous is None:
+            write_json(folder / "config.json", static)
+        trainer = Trainer(task, config.training, folder, static, report, state)
         state = trainer.train()
-    except Interrupted:
-        step = trainer.state.step
-        message = f"saved after step {step}; continue with --resume {folder}"
-        report(Progress(stage="train", step=step, total=trainer.state.n_steps, message=message))
-        raise
+        # Not before: a resumed run that fails must stay as it was.
+        write_json(folder / "config.json", static)
+        return _finish(task, state, folder, device, report)
+
+
+def _finish(task: Task, state: TrainingState, folder: Path, device: str, report: Report) -> Run:
+    """Evaluate a trained task, write its pictures and metrics."""
+    config = task.config
     task.field.use_average()
-    metrics = task.finish(folder, np.array(state.curve, np.float64).reshape(-1, 3), report)
+    try:
+        metrics = task.finish(folder, np.array(state.curve, np.float64).reshape(-1, 3), report)
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"interrupted, trained but not measured; continue with --resume {folder}"
+        ) from None
     metrics = {
         **metrics,
         "steps": state.step,
@@ -116,7 +120,7 @@ def _fit(
         "threads": launch.num_threads(),
     }
     write_json(folder / "metrics.json", metrics)
-    return open_run(folder)
+    return open_run(folder, device=device)
 
 
 def _resumed(primitive: str, resume: str | Path | None, out: str | Path | None) -> Run | None:
@@ -148,6 +152,9 @@ def _with_length(config: Any, previous: Run | None) -> Any:
         if training.steps == old.steps and training.seconds == old.seconds:
             # the same length again: the number of steps that was decided then
             return replace(config, training=training)
+        done = previous.header["step"]
+        if training.steps is not None and training.steps < done:
+            raise ConfigError(f"the run resumed has {done} steps already; give more --steps")
         if training.steps is None:
             raise ConfigError(
                 f"the run resumed has {previous.header['n_steps']} steps; to train it longer give "
@@ -156,13 +163,15 @@ def _with_length(config: Any, previous: Run | None) -> Any:
     return replace(config, training=training)
 
 
-def _check_memory(need: dict[str, int], report: Report) -> None:
+def _check_memory(need: dict[str, int], device: str, report: Report) -> None:
     """Say what will be allocated, and refuse what cannot fit."""
-    total, available = sum(need.values()), memory.available_bytes()
+    total = sum(need.values())
+    available = memory.available_bytes() if device == "cpu" else launch.free_memory(device)
     parts = ", ".join(f"{what} {format_bytes(n)}" for what, n in need.items())
     report(Progress(stage="load", message=f"memory: {format_bytes(total)} ({parts})"))
     if total > available:
         raise ResourceError(
-            f"this needs {format_bytes(total)} of memory ({parts}), {format_bytes(available)} are "
-            "free; lower --encoding.log2-hashmap-size or --batch-size"
+            f"this needs {format_bytes(total)} of memory on {device} ({parts}), "
+            f"{format_bytes(available)} are free; lower --encoding.log2-hashmap-size or "
+            "--batch-size"
         )

@@ -1,35 +1,70 @@
 """The one way to launch a kernel: every core of a CPU, or a CUDA device.
 
 Warp runs a CPU kernel on one thread but releases the interpreter lock while it runs, so a launch is
-split into shards that a pool of threads works off. A kernel that is launched here takes ``begin: int``
-as its first argument and works on item ``begin + wp.tid()``. The law that makes results independent
-of the number of threads: no two items of a launch may write one address (on a CPU, ``wp.atomic_add``
-is not atomic between shards either).
+split into shards that a pool of threads works off. A kernel that is launched here takes
+``begin: int`` as its first argument and works on item ``begin + wp.tid()``. The law that makes
+results independent of the number of threads: no two items of a launch may write one address (on a
+CPU, ``wp.atomic_add`` is not atomic between shards either).
 """
 
+import contextlib
+import functools
 import os
+import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import warp as wp
 
 from ngp_warp.errors import ConfigError, ResourceError
 
-# CPU kernels are compiled for this machine's full vectors. Clang prefers half of AVX-512's width and
-# forms no fused multiply-add unless told to: together a factor of 2.8 in the network (measured).
+# CPU kernels are compiled for this machine's full vectors. Clang prefers half of AVX-512's width
+# and forms no fused multiply-add unless told to: together a factor of 2.8 in the network
+# (measured).
 CPU_COMPILER_FLAGS = "-march=native -mprefer-vector-width=512 -ffp-contract=fast"
 
 # More shards than threads even out a core that something else is using; each costs about 4 us.
 _SHARDS_PER_THREAD = 2
 
+MAX_THREADS = 1024
 
+
+@functools.cache
 def init() -> None:
     """Start Warp, silently unless ``NGP_WARP_LOG`` is set: its notes would go to stdout."""
-    if "NGP_WARP_LOG" not in os.environ:
-        wp.config.log_level = wp.LOG_WARNING
-    wp.init()
+    if "NGP_WARP_LOG" in os.environ:
+        wp.init()
+        return
+    wp.config.log_level = wp.LOG_WARNING
+    with _without_line(b"Could not find or load the NVIDIA CUDA driver"):
+        wp.init()
+
+
+@contextlib.contextmanager
+def _without_line(unwanted: bytes) -> Iterator[None]:
+    """Keep lines that hold ``unwanted`` from stderr: native code that cannot be told to be quiet.
+
+    A machine without a GPU is nothing to be warned of at every start.
+    """
+    try:
+        saved = os.dup(2)
+    except OSError:  # closed: nothing is printed there
+        yield
+        return
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+            file.seek(0)
+            for line in file:
+                if unwanted not in line:
+                    os.write(2, line)
 
 
 def module_options() -> dict[str, Any]:
@@ -63,7 +98,7 @@ class Launch:
 
 
 def record(
-    kernel: wp.Kernel,
+    kernel: Any,
     n_items: int,
     args: Sequence[Any],
     device: str,
@@ -74,7 +109,7 @@ def record(
     """Record a launch of ``kernel`` over ``n_items`` items.
 
     Args:
-        kernel: takes ``begin`` first, then ``args``.
+        kernel: a Warp kernel (to type checkers a function); takes ``begin`` first, then ``args``.
         n_items: number of items; zero is allowed and does nothing.
         args: the other arguments, arrays on ``device``.
         device: "cpu" or a CUDA device.
@@ -93,7 +128,7 @@ def record(
     bounds = [n_items * i // n_shards for i in range(n_shards + 1)]
     commands = [
         wp.launch(kernel, end - begin, [begin, *args], device="cpu", record_cmd=True)
-        for begin, end in zip(bounds[:-1], bounds[1:], strict=True)
+        for begin, end in pairwise(bounds)
     ]
     return Launch(commands, device, arguments=args)
 
@@ -106,7 +141,7 @@ class Call:
 
 
 def launch(
-    kernel: wp.Kernel, n_items: int, args: Sequence[Any], device: str, *, block_dim: int = 256
+    kernel: Any, n_items: int, args: Sequence[Any], device: str, *, block_dim: int = 256
 ) -> None:
     """Launch ``kernel`` once; see ``record``."""
     record(kernel, n_items, args, device, block_dim=block_dim).run()
@@ -137,13 +172,25 @@ class _Pool:
         self._done = [threading.Lock() for _ in range(n_threads - 1)]
         self._stopped = False
         self._error: BaseException | None = None
+        self._busy = threading.Lock()
         for lock in (*self._start, *self._done):
             lock.acquire()
         for start, done in zip(self._start, self._done, strict=True):
             threading.Thread(target=self._work, args=(start, done), daemon=True).start()
 
     def run(self, commands: Sequence[Any]) -> None:
-        self._queue = iter(commands)
+        if not self._busy.acquire(blocking=False):
+            # the pool works for another thread, or for the command that called this
+            for command in commands:
+                command.launch()
+            return
+        try:
+            self._run(commands)
+        finally:
+            self._busy.release()
+
+    def _run(self, commands: Sequence[Any]) -> None:
+        self._queue, self._error = iter(commands), None
         n_helpers = min(len(self._start), len(commands) - 1)
         for start in self._start[:n_helpers]:
             start.release()
@@ -153,8 +200,7 @@ class _Pool:
             for done in self._done[:n_helpers]:
                 done.acquire()
         if self._error is not None:
-            error, self._error = self._error, None
-            raise error
+            raise self._error
 
     def stop(self) -> None:
         self._stopped = True
@@ -183,9 +229,11 @@ _state: dict[str, Any] = {"n_threads": None, "pool": None}
 
 def num_threads() -> int:
     """Return the number of CPU threads of a launch (``NGP_NUM_THREADS``, else every core)."""
-    if _state["n_threads"] is None:
-        set_num_threads(_threads_from_environment())
-    return _state["n_threads"]
+    n: int | None = _state["n_threads"]
+    if n is None:
+        n = _threads_from_environment()
+        set_num_threads(n)
+    return n
 
 
 def set_num_threads(n: int | None) -> None:
@@ -194,12 +242,12 @@ def set_num_threads(n: int | None) -> None:
     Launches recorded before keep their shards and stay right.
 
     Raises:
-        ConfigError: less than 1.
+        ConfigError: less than 1, or more than MAX_THREADS.
     """
     if n is None:
         n = _threads_from_environment()
-    if n < 1:
-        raise ConfigError(f"threads must be at least 1, got {n}")
+    if not 1 <= n <= MAX_THREADS:
+        raise ConfigError(f"threads must be at least 1 and at most {MAX_THREADS}, got {n}")
     if _state["pool"] is not None and _state["pool"].n_threads != n:
         _state["pool"].stop()
         _state["pool"] = None
@@ -211,7 +259,7 @@ def _threads_from_environment() -> int:
     if not text:
         affinity: Callable[[int], set[int]] | None = getattr(os, "sched_getaffinity", None)
         return len(affinity(0)) if affinity else os.cpu_count() or 1
-    if not text.isdigit() or int(text) < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise ConfigError(f"NGP_NUM_THREADS must be a whole number of at least 1, got {text!r}")
     return int(text)
 
@@ -237,10 +285,15 @@ def resolve_device(name: str | None) -> str:
     if name == "cpu":
         return name
     ordinal = name.removeprefix("cuda").removeprefix(":") or "0"
-    if not name.startswith("cuda") or not ordinal.isdigit():
+    if not name.startswith("cuda") or not ordinal.isdecimal():
         raise ConfigError(f"device must be auto, cpu, cuda or cuda:N, got {name!r}")
     if int(ordinal) >= n_cuda:
         raise ResourceError(
             f"device {name} is not there: Warp finds {n_cuda} CUDA devices; use cpu"
         )
     return f"cuda:{ordinal}"
+
+
+def free_memory(device: str) -> int:
+    """Return the free memory of a CUDA device in bytes."""
+    return wp.get_device(device).free_memory

@@ -148,20 +148,24 @@ class Adam:
         stages = [[self._update(p) for p in self.parameters]]
         if self._kernels is portable:
             # its threads share flags, so that none may clear one while another has not read it
-            stages.append([self._clear(p.touched) for p in self.parameters if p.touched is not None])
+            stages.append(
+                [self._clear(p.touched) for p in self.parameters if p.touched is not None]
+            )
         averages = [self._update_average(p) for p in self.parameters if p.average is not None]
         return stages + ([averages] if averages else [])
 
     def _update(self, p: Parameters) -> launch.Launch:
         c, k = self.config, self._kernels
+        # float(): a setting given as 0 would be an integer in the kernels' text
+        moments = float(c.beta1), float(c.beta2), float(c.epsilon)
         if not p.n_features:
-            kernel = k.weights_kernel(c.beta1, c.beta2, c.epsilon, c.l2_regularization)
+            kernel = k.weights_kernel(*moments, float(c.l2_regularization))
             args = [p.value.size, self.schedule, p.gradient]
             args += [p.value, p.first_moment, p.second_moment]
             return launch.record(kernel, k.weight_items(p.value.size), args, self.device)
         half = p.half_value is not None
         fixed_point = p.gradient.dtype == wp.int64
-        kernel = k.table_kernel(p.n_features, c.beta1, c.beta2, c.epsilon, half, fixed_point)
+        kernel = k.table_kernel(p.n_features, *moments, half, fixed_point)
         assert p.touched is not None
         n_groups = p.touched.size
         args = [n_groups, self.schedule, self._correction, p.gradient, p.touched, p.value]

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ngp_warp.errors import DataError
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -39,6 +41,24 @@ Report = Callable[[Progress], None]
 
 def report_nothing(progress: Progress) -> None:
     """Take a progress report and do nothing with it."""
+
+
+def check_same(source: Path, now: dict[str, Any], then: dict[str, Any]) -> None:
+    """Raise unless an input is the one that a run was fitted to.
+
+    Args:
+        source: the input.
+        now: what ``Primitive.describe`` says of it.
+        then: what it said to the run.
+
+    Raises:
+        DataError: says what differs.
+    """
+    changed = [f"{k} {now[k]}, then {then.get(k)}" for k in now if now[k] != then.get(k)]
+    if changed:
+        raise DataError(
+            f"{source} is not what the run was fitted to: {'; '.join(changed)}; give the original"
+        )
 
 
 class Task(Protocol):
@@ -92,7 +112,9 @@ class Primitive:
     """data -> what a checkpoint keeps of the input, to check it on resume and to decode."""
     render: Callable[..., None]
     """(run, output, *, width, scale, crop, progress): decode to a picture."""
-    exporters: Mapping[str, Callable[..., None]]
-    """Format -> (run, output, *, progress)."""
+    exporters: Mapping[str, Callable[..., Path]]
+    """Format -> (run, output or None, *, progress) -> what was written; None: run/exports."""
     evaluate: Callable[..., dict[str, Any]]
     """(run, *, progress) -> metrics against the original."""
+    in_units: Callable[..., Any]
+    """(run, values [n, c], Jacobians [n, c, n_dims] or None) -> both in the input's units."""

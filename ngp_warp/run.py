@@ -2,7 +2,10 @@
 
 import json
 import os
+import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,8 +16,10 @@ from ngp_warp.checkpoint import read_checkpoint, read_header
 from ngp_warp.config import from_dict
 from ngp_warp.errors import CheckpointError, ConfigError, ResourceError
 from ngp_warp.files import atomic_path
+from ngp_warp.primitive import Report, report_nothing
 
 KEPT_CHECKPOINTS = 2
+_SUBFOLDERS = ("checkpoints", "renders", "exports")
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,8 @@ class Run:
     """Its header: primitive, source, config, step, n_steps, data, curve."""
     metrics: dict[str, Any] = field(default_factory=dict)
     """metrics.json; empty while the run has not ended."""
+    device: str | None = None
+    """Where queries, renders and exports compute: "auto" (None), "cpu", "cuda" or "cuda:N"."""
 
     @property
     def primitive(self) -> str:
@@ -55,15 +62,79 @@ class Run:
         return read_checkpoint(self.checkpoint)[1]
 
     def query(self, points: Any) -> Any:
-        """Return the field's values at points; see ``ngp_warp.field.Field.query``."""
-        return self._field().query(points)
+        """Return what was fitted at points.
+
+        Args:
+            points: NumPy array or torch tensor [n, n_dims], in the unit square or cube (clamped to
+                it). An image's top left corner is (0, 0), its bottom right one (1, 1); pixel i of
+                w has its centre at (i + 0.5) / w.
+
+        Returns:
+            float32 [n, n_outputs], a NumPy array, or a torch tensor on the device of ``points``.
+            Integer images give shares of full scale (0 black, 1 full), not clipped; float images
+            give their own values.
+
+        Raises:
+            ShapeError: another shape, or values that are no real numbers.
+            CheckpointError: the checkpoint is cut short or altered.
+        """
+        from ngp_warp.field import as_numpy
+
+        array, back = as_numpy(points)
+        return back(self._in_units(self._field().query(array), None)[0])
 
     def value_and_gradient(self, points: Any) -> tuple[Any, Any]:
-        """Return values and Jacobians; see ``ngp_warp.field.Field.value_and_gradient``."""
-        return self._field().value_and_gradient(points)
+        """Return values [n, n_outputs] and Jacobians [n, n_outputs, n_dims] at points.
+
+        Units and errors as in ``query``; the Jacobian is for one unit of the unit square or cube.
+        """
+        from ngp_warp.field import as_numpy
+
+        array, back = as_numpy(points)
+        values, jacobian = self._in_units(*self._field().value_and_gradient(array))
+        return back(values), back(jacobian)
+
+    def render(
+        self,
+        output: str | Path,
+        *,
+        width: int | None = None,
+        scale: float | None = None,
+        crop: tuple[int, int, int, int] | None = None,
+        progress: Report = report_nothing,
+    ) -> Path:
+        """Decode to a file, as ``ngp render`` does.
+
+        Args:
+            output: the file; its extension says the format.
+            width: of the picture, in pixels.
+            scale: size as a multiple of what was fitted.
+            crop: left, top, width, height of the part wanted, in pixels of what was fitted.
+            progress: told how far it has come.
+
+        Returns:
+            ``output``.
+
+        Raises:
+            NgpError: as the primitive's ``render``.
+        """
+        output = Path(output)
+        kind = self._kind()
+        kind.render(self, output, width=width, scale=scale, crop=crop, progress=progress)
+        return output
+
+    def _kind(self) -> Any:
+        from ngp_warp.primitives import get
+
+        return get(self.primitive)
+
+    def _in_units(
+        self, values: np.ndarray, jacobian: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        return self._kind().in_units(self, values, jacobian)
 
     def _field(self) -> Any:
-        """Return the field on the device of ``resolve_device``, loaded once."""
+        """Return the field on the run's device, loaded once."""
         from ngp_warp.decode import load_field
 
         if "field" not in self.__dict__:
@@ -72,8 +143,12 @@ class Run:
         return self.__dict__["field"]
 
 
-def open_run(path: str | Path) -> Run:
+def open_run(path: str | Path, *, device: str | None = None) -> Run:
     """Open a run by its folder, a ``latest`` link or one of its checkpoints.
+
+    Args:
+        path: the folder, the link or the checkpoint.
+        device: where queries, renders and exports compute; None: CUDA where there is one.
 
     Raises:
         CheckpointError: there is no run, or it has no checkpoint yet.
@@ -84,13 +159,14 @@ def open_run(path: str | Path) -> Run:
     if path.is_file():
         folder = path.resolve().parent.parent
         header = read_header(path)
-        return Run(folder, path, header, _read_metrics(folder))
+        return Run(folder, path, header, _read_metrics(folder), device)
     checkpoints = list_checkpoints(path)
     if not checkpoints:
         raise CheckpointError(
             f"{path} holds no checkpoint (looked for {path}/checkpoints/step-*.safetensors)"
         )
-    return Run(path, checkpoints[-1], read_header(checkpoints[-1]), _read_metrics(path))
+    newest = checkpoints[-1]
+    return Run(path, newest, read_header(newest), _read_metrics(path), device)
 
 
 def describe(path: str | Path) -> dict[str, Any]:
@@ -127,24 +203,84 @@ def checkpoint_path(folder: Path, step: int) -> Path:
     return folder / "checkpoints" / f"step-{step:010d}.safetensors"
 
 
-def new_folder(out: Path | None, source: Path, task: str) -> Path:
-    """Make a run's folder: ``out``, or outputs/<input>/<task>/<time> with a ``latest`` beside it.
+def check_out(out: Path | None) -> None:
+    """Raise unless a run may be put into ``out``.
+
+    Raises:
+        ConfigError: it already holds a run.
+        ResourceError: it is a file.
+    """
+    if out is not None and list_checkpoints(out):
+        raise ConfigError(f"{out} already holds a run; give --resume {out} or another --out")
+    if out is not None and os.path.lexists(out) and not out.is_dir():
+        raise ResourceError(f"cannot make the folder {out}: a file of that name is there")
+
+
+@contextmanager
+def new_folder(out: Path | None, source: Path, task: str) -> Iterator[Path]:
+    """Make a run's folder, and take it back where the block raises before the first checkpoint.
+
+    Args:
+        out: the folder; None: outputs/<input>/<task>/<time>, with a ``latest`` link beside it.
+        source: the input.
+        task: the command.
 
     Raises:
         ConfigError: ``out`` already holds a run.
         ResourceError: it cannot be made or written.
     """
-    folder = out or Path("outputs") / source.stem / task / time.strftime("%Y-%m-%d_%H%M%S")
-    if (folder / "config.json").exists() or list_checkpoints(folder):
-        raise ConfigError(f"{folder} already holds a run; give --resume {folder} or another --out")
+    check_out(out)
+    parent = Path("outputs") / (source.stem or "input") / task
+    folder = out or parent / time.strftime("%Y-%m-%d_%H%M%S")
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    latest = parent / "latest"
+    linked = latest.readlink() if latest.is_symlink() else None
     try:
-        for name in ("checkpoints", "renders", "exports"):
-            (folder / name).mkdir(parents=True, exist_ok=True)
-        if out is None:
-            _link_latest(folder)
-    except OSError as error:
-        raise ResourceError(f"cannot make the folder {folder}: {error.strerror}") from error
-    return folder
+        try:
+            if out is None:
+                folder = _make_another(folder)
+                made[:1] = [folder]
+                with suppress(OSError):  # a file system without links
+                    _link(latest, folder.name)
+            for name in _SUBFOLDERS:
+                (folder / name).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ResourceError(f"cannot make the folder {folder}: {error.strerror}") from error
+        yield folder
+    except BaseException:
+        if not list_checkpoints(folder):
+            with suppress(OSError):
+                _take_back(folder, made)
+            if out is None:
+                with suppress(OSError):
+                    latest.unlink() if linked is None else _link(latest, linked)
+        raise
+
+
+def _make_another(folder: Path) -> Path:
+    """Make a folder of this name or, where another run of this second has it, with a number."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    another, number = folder, 1
+    while True:
+        try:
+            another.mkdir()
+            return another
+        except FileExistsError:
+            number += 1
+            another = folder.with_name(f"{folder.name}-{number}")
+
+
+def _take_back(folder: Path, made: list[Path]) -> None:
+    """Remove what a run without a checkpoint has left; folders that were there before stay."""
+    if folder in made:
+        shutil.rmtree(folder)
+        for parent in made[1:]:
+            parent.rmdir()  # not where something else has come to lie there
+        return
+    (folder / "config.json").unlink(missing_ok=True)
+    for name in _SUBFOLDERS:
+        with suppress(OSError):
+            (folder / name).rmdir()
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
@@ -157,12 +293,11 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
         temporary.write_text(json.dumps(values, indent=2) + "\n")
 
 
-def _link_latest(folder: Path) -> None:
-    """Point ``latest`` at the newest run, where the file system has links."""
-    link = folder.parent / "latest"
-    temporary = folder.parent / f".latest-{os.getpid()}"
+def _link(link: Path, target: str | Path) -> None:
+    """Point ``link`` at a folder beside it, replacing the link that may be there."""
+    temporary = link.with_name(f".{link.name}-{os.getpid()}")
     temporary.unlink(missing_ok=True)
-    temporary.symlink_to(folder.name, target_is_directory=True)
+    temporary.symlink_to(target, target_is_directory=True)
     temporary.replace(link)
 
 

@@ -1,11 +1,12 @@
 """The only training loop.
 
-Every schedule depends on the step alone: ``--seconds`` is turned once, after a timed warm-up, into a
-number of steps that the checkpoint keeps. A step is a fixed list of recorded launches; on CUDA they
-are captured into one graph.
+Every schedule depends on the step alone: ``--seconds`` is turned once, after a timed warm-up, into
+a number of steps that the checkpoint keeps. A step is a fixed list of recorded launches; on CUDA
+they are captured into one graph.
 """
 
 import contextlib
+import math
 import signal
 import threading
 import time
@@ -18,9 +19,10 @@ import numpy as np
 import warp as wp
 
 from ngp_warp import launch
-from ngp_warp.checkpoint import save_checkpoint
+from ngp_warp.checkpoint import DISK_ADVICE, save_checkpoint
 from ngp_warp.config import TrainingConfig
-from ngp_warp.errors import NgpError
+from ngp_warp.errors import ConfigError, NgpError
+from ngp_warp.files import check_free_space
 from ngp_warp.primitive import Progress, Report, Task
 from ngp_warp.run import KEPT_CHECKPOINTS, checkpoint_path, list_checkpoints
 
@@ -45,7 +47,7 @@ class TrainingState:
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM; the run was saved before this was raised."""
+    """Ctrl-C or SIGTERM; the run was saved before this was raised. Says how to go on."""
 
 
 class Trainer:
@@ -87,9 +89,13 @@ class Trainer:
 
         Raises:
             Interrupted: after the step in flight was finished and saved.
-            ResourceError: a checkpoint could not be written.
+            ResourceError: there is no room for a checkpoint, or the last could not be written.
+            ConfigError: the values have become infinite.
         """
         state = self.state
+        if state.step and state.step == state.n_steps:
+            return state  # resumed at its end: nothing to train, nothing to save
+        check_free_space(self.folder, self._checkpoint_bytes(), "a checkpoint", DISK_ADVICE)
         self.report(Progress(stage="compile"))
         step = _recorded_step(self.task.stages(), self.device)
         self.optimizer.step.assign(np.array([state.step], np.int64))
@@ -101,7 +107,10 @@ class Trainer:
             self._loop(step, clock, stopped)
         self._wait_for_writer()
         if stopped():
-            raise Interrupted
+            raise Interrupted(
+                f"interrupted and saved after step {state.step} of {state.n_steps}; continue with "
+                f"--resume {self.folder}"
+            )
         return state
 
     def _warm_up(
@@ -133,7 +142,7 @@ class Trainer:
             state.step += 1
             now = clock.seconds()
             if state.step % interval == 0 or state.step == state.n_steps:
-                state.curve.append([state.step, now, self.task.batch_metric()])
+                self._note_metric(now)
             if now - reported >= _REPORT_SECONDS:
                 reported = now
                 self._report(now)
@@ -144,6 +153,16 @@ class Trainer:
         self._synchronize()
         state.seconds = clock.seconds()
         self.save()
+
+    def _note_metric(self, now: float) -> None:
+        """Add a point to the learning curve."""
+        state, metric = self.state, self.task.batch_metric()
+        if not math.isfinite(metric):
+            raise ConfigError(
+                f"training diverged: the loss is infinite after step {state.step}; lower "
+                "--optimizer.learning-rate"
+            )
+        state.curve.append([state.step, now, metric])
 
     def _report(self, now: float) -> None:
         state = self.state
@@ -167,8 +186,11 @@ class Trainer:
     def save(self, *, background: bool = False) -> None:
         """Write a checkpoint; in the background from a copy, while training goes on.
 
+        A background write that fails is reported at the next one: a disk may have room again
+        until then, and the run's last checkpoint, which counts, raises.
+
         Raises:
-            ResourceError: this or the last background write failed.
+            ResourceError: it could not be written (not in the background).
         """
         self._wait_for_writer()
         state = self.state
@@ -203,8 +225,13 @@ class Trainer:
             self._writer.join()
             self._writer = None
         if self._write_error is not None:
-            error, self._write_error = self._write_error, None
-            raise error
+            message = f"a checkpoint was not saved: {self._write_error}; training goes on"
+            self._write_error = None
+            self.report(Progress(stage="train", message=message))
+
+    def _checkpoint_bytes(self) -> int:
+        parameters = self.task.field.parameters().values()
+        return sum(a.size * a.strides[0] for p in parameters for a in p.state().values())
 
 
 def restore(task: Task, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> TrainingState:
@@ -221,7 +248,10 @@ def restore(task: Task, header: dict[str, Any], arrays: dict[str, np.ndarray]) -
 
 def _write(path: Path, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
     save_checkpoint(path, header, arrays)
-    for old in list_checkpoints(path.parent.parent)[:-KEPT_CHECKPOINTS]:
+    checkpoints = list_checkpoints(path.parent.parent)
+    # Later ones are of the run before, where an earlier checkpoint was resumed.
+    at = checkpoints.index(path)
+    for old in checkpoints[: max(at + 1 - KEPT_CHECKPOINTS, 0)] + checkpoints[at + 1 :]:
         old.unlink(missing_ok=True)
 
 
@@ -238,10 +268,12 @@ def _recorded_step(stages: list[list[launch.Launch]], device: str) -> Callable[[
     # compile the CPU's vector kernels for CUDA.
     with wp.ScopedCapture(device=device, force_module_load=False) as capture:
         run()
+    graph = capture.graph
+    assert graph is not None
 
     def replay(kept: list[list[launch.Launch]] = stages) -> None:
         """Run the graph; it holds addresses alone, ``kept`` the arrays behind them."""
-        wp.capture_launch(capture.graph)
+        wp.capture_launch(graph)
 
     return replay
 

@@ -108,3 +108,11 @@ def device(request):
         if not wp.is_cuda_available():
             pytest.skip("no NVIDIA GPU or driver on this machine")
     return request.param
+
+
+@pytest.fixture(params=["vector", "portable"])
+def backend(request, device):
+    """Name of a backend of the grid and of Adam; "vector" skips on a GPU."""
+    if request.param == "vector" and device != "cpu":
+        pytest.skip("the vector kernels are for a CPU")
+    return request.param

@@ -1,7 +1,7 @@
 """Adam on the CPU, and the sum over chunks of the network's weight gradients.
 
 Source: Kingma and Ba 2015; Mueller et al. 2022, section 4: table entries without a gradient are
-skipped, and the bias correction counts each entry's own steps. Twin: tests/reference/optimizer.py.
+skipped, and the bias correction counts each entry's own steps. Twin: tests/reference/adam.py.
 
 ``schedule`` holds what changes with the step, so that a recorded launch needs no new arguments.
 """
@@ -47,6 +47,7 @@ def table_kernel(
     if fixed_point:
         raise ShapeError("gradients in fixed point are for the portable backend")
     n = GROUP * n_features
+    half_entries = f"_Float16* H = (_Float16*)half_value.data + (size_t)i * {n};" if half else ""
     store_half = f"for (int i = 0; i < {n}; ++i) H[i] = (_Float16)P[i];" if half else ""
     text = f"""{TYPES}
 const int first = item * {FLAGS_PER_ITEM};
@@ -64,7 +65,7 @@ for (int i = first; i < end; ++i) {{
     float* M = first_moment.data + (size_t)i * {n};
     float* V = second_moment.data + (size_t)i * {n};
     unsigned short* C = count.data + (size_t)i * {GROUP};
-    {"_Float16* H = (_Float16*)half_value.data + (size_t)i * %d;" % n if half else ""}
+    {half_entries}
     float rate[{n}];
     for (int e = 0; e < {GROUP}; ++e) {{
         bool any = false;

@@ -4,8 +4,8 @@ Source: Mueller et al. 2022, section 3; index convention of its reference implem
 Differentiable in the table (here) and the positions (kernels/grid_portable.py, which also has the
 second order, and serves CUDA). Twin: tests/reference/grid.py.
 
-An item of work is (level, run of blocks) forwards and a level backwards: a level's table stays in the
-cache, and no two items write one address.
+An item of work is (level, run of blocks) forwards and a level backwards: a level's table stays in
+the cache, and no two items write one address.
 """
 
 import functools
@@ -18,8 +18,8 @@ from ngp_warp.launch import module_options
 
 # Fields of a level in ``meta``, all uint32.
 OFFSET, SIZE, STRIDE_Y, STRIDE_Z, MODE, N_META = 0, 1, 2, 3, 4, 5
-# How an index is brought below SIZE: one subtraction is enough for a dense level, SIZE is a power of
-# two for a hashed one, and a tiled one needs a remainder.
+# How an index is brought below SIZE: one subtraction is enough for a dense level, SIZE is a power
+# of two for a hashed one, and a tiled one needs a remainder.
 DENSE, HASH, TILED = 0, 1, 2
 # Entries that share a "touched" flag; every level's size is a multiple of it.
 GROUP = 8

@@ -14,8 +14,18 @@ from types import SimpleNamespace
 import warp as wp
 
 from ngp_warp.kernels.atomics import red_add_vec2, red_add_vec4
-from ngp_warp.kernels.grid import HASH, MODE, N_META, OFFSET, SIZE, STRIDE_Y, STRIDE_Z, GridShape
-from ngp_warp.kernels.grid import DENSE, GROUP
+from ngp_warp.kernels.grid import (
+    DENSE,
+    GROUP,
+    HASH,
+    MODE,
+    N_META,
+    OFFSET,
+    SIZE,
+    STRIDE_Y,
+    STRIDE_Z,
+    GridShape,
+)
 from ngp_warp.launch import module_options
 
 # Sums of integers do not depend on their order: gradients of a mean lie between 1e-11 and 5e5.
@@ -26,7 +36,7 @@ _PRIME_Z = wp.constant(wp.uint32(805459861))
 
 
 @functools.cache
-def _functions(shape: GridShape) -> SimpleNamespace:  # noqa: PLR0915, a list of functions
+def _functions(shape: GridShape) -> SimpleNamespace:
     """Return the device functions of one shape of grid."""
     n_dims = wp.constant(shape.n_dims)
     smooth = wp.constant(shape.interpolation == "smoothstep")

@@ -1,17 +1,18 @@
-"""A multilayer perceptron on the CPU, all layers of 32 points at a time in the caches nearest to a core.
+"""A multilayer perceptron on the CPU, all layers of 32 points at a time in the nearest caches.
 
 Source: "fully fused" networks of Mueller et al. 2021 (Real-time Neural Radiance Caching), carried
-over to vector registers. Differentiable in the weights and the inputs. Twin: tests/reference/mlp.py.
-CUDA: kernels/mlp_cuda.py.
+over to vector registers. Differentiable in the weights and the inputs.
+Twin: tests/reference/mlp.py. CUDA: kernels/mlp_cuda.py.
 
 Per-point arrays are blocked: [n_blocks, n_rows, 32], a row being one feature of 32 points. Weights
-are one flat array, layer after layer, each [n_out, n_in] row-major, without biases. A chunk of blocks
-is one item of work; each chunk sums the weight gradients of its points in its own row of
+are one flat array, layer after layer, each [n_out, n_in] row-major, without biases. A chunk of
+blocks is one item of work; each chunk sums the weight gradients of its points in its own row of
 ``partials``, so that adding the rows in order gives the same bits for any number of threads.
 """
 
 import functools
 from dataclasses import dataclass
+from itertools import pairwise
 
 import warp as wp
 
@@ -38,7 +39,7 @@ class MlpShape:
     def layers(self) -> list[tuple[int, int]]:
         """[(n_out, n_in)] of every layer."""
         widths = [self.n_in] + [self.n_neurons] * self.n_hidden_layers + [self.n_out]
-        return [(j, k) for k, j in zip(widths[:-1], widths[1:], strict=True)]
+        return [(j, k) for k, j in pairwise(widths)]
 
     @property
     def n_params(self) -> int:
@@ -64,9 +65,10 @@ ACTIVATIONS = {
     "exponential": ("vexp(z)", "h"),
     "sine": ("vsin(z)", "vcos(z)"),
     "sigmoid": ("1.f / (1.f + vexp(-z))", "h * (1.f - h)"),
+    # (z + sqrt(z^2 + 0.04)) / 2 without its overflow, nor its cancellation where z is negative
     "squareplus": (
-        "(z * 10.f + vsqrt(z * z * 100.f + 4.f)) * 0.05f",
-        "h * h * 100.f / (h * h * 100.f + 1.f)",
+        "vmax(z, (v16)(0.f)) + 0.02f / (vabs(z) + vsqrt(z * z + 0.04f))",
+        "1.f / (1.f + 0.01f / (h * h))",
     ),
     # max(z, 0) + log(1 + exp(-|10 z|)) / 10 does not overflow
     "softplus": (
@@ -124,7 +126,8 @@ auto flip = [&](const v16 (*h)[2], int K) __attribute__((always_inline)) {
         for (int i = 0; i < 16; ++i) hT[16 * v + i][k / 16] = t[i];
     }
 };
-auto gtile = [&](int n, int m, int KV, const float* d, int v0, v16* g) __attribute__((always_inline)) {
+auto gtile = [&](int n, int m, int KV, const float* d, int v0, v16* g)
+    __attribute__((always_inline)) {
     v16 a[8][4];
     #pragma unroll
     for (int q = 0; q < n; ++q)
@@ -430,7 +433,8 @@ def reduce_kernel(shape: MlpShape) -> wp.Kernel:
     n_out, n_in = shape.layers[0]
     text = f"""
 const int first = item * {WEIGHTS_PER_ITEM};
-const int end = first + {WEIGHTS_PER_ITEM} < {shape.n_params} ? first + {WEIGHTS_PER_ITEM} : {shape.n_params};
+const int n = {shape.n_params};
+const int end = first + {WEIGHTS_PER_ITEM} < n ? first + {WEIGHTS_PER_ITEM} : n;
 for (int i = first; i < end; ++i) {{
     // only the first layer's rows can be padded: the other layers' inputs are whole vectors
     const int j = i < {n_out * n_in} ? i / {n_in} * {padded(n_in)} + i % {n_in}

@@ -27,7 +27,7 @@ const unsigned long long step64 = (unsigned long long)step.data[0];
 const unsigned key = mix(mix((unsigned)seed ^ 0x9E3779B9u) + (unsigned)step64 * 0x85EBCA6Bu);
 // 24 bits: every float in [0, 1) that is a multiple of 2^-24
 auto unit = [](unsigned h) { return (float)(h >> 8) * (1.f / 16777216.f); };
-auto random = [&](unsigned i, unsigned d) { return unit(mix(mix(i * 4u + d + key) ^ key)); };
+auto bits = [&](unsigned i, unsigned d) { return mix(mix(i * 4u + d + key) ^ key); };
 """
 
 _STRATIFIED = {
@@ -46,14 +46,17 @@ _STRATIFIED = {
 }
 
 _BODIES = {
-    "uniform": "p[d] = random(i, d);",
-    "stratified": "p[d] = ((float)compact(cell >> d) + random(i, d)) * inverse_cells[d];",
+    "uniform": "p[d] = unit(bits(i, d));",
+    # the cell's bits before random ones: a sum of floats may round up into the next cell, or to 1
+    "stratified": """
+        p[d] = unit(compact(cell >> d) << (32 - axis_bits[d]) | bits(i, d) >> axis_bits[d]);""",
     "halton": """
         const unsigned base = d == 0 ? 2u : d == 1 ? 3u : 5u;
         double r = 0.0, f = 1.0;
         for (unsigned long long n = first + i + 1; n; n /= base) { f /= base; r += f * (n % base); }
         r += unit(mix((unsigned)seed * 4u + d + 1u));
-        p[d] = (float)(r - (r >= 1.0));""",
+        // cut to 24 bits: rounding could give 1
+        p[d] = (float)(unsigned)((r - (r >= 1.0)) * 16777216.0) * (1.f / 16777216.f);""",
     "sobol": """
         unsigned r = mix((unsigned)seed * 4u + d + 1u), direction = 0x80000000u, before = 0u;
         unsigned older = 0u; int bit = 0;
@@ -79,11 +82,11 @@ def sample_kernel(kind: str, n_dims: int) -> wp.Kernel:
             + f"""
     // one random number moves a point within its share where the shares are not whole cells
     const double share = (double)(1ull << cell_bits) / n_points;
-    float inverse_cells[{n_dims}];
+    int axis_bits[{n_dims}];
     for (int d = 0; d < {n_dims}; ++d)
-        inverse_cells[d] = 1.f / (float)(1u << ((cell_bits + {n_dims} - 1 - d) / {n_dims}));"""
+        axis_bits[d] = (cell_bits + {n_dims} - 1 - d) / {n_dims};"""
         )
-    cell = "const unsigned cell = (unsigned)(share * ((double)i + random(i, 3u)));"
+    cell = "const unsigned cell = (unsigned)(share * ((double)i + unit(bits(i, 3u))));"
     text = f"""{HASH}{cells}
 const unsigned long long first = step64 * (unsigned long long)n_points;
 for (int u = u_begin; u < u_end; ++u) {{

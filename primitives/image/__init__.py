@@ -1,10 +1,10 @@
 """Gigapixel images."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ngp_warp.errors import DataError
-from ngp_warp.primitive import Primitive, Report
+from ngp_warp.primitive import Primitive, Report, check_same
 from ngp_warp.primitives.image.config import ImageConfig
 
 
@@ -28,6 +28,8 @@ def _build(image: Any, config: ImageConfig, device: str) -> Any:
 
 
 def _describe(image: Any) -> dict[str, Any]:
+    from ngp_warp.primitives.image.transfer import is_unit_range
+
     info = image.info
     return {
         "n_dims": 2,
@@ -36,6 +38,8 @@ def _describe(image: Any) -> dict[str, Any]:
         "height": info.height,
         "channels": list(info.channel_names),
         "dtype": info.dtype,
+        "tone_map": not is_unit_range(image),
+        "digest": image.digest(),
     }
 
 
@@ -50,18 +54,29 @@ def _evaluate(run: Any, *, progress: Report) -> dict[str, Any]:
     from ngp_warp.primitives.image.evaluate import measure
 
     image = _load(run.source, run.config, progress)
-    if _describe(image) != run.header["data"]:
-        raise DataError(
-            f"{run.source} is not what the run was fitted to: {_describe(image)} now, "
-            f"{run.header['data']} then"
-        )
+    check_same(run.source, _describe(image), run.header["data"])
     return measure(load_field(run), image, run.config, progress)[0]
 
 
-def _export_dzi(run: Any, output: Path, *, progress: Report) -> None:
+def _export_dzi(run: Any, output: Path | None, *, progress: Report) -> Path:
     from ngp_warp.primitives.image.export import export_dzi
 
-    export_dzi(run, output, progress=progress)
+    return export_dzi(run, output, progress=progress)
+
+
+def _picture_exporter(suffix: str) -> Callable[..., Path]:
+    def export(run: Any, output: Path | None, *, progress: Report) -> Path:
+        from ngp_warp.primitives.image.export import export_picture
+
+        return export_picture(run, output, suffix=suffix, progress=progress)
+
+    return export
+
+
+def _in_units(run: Any, values: Any, jacobian: Any) -> Any:
+    from ngp_warp.primitives.image.transfer import in_units
+
+    return in_units(run.config, values, jacobian)
 
 
 PRIMITIVE = Primitive(
@@ -73,6 +88,10 @@ PRIMITIVE = Primitive(
     build=_build,
     describe=_describe,
     render=_render,
-    exporters={"dzi": _export_dzi},
+    exporters={
+        "dzi": _export_dzi,
+        **{suffix: _picture_exporter(suffix) for suffix in ("png", "tif", "exr", "jpg", "npy")},
+    },
     evaluate=_evaluate,
+    in_units=_in_units,
 )

@@ -12,7 +12,7 @@ from ngp_warp.primitive import Progress, Report
 from ngp_warp.primitives.image import pictures
 from ngp_warp.primitives.image.config import ImageConfig
 from ngp_warp.primitives.image.data import Image
-from ngp_warp.primitives.image.raster import Raster, quantize
+from ngp_warp.primitives.image.raster import Raster, quantize, tone_map
 from ngp_warp.primitives.image.transfer import choose, is_unit_range
 
 # The window of Wang et al. 2004: sigma 1.5, 11 pixels across.
@@ -40,19 +40,12 @@ class View:
         return values
 
 
-def tone_map(values: np.ndarray) -> np.ndarray:
-    """Return sRGB values in 0..1 of linear light: v / (1 + v) (Reinhard et al. 2002), then sRGB."""
-    light = np.maximum(values, 0)
-    light = light / (1 + light)
-    return np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
-
-
-def make_view(config: ImageConfig, image: Image) -> View:
+def make_view(image: Image) -> View:
     """Return how an image is compared: integers as they are, floats as 8 bit or tone-mapped."""
     if image.info.dtype != "float32":
         bits = 8 if image.info.dtype == "uint8" else 16
         return View(f"decoded {bits}-bit values", float(2**bits - 1), False, False)
-    if is_unit_range(config, image):
+    if is_unit_range(image):
         return View("values 0..1 rounded to 8 bit", 255.0, False, True)
     return View("v/(1+v) in sRGB, rounded to 8 bit", 255.0, True, True)
 
@@ -130,7 +123,7 @@ def measure(
     """
     info = image.info
     transfer = choose(config, image)[0]
-    scores = Scores(make_view(config, image))
+    scores = Scores(make_view(image))
     thumbnails = pictures.Thumbnails(info.width, info.height, info.channels, scores.view)
     raster = Raster(field, transfer, info.width, info.height)
     every = max(1, round(info.width * info.height / SSIM_PIXELS))

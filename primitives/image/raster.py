@@ -77,3 +77,10 @@ def quantize(values: np.ndarray, dtype: str) -> np.ndarray:
         return values
     top = np.iinfo(dtype).max
     return np.clip(np.rint(values), 0, top).astype(dtype)
+
+
+def tone_map(values: np.ndarray) -> np.ndarray:
+    """Return sRGB values in 0..1 of linear light: v / (1 + v) (Reinhard et al. 2002), then sRGB."""
+    light = np.maximum(values, 0)
+    light = light / (1 + light)
+    return np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)

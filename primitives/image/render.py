@@ -8,7 +8,7 @@ import numpy as np
 from ngp_warp.decode import load_field
 from ngp_warp.errors import ConfigError
 from ngp_warp.primitive import Progress, Report, report_nothing
-from ngp_warp.primitives.image.raster import Raster, quantize
+from ngp_warp.primitives.image.raster import Raster, quantize, tone_map
 from ngp_warp.primitives.image.transfer import Transfer
 from ngp_warp.primitives.image.writers import open_writer
 
@@ -48,7 +48,7 @@ def render(
     with open_writer(output, box[2], box[3], data["n_outputs"], np.dtype(dtype)) as writer:
         raster = Raster(load_field(run), transfer_of(run.config), *full, box)
         for row, band in raster.bands():
-            writer.write(convert(band, data["dtype"], dtype))
+            writer.write(convert(band, data, dtype))
             progress(Progress(stage="write", step=row + len(band), total=box[3]))
 
 
@@ -79,23 +79,31 @@ def raster_size(
 
 
 def stored_dtype(dtype: str, output: Path) -> str:
-    """Return the dtype that a file of this extension gets: float images as 8 bit where it must."""
-    floats = {".exr", ".hdr", ".npy", ".tif", ".tiff"}
-    if dtype == "float32":
-        return dtype if output.suffix.lower() in floats else "uint8"
-    return "float32" if output.suffix.lower() in {".exr", ".hdr"} else dtype
+    """Return the dtype that a file of this extension gets: the image's, where the format has it."""
+    suffix = output.suffix.lower()
+    if suffix in {".exr", ".hdr"}:
+        return "float32"
+    if suffix in {".jpg", ".jpeg", ".webp"} or (suffix == ".png" and dtype == "float32"):
+        return "uint8"
+    return dtype
 
 
-def convert(band: np.ndarray, dtype: str, stored: str) -> np.ndarray:
+def convert(band: np.ndarray, data: dict[str, Any], stored: str) -> np.ndarray:
     """Return decoded values in the image's units as what is stored.
 
-    A float image stored in 8 bits is tone-mapped as its PSNR is (v / (1 + v), sRGB); an integer
-    image stored as float becomes its share of full scale.
+    Args:
+        band: float32 [h, w, channels].
+        data: what the run keeps of its image.
+        stored: "uint8", "uint16" or "float32". A float image stored in integers is what its PSNR
+            is of: tone-mapped (v / (1 + v), sRGB), or as it is where all its values lie in 0..1. An
+            integer image stored as float becomes its share of full scale.
     """
-    from ngp_warp.primitives.image.evaluate import tone_map
-
-    if dtype == "float32" and stored == "uint8":
-        return quantize(tone_map(band) * 255.0, stored)
-    if dtype != "float32" and stored == "float32":
-        return band / np.float32(np.iinfo(dtype).max)
-    return quantize(band, stored)
+    if data["dtype"] == stored:
+        return quantize(band, stored)
+    if data["dtype"] == "float32":
+        band = tone_map(band) if data["tone_map"] else band
+    else:
+        band = band / np.float32(np.iinfo(data["dtype"]).max)
+    return (
+        band if stored == "float32" else quantize(band * np.float32(np.iinfo(stored).max), stored)
+    )

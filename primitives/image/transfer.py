@@ -12,6 +12,7 @@ from ngp_warp.primitives.image.config import ImageConfig
 from ngp_warp.primitives.image.data import Image
 
 _SAMPLED_VALUES = 1 << 22
+_SINH_MAX = 88.0  # where the exponential of float32 overflows
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,7 @@ class Transfer:
         """Return float32 values in the image's units."""
         if not self.asinh:
             return trained / np.float32(self.gain)
-        # 88 is where float32's exponential overflows
-        return np.sinh(np.clip(trained, -88.0, 88.0)) / np.float32(self.gain)
+        return np.sinh(np.clip(trained, -_SINH_MAX, _SINH_MAX)) / np.float32(self.gain)
 
 
 def choose(config: ImageConfig, image: Image) -> tuple[Transfer, ImageConfig]:
@@ -53,11 +53,30 @@ def choose(config: ImageConfig, image: Image) -> tuple[Transfer, ImageConfig]:
     return Transfer(1.0 / scale, True), _with(config, "asinh", scale)
 
 
-def is_unit_range(config: ImageConfig, image: Image) -> bool:
-    """Whether the decoded picture is one of values 0..1: all but high dynamic range."""
-    return image.info.dtype != "float32" or (
-        config.transfer == "linear" and _in_unit_range(image.pixels)
-    )
+def is_unit_range(image: Image) -> bool:
+    """Whether the picture is one of values 0..1: all but high dynamic range."""
+    return image.info.dtype != "float32" or _in_unit_range(image.pixels)
+
+
+def in_units(
+    config: ImageConfig, values: np.ndarray, jacobian: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return trained values and their Jacobians as a user wants them.
+
+    Integers stay shares of full scale; high dynamic range gets its own values back.
+
+    Args:
+        config: resolved.
+        values: float32 [n, channels].
+        jacobian: float32 [n, channels, 2], or None.
+    """
+    if config.transfer != "asinh":
+        return values, jacobian
+    scale = np.float32(config.transfer_scale or 1.0)
+    values = np.clip(values, -_SINH_MAX, _SINH_MAX)
+    if jacobian is not None:
+        jacobian = jacobian * (scale * np.cosh(values))[..., None]
+    return scale * np.sinh(values), jacobian
 
 
 def _with(config: ImageConfig, kind: str, scale: float) -> ImageConfig:
