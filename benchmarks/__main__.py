@@ -40,7 +40,11 @@ def _parser() -> argparse.ArgumentParser:
     mosaic.add_argument("--cell", type=int, help="side of a copy; the photo's shorter if not given")
     mosaic.add_argument("--compression", choices=("none", "deflate"), default="none")
     mosaic.set_defaults(run=_mosaic)
-    gigapixel = commands.add_parser("gigapixel", help="memory and quality of a huge image's fit")
+    gigapixel = commands.add_parser(
+        "gigapixel",
+        help="memory and quality of a huge image's fit",
+        epilog="Flags of ngp fit-image may follow after --",
+    )
     gigapixel.add_argument("image", type=Path, metavar="IMAGE.tif")
     gigapixel.add_argument("--seconds", type=float, default=300.0)
     gigapixel.add_argument(
@@ -48,7 +52,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     gigapixel.add_argument("--cache-dir", type=Path, help="as ngp fit-image's")
     gigapixel.add_argument("--crop", default="100,100,1000,1000", metavar="x,y,w,h")
-    gigapixel.add_argument("fit_flags", nargs="*", help="after --: more flags of ngp fit-image")
     gigapixel.set_defaults(run=_gigapixel)
     for command in (step, image, gigapixel):
         command.add_argument("--threads", type=int, help="CPU threads; every core if not given")
@@ -103,7 +106,13 @@ def _gigapixel(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one benchmark; return 0, or 2 where the input is at fault."""
-    args = _parser().parse_args(argv)
+    given = list(sys.argv[1:] if argv is None else argv)
+    end = given.index("--") if "--" in given else len(given)
+    parser = _parser()
+    args = parser.parse_args(given[:end])
+    if end < len(given) and args.command != "gigapixel":
+        parser.error("only gigapixel takes flags of ngp after --")
+    args.fit_flags = given[end + 1 :]
     try:
         launch.init()
         if getattr(args, "threads", None) is not None:

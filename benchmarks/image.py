@@ -15,7 +15,7 @@ from benchmarks.plot import line_plot
 from benchmarks.training_step import StepSize, make_field, read_photo
 from ngp_warp import launch
 from ngp_warp.errors import ConfigError
-from ngp_warp.fit import fit
+from ngp_warp.fitting import fit
 from ngp_warp.primitives import get
 
 OURS = "ngp-warp"

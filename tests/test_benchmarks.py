@@ -1,5 +1,6 @@
 """The twins that the benchmarks time are the functions that they are compared with."""
 
+import json
 import math
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from PIL import Image
 
 from benchmarks import gigapixel, report, thumbnail
+from benchmarks.__main__ import main
 from benchmarks.limits import LimitKernels, size_class
 from benchmarks.mosaic import Mosaic
 from benchmarks.plot import line_plot, ticks
@@ -192,3 +194,22 @@ def test_a_plot_shows_every_curve(tmp_path):
     with Image.open(path) as image:
         colors = {color for _, color in image.getcolors(2**16)}
     assert {(0x0B, 0x6F, 0xB8), (0xD1, 0x49, 0x1B)} <= colors
+
+
+def test_the_step_command_prints_and_writes_every_part(tmp_path, capsys):
+    path = tmp_path / "step.json"
+    sizes = ["--dims", "3", "--batch-log2", "10", "--table-log2", "8"]
+    assert main(["step", *sizes, "--no-twins", "--json", str(path)]) == 0
+    results = json.loads(path.read_text())
+    printed = capsys.readouterr().out
+    assert {"encode", "network train", "grid backward", "whole step"} < set(results["parts"])
+    assert all(name in printed for name in results["parts"])
+    assert results["threads"] >= 1
+
+
+def test_an_unreadable_photo_is_one_line_and_status_2(tmp_path, capsys):
+    assert main(["mosaic", str(tmp_path / "none.jpg"), str(tmp_path / "out.tif")]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "none.jpg" in error
+    assert not list(tmp_path.iterdir())

@@ -19,7 +19,7 @@ from ngp_warp.kernels import loss as losses
 from ngp_warp.kernels.grid import GridShape
 from ngp_warp.primitives.image import kernels as image
 
-# Factories whose text uses clang's vector extensions throughout; CUDA has kernels of its own for them.
+# Factories whose text is clang's vector extensions; CUDA has kernels of its own for their work.
 CPU_ONLY = {
     "ngp_warp.kernels.adam.average_kernel",
     "ngp_warp.kernels.adam.table_kernel",

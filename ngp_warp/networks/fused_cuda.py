@@ -1,6 +1,7 @@
 """The fused network on CUDA's tensor cores: half operands, float32 sums and master weights."""
 
 from collections.abc import Callable
+from typing import cast
 
 import numpy as np
 import warp as wp
@@ -15,8 +16,8 @@ class FusedCudaMLP:
     """All layers in one pass (kernels/mlp_cuda.py); implements ``Network``.
 
     Scratch is allocated and modules are loaded where a pass is recorded, so that running it only
-    launches, and a CUDA graph may hold it. Padding counts for nothing in the gradients: ``backward``
-    asks for zeros there, ``train`` is told the number of points.
+    launches, and a CUDA graph may hold it. Padding counts for nothing in the gradients:
+    ``backward`` asks for zeros there, ``train`` is told the number of points.
     """
 
     def __init__(self, config: NetworkConfig, n_in: int, n_out: int, device: str):
@@ -111,5 +112,6 @@ class FusedCudaMLP:
 
     def _blocked(self, flat: wp.array, n_rows: int, blocks: int | None = None) -> wp.array:
         """Return a view [n_blocks, n_rows, 32] of a flat array's first blocks."""
-        view = flat.reshape((-1, n_rows, kernels.BLOCK))
-        return view if blocks is None else view[:blocks]
+        n = flat.size // (n_rows * kernels.BLOCK) if blocks is None else blocks
+        first = cast(wp.array, flat[: n * n_rows * kernels.BLOCK])
+        return first.reshape((n, n_rows, kernels.BLOCK))
