@@ -6,6 +6,7 @@ import warp as wp
 
 from ngp_warp.config import GridEncodingConfig
 from ngp_warp.encodings.grid import GridEncoding, resolve
+from ngp_warp.kernels.grid import GROUP
 from ngp_warp.kernels.grid_portable import FIXED_POINT
 from tests.grid_case import GridCase, along, small
 from tests.reference import grid
@@ -157,7 +158,7 @@ def test_default_size_has_gradients_on_every_level(device):
     n_rows = encoding.n_outputs
     d_out = wp.array(rng.standard_normal(n * n_rows, dtype=np.float32) / n, device=device)
     d_table = wp.zeros(encoding.n_params, dtype=float, device=device)
-    touched = wp.zeros(encoding.n_entries // 8, dtype=wp.uint8, device=device)
+    touched = wp.zeros(encoding.n_entries // GROUP, dtype=wp.uint8, device=device)
     encoding.backward(x, d_out, d_table, touched, n_rows).run()
     table = wp.array(encoding.initial_table(0), device=device)
     dx = wp.zeros(n * 3, dtype=float, device=device)
