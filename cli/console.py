@@ -68,7 +68,7 @@ class Console:
         now = self._clock()
         if self._err.is_terminal:
             self._draw(update, now)
-        elif now - self._last >= SECONDS_BETWEEN_LINES:
+        elif not update.message and now - self._last >= SECONDS_BETWEEN_LINES:
             self._last = now
             self._print(progress_line(update))
 

@@ -33,6 +33,7 @@ def save_checkpoint(path: Path, header: dict[str, Any], arrays: dict[str, np.nda
     Raises:
         ResourceError: the folder cannot be written, or the disk is full.
     """
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     n_bytes = sum(a.nbytes for a in arrays.values())
@@ -40,7 +41,10 @@ def save_checkpoint(path: Path, header: dict[str, Any], arrays: dict[str, np.nda
     text = json.dumps({"format": FORMAT, **header}, sort_keys=True)
     with atomic_path(path) as temporary:
         metadata = {"header": text, "header_sha256": _digest(text), "sha256": _NO_DIGEST}
-        save_file(arrays, temporary, metadata=metadata)
+        try:
+            save_file(arrays, temporary, metadata=metadata)
+        except SafetensorError as error:  # what the library makes of an error of the disk
+            raise OSError(str(error)) from error
         temporary.chmod(_file_mode())
         data = np.memmap(temporary, np.uint8, "r+")
         position = bytes(data[: _header_end(data)]).index(_NO_DIGEST.encode())

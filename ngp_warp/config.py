@@ -19,6 +19,7 @@ Activation = Literal[
     "none", "relu", "leaky_relu", "exponential", "sine", "sigmoid", "squareplus", "softplus", "tanh"
 ]
 Backend = Literal["auto", "fused", "unfused"]
+Sampler = Literal["stratified", "uniform", "halton", "sobol"]
 Loss = Literal["l2", "l1", "relative_l2", "mape", "smape", "huber", "log_l1"]
 
 # Given alone, one of a pair replaces the other of a file or of a resumed run.

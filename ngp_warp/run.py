@@ -246,10 +246,10 @@ def new_folder(out: Path | None, source: Path, task: str) -> Iterator[Path]:
     except BaseException:
         if not list_checkpoints(folder):
             with suppress(OSError):
-                _take_back(folder, made)
-            if out is None:
-                with suppress(OSError):
+                if out is None:
                     latest.unlink() if linked is None else _link(latest, linked)
+            with suppress(OSError):
+                _take_back(folder, made)
         raise
 
 

@@ -1,13 +1,10 @@
 """Batches of points in the unit square or cube: a seed and a step give the batch."""
 
-from typing import Literal
-
 import warp as wp
 
 from ngp_warp import launch
+from ngp_warp.config import Sampler
 from ngp_warp.kernels import samplers as kernels
-
-Sampler = Literal["stratified", "uniform", "halton", "sobol"]
 
 
 def sample(

@@ -9,12 +9,12 @@ from ngp_warp.config import (
     Loss,
     NetworkConfig,
     OptimizerConfig,
+    Sampler,
     TrainingConfig,
     check_choice,
     check_range,
 )
 from ngp_warp.primitives.image.info import ImageInfo
-from ngp_warp.samplers import Sampler
 
 Target = Literal["pixel", "bilinear"]
 Transfer = Literal["auto", "linear", "asinh"]

@@ -63,25 +63,27 @@ class _Level:
         self.number, self.width, self.height = number, width, height
         self._write_tile = write_tile
         self._smaller = smaller
-        self._rows = np.empty((0, width, channels), np.uint16)
-        self._first = 0  # the row that _rows begins with
+        self._bands: list[np.ndarray] = []
+        self._first = self._end = 0  # rows that _bands begins with and ends before
         self._tile_row = 0
-        self._odd = self._rows
+        self._odd = np.empty((0, width, channels), np.uint16)
 
     def add(self, rows: np.ndarray) -> None:
         """Take the next rows."""
-        self._rows = np.concatenate([self._rows, rows])
-        end = self._first + len(self._rows)
+        self._bands.append(rows)
+        self._end += len(rows)
         while self._tile_row * TILE_SIZE < self.height:
-            begin, needed = _span(self._tile_row, self.height)
-            if end < needed:
+            begin, end = _span(self._tile_row, self.height)
+            if self._end < end:
                 break
-            self._write_row(self._rows[begin - self._first : needed - self._first])
+            waiting = np.concatenate(self._bands)
+            self._write_row(waiting[begin - self._first : end - self._first])
             self._tile_row += 1
-            self._rows = self._rows[max(needed - 2 * OVERLAP - self._first, 0) :]
-            self._first = end - len(self._rows)
+            kept = max(end - 2 * OVERLAP, self._first)
+            self._bands = [waiting[kept - self._first :].copy()]
+            self._first = kept
         if self._smaller is not None:
-            self._hand_down(rows, end == self.height)
+            self._hand_down(rows, self._end == self.height)
 
     def _write_row(self, rows: np.ndarray) -> None:
         pixels = ((rows + np.uint16(_FRACTION // 2)) // _FRACTION).astype(np.uint8)
