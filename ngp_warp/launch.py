@@ -19,7 +19,7 @@ from typing import Any
 
 import warp as wp
 
-from ngp_warp.errors import ConfigError, ResourceError
+from ngp_warp.errors import ConfigError, ResourceError, ShapeError
 
 # CPU kernels are compiled for this machine's full vectors. Clang prefers half of AVX-512's width
 # and forms no fused multiply-add unless told to: together a factor of 2.8 in the network
@@ -70,6 +70,18 @@ def _without_line(unwanted: bytes) -> Iterator[None]:
 def module_options() -> dict[str, Any]:
     """Return the options of every kernel module: adjoints are hand-written, vectors full width."""
     return {"enable_backward": False, "cpu_compiler_flags": CPU_COMPILER_FLAGS}
+
+
+def check_size(name: str, array: wp.array, size: int, device: str) -> None:
+    """Raise unless an array has ``size`` elements on ``device``: kernels do not look.
+
+    Raises:
+        ShapeError: names the array, what is wanted and what it is.
+    """
+    if array.size != size or str(array.device) != device:
+        raise ShapeError(
+            f"{name} must have {size} elements on {device}, got {array.size} on {array.device}"
+        )
 
 
 @dataclass

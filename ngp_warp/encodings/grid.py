@@ -11,6 +11,7 @@ from ngp_warp.config import GridEncodingConfig
 from ngp_warp.errors import ConfigError
 from ngp_warp.kernels import grid as vector
 from ngp_warp.kernels import grid_portable as portable
+from ngp_warp.launch import check_size
 
 # Warp arrays count their elements in 32 bits.
 MAX_PARAMS = 2**31 - 1
@@ -175,7 +176,9 @@ class GridEncoding:
             out: features, blocked, flat float32 [n_blocks * n_rows * 32].
             n_rows: rows of ``out``, at least n_outputs (auxiliary inputs follow).
         """
-        n_blocks = x.size // (self.n_dims * 32)
+        n_blocks = self._n_blocks(x)
+        check_size("table", table, self.n_params, self.device)
+        check_size("out", out, n_blocks * n_rows * 32, self.device)
         args = [x, table, self._scale, self._meta, self.n_levels, n_rows, n_blocks]
         if self.backend == "vector":
             n_runs = -(-n_blocks // vector.BLOCKS_PER_ITEM)
@@ -202,7 +205,10 @@ class GridEncoding:
             touched: uint8 [n_entries / GROUP], set to 1 where something was added.
             n_rows: rows of ``d_out``.
         """
-        n_blocks = x.size // (self.n_dims * 32)
+        n_blocks = self._n_blocks(x)
+        check_size("d_out", d_out, n_blocks * n_rows * 32, self.device)
+        check_size("d_table", d_table, self.n_params, self.device)
+        check_size("touched", touched, self.n_entries // vector.GROUP, self.device)
         args = [x, d_out, self._scale, self._meta, n_rows, n_blocks, d_table, touched]
         if self.backend == "vector":
             kernel = vector.backward_kernel(self.shape)
@@ -216,7 +222,10 @@ class GridEncoding:
         self, x: wp.array, d_out: wp.array, table: wp.array, dx: wp.array, n_rows: int
     ) -> launch.Launch:
         """Record dx = the positions' gradient; arguments as in ``forward`` and ``backward``."""
-        n_points = x.size // self.n_dims
+        n_points = self._n_blocks(x) * 32
+        check_size("d_out", d_out, n_points * n_rows, self.device)
+        check_size("table", table, self.n_params, self.device)
+        check_size("dx", dx, x.size, self.device)
         kernel = portable.input_gradient_kernel(self.shape)
         args = [x, d_out, table, self._scale, self._meta, self.n_levels, n_rows, dx]
         return launch.record(kernel, n_points, args, self.device)
@@ -247,7 +256,14 @@ class GridEncoding:
             touched: set where d_table was added to.
             ddx: out, gradient of the loss in x, blocked like x.
         """
-        n_points = x.size // self.n_dims
+        n_points = self._n_blocks(x) * 32
+        for name, array in (("v", v), ("ddx", ddx)):
+            check_size(name, array, x.size, self.device)
+        for name, array in (("d_out", d_out), ("dd_out", dd_out)):
+            check_size(name, array, n_points * n_rows, self.device)
+        for name, array in (("table", table), ("d_table", d_table)):
+            check_size(name, array, self.n_params, self.device)
+        check_size("touched", touched, self.n_entries // vector.GROUP, self.device)
         first = portable.second_order_kernel(self.shape)
         args = [x, d_out, v, table, self._scale, self._meta, n_rows, n_points // 32]
         args += [dd_out, d_table, touched]
@@ -258,3 +274,9 @@ class GridEncoding:
             launch.record(first, n_items, args, self.device, shards=1),
             launch.record(second, n_points, args2, self.device),
         ]
+
+    def _n_blocks(self, x: wp.array) -> int:
+        """Return the blocks of 32 positions in x, which is whole blocks on this device."""
+        n_blocks = x.size // (self.n_dims * 32)
+        check_size("x", x, n_blocks * self.n_dims * 32, self.device)
+        return n_blocks

@@ -153,7 +153,8 @@ class FusedMLP:
 
     def forward(self, w: wp.array, x: wp.array, y: wp.array) -> list[launch.Launch]:
         """See ``Network.forward``."""
-        n_blocks, per_chunk, n_chunks = self._chunks(x)
+        n_blocks, per_chunk, n_chunks = self._chunks(w, x)
+        launch.check_size("y", y, n_blocks * self.n_out * kernels.BLOCK, self.device)
         kernel = kernels.forward_kernel(self.shape)
         return [launch.record(kernel, n_chunks, [w, x, n_blocks, per_chunk, y], self.device)]
 
@@ -167,7 +168,9 @@ class FusedMLP:
         gradient_scale: float = 128.0,
     ) -> list[launch.Launch]:
         """See ``Network.backward``."""
-        n_blocks, per_chunk, n_chunks = self._chunks(x)
+        n_blocks, per_chunk, n_chunks = self._chunks(w, x)
+        launch.check_size("dy", dy, n_blocks * self.n_out * kernels.BLOCK, self.device)
+        self._check_gradients(x, dx, dw)
         kernel = kernels.backward_kernel(self.shape)
 
         def first(partials: wp.array) -> launch.Launch:
@@ -187,7 +190,9 @@ class FusedMLP:
         dw: wp.array,
     ) -> tuple[list[launch.Launch], wp.array]:
         """See ``Network.train``."""
-        n_blocks, per_chunk, n_chunks = self._chunks(x)
+        n_blocks, per_chunk, n_chunks = self._chunks(w, x)
+        launch.check_size("target", target, n_blocks * self.n_out * kernels.BLOCK, self.device)
+        self._check_gradients(x, dx, dw)
         kernel = kernels.train_kernel(self.shape, loss)
         losses = wp.zeros(n_chunks * 2, dtype=float, device=self.device)
         scale = 1.0 / (n_points * self.n_out)
@@ -198,8 +203,14 @@ class FusedMLP:
 
         return self._with_reduction(first, n_chunks, dw), losses
 
-    def _chunks(self, x: wp.array) -> tuple[int, int, int]:
+    def _check_gradients(self, x: wp.array, dx: wp.array, dw: wp.array) -> None:
+        launch.check_size("dx", dx, x.size, self.device)
+        launch.check_size("dw", dw, self.n_params, self.device)
+
+    def _chunks(self, w: wp.array, x: wp.array) -> tuple[int, int, int]:
         n_blocks = x.size // (self.n_in * kernels.BLOCK)
+        launch.check_size("w", w, self.n_params, self.device)
+        launch.check_size("x", x, n_blocks * self.n_in * kernels.BLOCK, self.device)
         per_chunk = blocks_per_chunk(n_blocks)
         return n_blocks, per_chunk, -(-n_blocks // per_chunk)
 

@@ -24,6 +24,7 @@ from ngp_warp.primitives.image.readers.source import Source, reading
 
 __all__ = ["Image", "ImageInfo", "load_image", "probe"]
 
+_MAX_BYTES = 1 << 30
 _ADVICE = "convert it to a tiled TIFF, which is read tile by tile"
 
 
@@ -67,7 +68,8 @@ def load_image(
         path: the file.
         cache_dir: where the decoded pixels of an image larger than ``max_bytes`` are kept;
             None: a folder of this user's among the system's temporary files.
-        max_bytes: the most that the pixels may take in memory; None: half of what is available.
+        max_bytes: the most that the pixels may take in memory; None: 1 GiB, or half of what is
+            available if that is less. A map costs no speed while the system has memory for it.
 
     Raises:
         DataError: the file is missing, broken, cut short, no image, or has pixels that are not
@@ -79,7 +81,7 @@ def load_image(
     info = _info(path, source)
     available = memory.available_bytes()
     if max_bytes is None:
-        max_bytes = available // 2
+        max_bytes = min(available // 2, _MAX_BYTES)
     with reading(path):
         if source.mapped is not None and source.orientation == 1:
             pixels = source.mapped()
