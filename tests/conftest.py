@@ -12,9 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings as hypothesis_settings
 
 from ngp_warp import config as c
 from ngp_warp.primitive import Progress
+
+# No test asserts a time: on a busy machine any example may be slow.
+hypothesis_settings.register_profile("untimed", deadline=None)
+hypothesis_settings.load_profile("untimed")
 
 
 @dataclass(frozen=True, kw_only=True)
