@@ -26,7 +26,7 @@ Loss = Literal["l2", "l1", "relative_l2", "mape", "smape", "huber", "log_l1"]
 _EXCLUSIVE = (("seconds", "steps"), ("finest_resolution", "per_level_scale"))
 
 N_FEATURES_ALLOWED = (1, 2, 4, 8)
-# 8 entries share a flag (kernels.grid.GROUP), so that a level has at least so many
+# A level's size is a multiple of 8 entries (kernels.grid.GROUP divides it), so it has at least 8
 LOG2_HASHMAP_SIZE_MIN, LOG2_HASHMAP_SIZE_MAX = 3, 24
 
 _C = TypeVar("_C")
