@@ -26,11 +26,11 @@ from ngp_warp.files import check_free_space
 from ngp_warp.primitive import Progress, Report, Task
 from ngp_warp.run import KEPT_CHECKPOINTS, checkpoint_path, list_checkpoints
 
-# The share of --seconds whose speed decides the number of steps; the decay starts well after it.
-_WARM_UP_SHARE = 0.1
-_WARM_UP_MAX_SECONDS = 2.0
+# The share of --seconds whose pace decides the number of steps.
+_WARM_UP_SHARE, _WARM_UP_MIN_SHARE = 0.3, 0.02
 _REPORT_SECONDS = 0.2
-_CURVE_POINTS = 512
+# Time between points of the learning curve: grows, so that a long run has a few thousand.
+_CURVE_SECONDS, _CURVE_POINTS = 0.05, 512
 
 
 @dataclass
@@ -81,6 +81,7 @@ class Trainer:
         self.device = task.field.device
         if training.steps is not None:
             self.state.n_steps = training.steps
+        self._halfway: tuple[int, float] | None = None
         self._writer: threading.Thread | None = None
         self._write_error: NgpError | None = None
 
@@ -101,47 +102,27 @@ class Trainer:
         self.optimizer.step.assign(np.array([state.step], np.int64))
         self.optimizer.n_steps.assign(np.array([state.n_steps], np.int64))
         with _interruptible() as stopped:
-            clock = _Clock(state.seconds)
-            if not state.n_steps:
-                self._warm_up(step, clock, stopped)
-            self._loop(step, clock, stopped)
+            self._loop(step, _Clock(state.seconds), stopped)
         self._wait_for_writer()
         if stopped():
+            total = f" of {state.n_steps}" if state.n_steps else ""
             raise Interrupted(
-                f"interrupted and saved after step {state.step} of {state.n_steps}; continue with "
+                f"interrupted and saved after step {state.step}{total}; continue with "
                 f"--resume {self.folder}"
             )
         return state
 
-    def _warm_up(
-        self, step: Callable[[], None], clock: "_Clock", stopped: Callable[[], bool]
-    ) -> None:
-        """Train until the time of a step is known, then decide the number of steps."""
-        state, seconds = self.state, self.training.seconds
-        assert seconds is not None
-        budget = min(seconds * _WARM_UP_SHARE, _WARM_UP_MAX_SECONDS)
-        times = []
-        while not times or (sum(times) < budget and not stopped()):
-            before = clock.seconds()
-            step()
-            state.step += 1
-            self._synchronize()
-            times.append(clock.seconds() - before)
-        # The first steps find cold caches; the later half is like the rest of the run.
-        later = times[len(times) // 2 :]
-        left = max(seconds - clock.seconds(), 0.0)
-        state.n_steps = state.step + round(left / (sum(later) / len(later)))
-        self.optimizer.n_steps.assign(np.array([state.n_steps], np.int64))
-
     def _loop(self, step: Callable[[], None], clock: "_Clock", stopped: Callable[[], bool]) -> None:
         state = self.state
-        interval = max(state.n_steps // _CURVE_POINTS, 1)
-        saved = reported = clock.seconds()
-        while state.step < state.n_steps and not stopped():
+        saved = noted = reported = clock.seconds()
+        while (not state.n_steps or state.step < state.n_steps) and not stopped():
             step()
             state.step += 1
             now = clock.seconds()
-            if state.step % interval == 0 or state.step == state.n_steps:
+            if not state.n_steps:
+                self._decide_length(clock)
+            if now - noted >= max(_CURVE_SECONDS, now / _CURVE_POINTS):
+                noted = now
                 self._note_metric(now)
             if now - reported >= _REPORT_SECONDS:
                 reported = now
@@ -152,7 +133,28 @@ class Trainer:
                 self.save(background=True)
         self._synchronize()
         state.seconds = clock.seconds()
+        self._note_metric(state.seconds)
         self.save()
+
+    def _decide_length(self, clock: "_Clock") -> None:
+        """Once the warm-up is over, turn --seconds into steps by the pace of its later half.
+
+        The first half finds cold caches; checkpoints that are being written slow both.
+        """
+        state, seconds = self.state, self.training.seconds
+        assert seconds is not None
+        # The learning rate is constant until its decay, so the length is not missed before that.
+        decay_start = self.optimizer.config.decay_start
+        warm_up = seconds * max(min(_WARM_UP_SHARE, 0.8 * decay_start), _WARM_UP_MIN_SHARE)
+        if self._halfway is None and clock.seconds() >= 0.5 * warm_up:
+            self._synchronize()
+            self._halfway = (state.step, clock.seconds())
+        elif self._halfway is not None and clock.seconds() >= warm_up:
+            self._synchronize()
+            before, then = self._halfway
+            pace = (clock.seconds() - then) / (state.step - before)
+            state.n_steps = state.step + round(max(seconds - clock.seconds(), 0.0) / pace)
+            self.optimizer.n_steps.assign(np.array([state.n_steps], np.int64))
 
     def _note_metric(self, now: float) -> None:
         """Add a point to the learning curve."""
@@ -174,7 +176,7 @@ class Trainer:
                 total=state.n_steps,
                 metric_name=self.task.metric_name,
                 metric=state.curve[-1][2] if state.curve else None,
-                seconds_left=per_step * (state.n_steps - state.step),
+                seconds_left=per_step * (state.n_steps - state.step) if state.n_steps else None,
                 samples_per_second=self.task.config.training.batch_size / per_step,
             )
         )

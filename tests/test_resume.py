@@ -142,6 +142,9 @@ def test_seconds_become_steps_that_a_resumed_run_keeps(
     straight: ngp_warp.Run, tmp_path: Path
 ) -> None:
     process = start(straight.source, tmp_path / "run", "--seconds", "3")
+    # the number is decided after the warm-up, a third of the time
+    while not ngp_warp.open_run(tmp_path / "run").header["n_steps"] and process.poll() is None:
+        time.sleep(0.005)
     process.kill()
     process.communicate()
     assert process.returncode == -signal.SIGKILL
@@ -149,6 +152,18 @@ def test_seconds_become_steps_that_a_resumed_run_keeps(
     assert 0 < killed.header["step"] < killed.header["n_steps"]
     resumed = ngp_warp.fit_image(resume=tmp_path / "run", device="cpu")
     assert resumed.header["step"] == resumed.header["n_steps"] == killed.header["n_steps"]
+
+
+def test_a_run_killed_in_its_warm_up_decides_its_length_later(
+    straight: ngp_warp.Run, tmp_path: Path
+) -> None:
+    process = start(straight.source, tmp_path / "run", "--seconds", "3")
+    process.kill()
+    process.communicate()
+    killed = ngp_warp.open_run(tmp_path / "run")
+    assert killed.header["n_steps"] == 0
+    resumed = ngp_warp.fit_image(resume=tmp_path / "run", device="cpu")
+    assert killed.header["step"] < resumed.header["step"] == resumed.header["n_steps"]
 
 
 def test_a_longer_run_continues_a_finished_one(straight: ngp_warp.Run, tmp_path: Path) -> None:
