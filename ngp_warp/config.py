@@ -172,7 +172,7 @@ class TrainingConfig:
     seed: int = 0
     """Seed of every random number: a seed and a step give the batch."""
     checkpoint_seconds: float = 30.0
-    """Time between checkpoints."""
+    """Time between checkpoints; ten times that of writing one, if that is more."""
     deterministic: bool = False
     """Bit-identical results on CUDA too (a CPU always gives them), at some cost in speed."""
 

@@ -82,6 +82,7 @@ class Trainer:
         if training.steps is not None:
             self.state.n_steps = training.steps
         self._halfway: tuple[int, float] | None = None
+        self._write_seconds = 0.0
         self._writer: threading.Thread | None = None
         self._write_error: NgpError | None = None
 
@@ -127,7 +128,7 @@ class Trainer:
             if now - reported >= _REPORT_SECONDS:
                 reported = now
                 self._report(now)
-            if now - saved >= self.training.checkpoint_seconds:
+            if now - saved >= max(self.training.checkpoint_seconds, 10 * self._write_seconds):
                 saved = now
                 state.seconds = now
                 self.save(background=True)
@@ -214,8 +215,10 @@ class Trainer:
             return
 
         def work() -> None:
+            begin = time.perf_counter()
             try:
                 _write(path, header, arrays)
+                self._write_seconds = time.perf_counter() - begin
             except NgpError as error:
                 self._write_error = error
 
