@@ -260,6 +260,26 @@ def test_eval_repeats_the_metrics(fitted: ngp_warp.Run, capfd: pytest.CaptureFix
     assert set(measured) >= {"psnr", "ssim", "bits_per_pixel"}
 
 
+def test_a_large_image_has_its_similarity_measured_in_stripes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from skimage.metrics import structural_similarity
+
+    truth = smooth(height=256)
+    monkeypatch.setattr("ngp_warp.primitives.image.evaluate.SSIM_PIXELS", truth.size // 6)
+    # As many rows as a picture of 65536 pixels a row has: fewer than a window of 11.
+    monkeypatch.setattr("ngp_warp.primitives.image.raster._BAND_POINTS", 4 * 48)
+    picture = write_picture(tmp_path / "picture.png", truth)
+    run = ngp_warp.fit_image(picture, steps=20, out=tmp_path / "run", device="cpu", **settings())
+    decoded = load_image(run.render(tmp_path / "decoded.png")).pixels
+    window = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    stripes = [
+        structural_similarity(decoded[y : y + 64], truth[y : y + 64], channel_axis=2, **window)
+        for y in (0, 128)
+    ]
+    assert run.metrics["ssim"] == pytest.approx(np.mean(stripes), abs=1e-4)
+
+
 def test_info_describes_a_run_and_a_checkpoint(
     fitted: ngp_warp.Run, capfd: pytest.CaptureFixture[str]
 ) -> None:
