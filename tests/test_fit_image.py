@@ -178,6 +178,14 @@ def test_the_unfused_network_computes_the_same(
     assert np.allclose(decoded(run), before, atol=1e-4)  # other order of float32 sums, 4 steps
 
 
+def test_values_of_any_size_can_be_fitted(tmp_path: Path) -> None:
+    truth = 1e9 * smooth(3, "float32")
+    truth[:8] = 1e-40  # noise below all that matters, not even a normal float
+    picture = write_picture(tmp_path / "wide.npy", truth)
+    run = ngp_warp.fit_image(picture, steps=9, out=tmp_path / "run", device="cpu", **settings())
+    assert np.isfinite(decoded(run)).all()
+
+
 def test_transfers_differ_where_there_is_a_choice(tmp_path: Path) -> None:
     picture = write_picture(tmp_path / "linear.exr", smooth(3, "float32"))
     results = []
