@@ -243,6 +243,19 @@ def test_metrics_and_config_say_all(fitted: ngp_warp.Run) -> None:
     }
 
 
+@pytest.mark.parametrize(("dtype", "entry_bytes"), [("float32", 4), ("float16", 2)])
+def test_the_size_is_that_of_the_values_that_the_psnr_is_of(
+    dtype: str, entry_bytes: int, tmp_path: Path
+) -> None:
+    picture = write_picture(tmp_path / "picture.png")
+    small = settings(encoding={"dtype": dtype})
+    run = ngp_warp.fit_image(picture, steps=2, out=tmp_path / "run", device="cpu", **small)
+    arrays = run.arrays()
+    n_bytes = 4 * arrays["network.value"].size + entry_bytes * arrays["encoding.value"].size
+    assert run.metrics["bytes"] == n_bytes
+    assert run.metrics["bits_per_pixel"] == pytest.approx(8 * n_bytes / (48 * 32), abs=1e-4)
+
+
 def test_a_config_file_repeats_a_run(
     fitted: ngp_warp.Run, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -136,14 +136,13 @@ def measure(
         error = scores.add(decoded, truth, row // stripe % every == 0)
         thumbnails.add(row, decoded, truth, error)
         report(Progress(stage="evaluate", step=row + len(band), total=info.height))
-    n_bytes = field.n_params * 2
     return {
         **scores.metrics(),
         "width": info.width,
         "height": info.height,
         "channels": info.channels,
-        "bytes": n_bytes,
-        "bits_per_pixel": round(n_bytes * 8 / (info.width * info.height), 4),
+        "bytes": field.n_bytes,
+        "bits_per_pixel": round(field.n_bytes * 8 / (info.width * info.height), 4),
     }, thumbnails
 
 
