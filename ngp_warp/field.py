@@ -65,6 +65,11 @@ class Field:
         """Number of trained values."""
         return self.weights.value.size + self.table.value.size
 
+    @property
+    def n_bytes(self) -> int:
+        """Size of the values that a query reads: two bytes each in a float16 table, else four."""
+        return sum(p.read.capacity for p in self.parameters().values())
+
     def parameters(self) -> dict[str, Parameters]:
         """Return the trained arrays by name, the network first."""
         return {"network": self.weights, "encoding": self.table}

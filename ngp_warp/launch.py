@@ -198,6 +198,12 @@ class _Pool:
             return
         try:
             self._run(commands)
+        except Exception:
+            raise
+        except BaseException:
+            # Ctrl-C while helpers still worked: what they report later must count for nothing.
+            _discard(self)
+            raise
         finally:
             self._busy.release()
 
@@ -217,7 +223,8 @@ class _Pool:
     def stop(self) -> None:
         self._stopped = True
         for start in self._start:
-            start.release()
+            with contextlib.suppress(RuntimeError):  # released before, and not yet seen
+                start.release()
 
     def _drain(self) -> None:
         for command in self._queue:
@@ -261,8 +268,7 @@ def set_num_threads(n: int | None) -> None:
     if not 1 <= n <= MAX_THREADS:
         raise ConfigError(f"threads must be at least 1 and at most {MAX_THREADS}, got {n}")
     if _state["pool"] is not None and _state["pool"].n_threads != n:
-        _state["pool"].stop()
-        _state["pool"] = None
+        _discard(_state["pool"])
     _state["n_threads"] = n
 
 
@@ -280,6 +286,13 @@ def _pool() -> _Pool:
     if _state["pool"] is None:
         _state["pool"] = _Pool(num_threads())
     return _state["pool"]
+
+
+def _discard(pool: _Pool) -> None:
+    """End the threads of a pool once they have nothing to do; the next launch makes another."""
+    pool.stop()
+    if _state["pool"] is pool:
+        _state["pool"] = None
 
 
 def resolve_device(name: str | None) -> str:

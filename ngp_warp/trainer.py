@@ -95,13 +95,14 @@ class Trainer:
             ConfigError: the values have become infinite.
         """
         state = self.state
+        # Before all else: the moving average that is evaluated counts the steps.
+        self.optimizer.step.assign(np.array([state.step], np.int64))
+        self.optimizer.n_steps.assign(np.array([state.n_steps], np.int64))
         if state.step and state.step == state.n_steps:
             return state  # resumed at its end: nothing to train, nothing to save
         check_free_space(self.folder, self._checkpoint_bytes(), "a checkpoint", DISK_ADVICE)
         self.report(Progress(stage="compile"))
         step = _recorded_step(self.task.stages(), self.device)
-        self.optimizer.step.assign(np.array([state.step], np.int64))
-        self.optimizer.n_steps.assign(np.array([state.n_steps], np.int64))
         with _interruptible() as stopped:
             self._loop(step, _Clock(state.seconds), stopped)
         self._wait_for_writer()

@@ -178,6 +178,14 @@ def test_the_unfused_network_computes_the_same(
     assert np.allclose(decoded(run), before, atol=1e-4)  # other order of float32 sums, 4 steps
 
 
+def test_values_of_any_size_can_be_fitted(tmp_path: Path) -> None:
+    truth = 1e9 * smooth(3, "float32")
+    truth[:8] = 1e-40  # noise below all that matters, not even a normal float
+    picture = write_picture(tmp_path / "wide.npy", truth)
+    run = ngp_warp.fit_image(picture, steps=9, out=tmp_path / "run", device="cpu", **settings())
+    assert np.isfinite(decoded(run)).all()
+
+
 def test_transfers_differ_where_there_is_a_choice(tmp_path: Path) -> None:
     picture = write_picture(tmp_path / "linear.exr", smooth(3, "float32"))
     results = []
@@ -235,6 +243,19 @@ def test_metrics_and_config_say_all(fitted: ngp_warp.Run) -> None:
     }
 
 
+@pytest.mark.parametrize(("dtype", "entry_bytes"), [("float32", 4), ("float16", 2)])
+def test_the_size_is_that_of_the_values_that_the_psnr_is_of(
+    dtype: str, entry_bytes: int, tmp_path: Path
+) -> None:
+    picture = write_picture(tmp_path / "picture.png")
+    small = settings(encoding={"dtype": dtype})
+    run = ngp_warp.fit_image(picture, steps=2, out=tmp_path / "run", device="cpu", **small)
+    arrays = run.arrays()
+    n_bytes = 4 * arrays["network.value"].size + entry_bytes * arrays["encoding.value"].size
+    assert run.metrics["bytes"] == n_bytes
+    assert run.metrics["bits_per_pixel"] == pytest.approx(8 * n_bytes / (48 * 32), abs=1e-4)
+
+
 def test_a_config_file_repeats_a_run(
     fitted: ngp_warp.Run, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -258,6 +279,26 @@ def test_eval_repeats_the_metrics(fitted: ngp_warp.Run, capfd: pytest.CaptureFix
     measured = json.loads(capfd.readouterr().out)
     assert measured == {name: fitted.metrics[name] for name in measured}
     assert set(measured) >= {"psnr", "ssim", "bits_per_pixel"}
+
+
+def test_a_large_image_has_its_similarity_measured_in_stripes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from skimage.metrics import structural_similarity
+
+    truth = smooth(height=256)
+    monkeypatch.setattr("ngp_warp.primitives.image.evaluate.SSIM_PIXELS", truth.size // 6)
+    # As many rows as a picture of 65536 pixels a row has: fewer than a window of 11.
+    monkeypatch.setattr("ngp_warp.primitives.image.raster._BAND_POINTS", 4 * 48)
+    picture = write_picture(tmp_path / "picture.png", truth)
+    run = ngp_warp.fit_image(picture, steps=20, out=tmp_path / "run", device="cpu", **settings())
+    decoded = load_image(run.render(tmp_path / "decoded.png")).pixels
+    window = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    stripes = [
+        structural_similarity(decoded[y : y + 64], truth[y : y + 64], channel_axis=2, **window)
+        for y in (0, 128)
+    ]
+    assert run.metrics["ssim"] == pytest.approx(np.mean(stripes), abs=1e-4)
 
 
 def test_info_describes_a_run_and_a_checkpoint(

@@ -1,6 +1,9 @@
 """Launches: the same bits for any number of threads, and errors that reach the caller."""
 
+import signal
+import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -124,6 +127,40 @@ def test_an_error_in_any_thread_reaches_the_caller(failing):
     commands = [Command(barrier) for _ in range(2)]
     launch.run_all([launch.Launch(commands, "cpu")])
     assert len({command.thread for command in commands}) == 2
+
+
+class SlowCommand(Command):
+    """Takes its time on a helper; may interrupt the main thread, which then waits for it."""
+
+    def __init__(self, barrier, interrupt=False):
+        super().__init__(barrier)
+        self.interrupt, self.done = interrupt, False
+
+    def launch(self):
+        super().launch()
+        main = threading.main_thread().ident
+        if self.thread != main:
+            time.sleep(0.1)
+            if self.interrupt:
+                signal.pthread_kill(main, signal.SIGINT)
+                time.sleep(0.1)
+        self.done = True
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_an_interrupted_launch_does_not_cut_the_next_ones_short():
+    launch.set_num_threads(2)
+    barrier = threading.Barrier(2)
+    interrupted = [SlowCommand(barrier, interrupt=True) for _ in range(2)]
+    with pytest.raises(KeyboardInterrupt):
+        launch.run_all([launch.Launch(interrupted, "cpu")])
+    while not all(command.done for command in interrupted):
+        time.sleep(0.01)
+    time.sleep(0.05)
+    for _ in range(2):
+        commands = [SlowCommand(barrier) for _ in range(2)]
+        launch.run_all([launch.Launch(commands, "cpu")])
+        assert all(command.done for command in commands)
 
 
 def test_launches_from_several_threads_do_not_mix():

@@ -120,6 +120,17 @@ def test_an_interrupted_evaluation_is_made_up_for(straight: ngp_warp.Run, tmp_pa
     assert run.checkpoint.read_bytes() == before
 
 
+def test_a_run_resumed_at_its_end_is_measured_by_its_average(
+    straight: ngp_warp.Run, tmp_path: Path
+) -> None:
+    average = settings(optimizer={"ema_decay": 0.9})
+    run = ngp_warp.fit_image(straight.source, steps=9, out=tmp_path / "run", **average)
+    again = ngp_warp.fit_image(resume=run.path)
+    assert again.metrics["psnr"] == run.metrics["psnr"]
+    last = ngp_warp.fit_image(straight.source, steps=9, out=tmp_path / "last", **settings())
+    assert last.metrics["psnr"] != run.metrics["psnr"]
+
+
 def test_the_number_of_threads_does_not_matter(straight: ngp_warp.Run, tmp_path: Path) -> None:
     runs = [
         ngp_warp.fit_image(

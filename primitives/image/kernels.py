@@ -18,11 +18,12 @@ _LANES = """
 #endif
 """
 
-# log1p-like form: exact sign and no overflow for any finite value
+# Odd to the last bit; a * a would overflow where the square root is a long before
 _ASINH = """
 auto transfer = [&](float v) {
     const float a = fabsf(v * gain);
-    const float y = a < 1e-3f ? a - a * a * a * (1.f / 6.f) : logf(a + sqrtf(a * a + 1.f));
+    const float y = a < 1e-3f ? a - a * a * a * (1.f / 6.f)
+                  : a < 1e4f ? logf(a + sqrtf(a * a + 1.f)) : logf(a) + 0.69314718f;
     return v < 0.f ? -y : y;
 };
 """

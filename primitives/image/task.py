@@ -122,14 +122,19 @@ class ImageTask:
 
 
 def _as_warp(pixels: np.ndarray, device: str) -> wp.array:
-    """Return pixels [h, w, c] as a flat Warp array: on a CPU without a copy, mapped or not."""
-    flat = pixels.reshape(len(pixels), -1)
+    """Return pixels [h, w, c] as a flat Warp array: on a CPU without a copy, mapped or not.
+
+    The kernels index it in 64 bits; its length is cut where 31 bits cannot say it.
+    """
     dtype = _WARP_TYPES[pixels.dtype.name]
+    owner: Any = pixels
+    # A read-only map may not be wrapped; Warp only reads.
+    address = pixels.ctypes.data
     if device != "cpu":
-        return wp.array(flat, dtype=dtype, device=device).flatten()
-    # A read-only map may not be wrapped; Warp only reads. One dimension: kernels index in 64 bits.
+        owner = wp.array(pixels.reshape(len(pixels), -1), dtype=dtype, device=device)
+        address = owner.ptr
     view: Any = wp.array(
-        ptr=pixels.ctypes.data, dtype=dtype, shape=(min(pixels.size, 2**31 - 1),), device="cpu"
+        ptr=address, dtype=dtype, shape=(min(pixels.size, 2**31 - 1),), device=device
     )
-    view.pixels = pixels  # keeps the memory alive as long as the view
+    view.owner = owner  # keeps the memory alive as long as the view
     return view

@@ -14,6 +14,7 @@ from ngp_warp.primitives.image.data import Image
 
 _SAMPLED_VALUES = 1 << 22
 _SINH_MAX = 88.0  # where the exponential of float32 overflows
+_SCALE_MIN, _RANGE_MAX = 1e-30, 1e36
 
 
 @dataclass(frozen=True)
@@ -103,8 +104,9 @@ def _smallest_that_matters(pixels: np.ndarray) -> float:
     flat = pixels.reshape(-1)
     values = flat[:: max(1, flat.size // _SAMPLED_VALUES)]
     negative, positive = -values[values < 0], values[values > 0]
-    if negative.size:
-        return float(max(np.percentile(negative, 5), np.finfo(np.float32).tiny))
-    if positive.size:
-        return float(np.percentile(positive, 1))
-    return 1.0
+    if not negative.size and not positive.size:
+        return 1.0
+    smallest = np.percentile(negative, 5) if negative.size else np.percentile(positive, 1)
+    # The largest value's share of it must be a float32 too.
+    least = max(_SCALE_MIN, float(np.abs(values).max()) / _RANGE_MAX)
+    return max(float(smallest), least)
