@@ -351,6 +351,18 @@ def test_a_crop_is_that_part_of_the_picture(fitted: ngp_warp.Run, tmp_path: Path
     assert psnr(whole, truth, 255) == pytest.approx(fitted.metrics["psnr"], abs=1e-3)
 
 
+def test_a_picture_beyond_bounds_is_refused(
+    fitted: ngp_warp.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ngp_warp.memory.available_bytes", lambda: 1 << 30)
+    with pytest.raises(ngp_warp.ResourceError, match="a row of 2147483647 pixels"):
+        fitted.render(tmp_path / "huge.png", width=2**31 - 1)
+    with pytest.raises(ngp_warp.ConfigError, match="at most 65535 pixels") as caught:
+        fitted.render(tmp_path / "wide.jpg", width=65536)
+    assert ".jpg," not in str(caught.value).partition("use ")[2]
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_queries_are_in_shares_of_full_scale(fitted: ngp_warp.Run, tmp_path: Path) -> None:
     whole = load_image(fitted.render(tmp_path / "whole.png")).pixels
     centres = (np.array([[5, 5], [40, 10]]) + 0.5) / [48, 32]
