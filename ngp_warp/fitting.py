@@ -174,6 +174,6 @@ def _check_memory(need: dict[str, int], device: str, report: Report) -> None:
     if total > available:
         raise ResourceError(
             f"this needs {format_bytes(total)} of memory on {device} ({parts}), "
-            f"{format_bytes(available)} are free; lower --encoding.log2-hashmap-size or "
-            "--batch-size"
+            f"{format_bytes(available)} are free; lower --encoding.log2-hashmap-size, "
+            "--network.n-neurons or --batch-size"
         )

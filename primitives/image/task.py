@@ -10,6 +10,7 @@ from ngp_warp import launch, samplers
 from ngp_warp.encodings.grid import grid_levels
 from ngp_warp.encodings.grid import resolve as resolve_encoding
 from ngp_warp.field import Field
+from ngp_warp.networks.mlp import make_network
 from ngp_warp.primitives.image import kernels
 from ngp_warp.primitives.image.config import ImageConfig, resolve
 from ngp_warp.primitives.image.data import Image
@@ -32,9 +33,12 @@ def estimate(image: Image, config: ImageConfig, device: str) -> tuple[ImageConfi
     # a checkpoint is written from a copy of values, moments and counts
     per_value += 12 + (4 if config.optimizer.ema_decay else 0)
     table = n_entries * (n_features * per_value + 5)
-    rows = len(levels) * n_features * 2 + 2 + 2 * image.info.channels
+    n_rows = len(levels) * n_features
+    network = make_network(config.network, n_rows, image.info.channels, device).n_params * per_value
+    rows = n_rows * 2 + 2 + 2 * image.info.channels
     batch = int(config.training.batch_size or 0) * rows * 4
-    return config, {"table": table, "batch": batch, "decoding": 256 << 20}
+    need = {"table": table, "network": network, "batch": batch, "decoding": 256 << 20}
+    return config, need
 
 
 def _with_encoding(config: ImageConfig) -> ImageConfig:
