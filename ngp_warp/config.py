@@ -5,7 +5,6 @@ chosen by the primitive for its input and device; the run's config.json holds th
 """
 
 import dataclasses
-import json
 import math
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -245,11 +244,6 @@ def override(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
         nested = isinstance(value, dict) and isinstance(result.get(key), dict)
         result[key] = override(result[key], value) if nested else value
     return result
-
-
-def to_json(config: Any) -> str:
-    """Return the config as indented JSON."""
-    return json.dumps(to_dict(config), indent=2)
 
 
 def _typed(value: Any, hint: Any, where: str) -> Any:

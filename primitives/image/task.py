@@ -1,6 +1,7 @@
 """An image being fitted: batches, the training step, memory."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ _WARP_TYPES = {"uint8": wp.uint8, "uint16": wp.uint16, "float32": wp.float32}
 def estimate(image: Image, config: ImageConfig, device: str) -> tuple[ImageConfig, dict[str, int]]:
     """Return the resolved config, and the memory in bytes of what will be allocated."""
     config = resolve(config, image.info, device)
-    config = _with_encoding(config)
+    config = replace(config, encoding=resolve_encoding(config.encoding))
     _, config = choose(config, image)
     encoding = config.encoding
     levels = grid_levels(encoding, 2)
@@ -39,12 +40,6 @@ def estimate(image: Image, config: ImageConfig, device: str) -> tuple[ImageConfi
     batch = int(config.training.batch_size or 0) * rows * 4
     need = {"table": table, "network": network, "batch": batch, "decoding": 256 << 20}
     return config, need
-
-
-def _with_encoding(config: ImageConfig) -> ImageConfig:
-    from dataclasses import replace
-
-    return replace(config, encoding=resolve_encoding(config.encoding))
 
 
 class ImageTask:
