@@ -5,7 +5,6 @@ chosen by the primitive for its input and device; the run's config.json holds th
 """
 
 import dataclasses
-import json
 import math
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -24,6 +23,8 @@ Loss = Literal["l2", "l1", "relative_l2", "mape", "smape", "huber", "log_l1"]
 
 # Given alone, one of a pair replaces the other of a file or of a resumed run.
 _EXCLUSIVE = (("seconds", "steps"), ("finest_resolution", "per_level_scale"))
+# What per_level_scale follows from, beside finest_resolution; a run's config.json holds both.
+_SCALE_FOLLOWS = {"n_levels", "base_resolution"}
 
 N_FEATURES_ALLOWED = (1, 2, 4, 8)
 # A level's size is a multiple of 8 entries (kernels.grid.GROUP divides it), so it has at least 8
@@ -229,22 +230,20 @@ def override(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     Args:
         below: plain JSON values, as ``to_dict`` gives them; may leave anything out.
         above: the same; ``seconds`` and ``steps`` replace each other, as do ``finest_resolution``
-            and ``per_level_scale``.
+            and ``per_level_scale``. Another number of levels or base resolution keeps the finest
+            one, where there is one.
     """
     result = dict(below)
     for names in _EXCLUSIVE:
         if len(set(names) & set(above)) == 1:
             for name in names:
                 result.pop(name, None)
+    if _SCALE_FOLLOWS & set(above) and result.get("finest_resolution") is not None:
+        result.pop("per_level_scale", None)
     for key, value in above.items():
         nested = isinstance(value, dict) and isinstance(result.get(key), dict)
         result[key] = override(result[key], value) if nested else value
     return result
-
-
-def to_json(config: Any) -> str:
-    """Return the config as indented JSON."""
-    return json.dumps(to_dict(config), indent=2)
 
 
 def _typed(value: Any, hint: Any, where: str) -> Any:

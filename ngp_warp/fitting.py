@@ -1,5 +1,6 @@
 """Fit a primitive to an input: the way from a file to a run's folder."""
 
+import time
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -84,8 +85,9 @@ def _fit(
         "data": kind.describe(data),
         "config": to_dict(config),
     }
+    start = time.perf_counter()
     task = kind.build(data, config, device)
-    state = None
+    state = TrainingState(seconds=time.perf_counter() - start)  # making tables is training time
     if previous is not None:
         check_same(source, static["data"], previous.header["data"])
         state = restore(task, *read_checkpoint(previous.checkpoint))
@@ -172,6 +174,6 @@ def _check_memory(need: dict[str, int], device: str, report: Report) -> None:
     if total > available:
         raise ResourceError(
             f"this needs {format_bytes(total)} of memory on {device} ({parts}), "
-            f"{format_bytes(available)} are free; lower --encoding.log2-hashmap-size or "
-            "--batch-size"
+            f"{format_bytes(available)} are free; lower --encoding.log2-hashmap-size, "
+            "--network.n-neurons or --batch-size"
         )

@@ -88,8 +88,8 @@ def check_size(name: str, array: wp.array, size: int, device: str) -> None:
 class Launch:
     """A recorded kernel launch, split into shards on a CPU; ``run`` repeats it.
 
-    Array arguments are read at each run; scalars are those of the recording unless ``set`` changes
-    them. Everything that changes with the step therefore lies in arrays.
+    Array arguments are read at each run; scalars are those of the recording. Everything that
+    changes with the step therefore lies in arrays.
     """
 
     commands: list[Any] = field(repr=False)
@@ -102,11 +102,6 @@ class Launch:
     def run(self) -> None:
         """Launch; returns when the work is done on a CPU, when it is queued on CUDA."""
         run_all([self])
-
-    def set(self, index: int, value: Any) -> None:
-        """Change argument ``index`` (0 is the first after ``begin``)."""
-        for command in self.commands:
-            command.set_param_at_index(index + 1, value)
 
 
 def record(

@@ -100,6 +100,8 @@ class Trainer:
         self.optimizer.n_steps.assign(np.array([state.n_steps], np.int64))
         if state.step and state.step == state.n_steps:
             return state  # resumed at its end: nothing to train, nothing to save
+        for unfinished in (self.folder / "checkpoints").glob(".step-*.tmp-*"):
+            unfinished.unlink(missing_ok=True)  # what a killed run was writing
         check_free_space(self.folder, self._checkpoint_bytes(), "a checkpoint", DISK_ADVICE)
         self.report(Progress(stage="compile"))
         step = _recorded_step(self.task.stages(), self.device)

@@ -184,6 +184,15 @@ def test_a_diverging_run_is_refused(tmp_path: Path, refused: Check) -> None:
     assert "learning-rate" in refused("fit-image", str(picture), *flags)
 
 
+def test_a_network_too_large_for_the_memory_is_refused(
+    tmp_path: Path, refused: Check, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ngp_warp.memory.available_bytes", lambda: 8 << 30)
+    write_picture(tmp_path / "picture.png")
+    wide = ["--network.n-neurons", "4096", "--network.n-hidden-layers", "32"]
+    assert "network 14.6 GB" in refused("fit-image", "picture.png", "--steps", "2", *wide)
+
+
 def test_too_little_memory_is_refused(
     tmp_path: Path, refused: Check, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -243,6 +244,20 @@ def test_metrics_and_config_say_all(fitted: ngp_warp.Run) -> None:
     }
 
 
+def test_the_time_to_make_tables_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ngp_warp.primitives.image import task
+
+    class SlowTask(task.ImageTask):
+        def __init__(self, *args: Any):
+            super().__init__(*args)
+            time.sleep(0.3)
+
+    monkeypatch.setattr(task, "ImageTask", SlowTask)
+    picture = write_picture(tmp_path / "picture.png")
+    run = ngp_warp.fit_image(picture, steps=1, out=tmp_path / "run", device="cpu", **settings())
+    assert run.metrics["seconds"] >= 0.3
+
+
 @pytest.mark.parametrize(("dtype", "entry_bytes"), [("float32", 4), ("float16", 2)])
 def test_the_size_is_that_of_the_values_that_the_psnr_is_of(
     dtype: str, entry_bytes: int, tmp_path: Path
@@ -272,6 +287,17 @@ def test_a_flag_over_a_config_file_is_not_lost(fitted: ngp_warp.Run, tmp_path: P
     args += ["--config", str(fitted.path / "config.json"), "--quiet", "--steps", "2"]
     assert app.main([*args, "--encoding.finest-resolution", "20"]) == 0
     assert ngp_warp.open_run(tmp_path / "run").config.encoding.finest_resolution == 20
+
+
+def test_other_levels_keep_the_finest_resolution_of_a_config_file(
+    fitted: ngp_warp.Run, tmp_path: Path
+) -> None:
+    args = ["fit-image", str(fitted.source), "--out", str(tmp_path / "run"), "--device", "cpu"]
+    args += ["--config", str(fitted.path / "config.json"), "--quiet", "--steps", "2"]
+    assert app.main([*args, "--encoding.n-levels", "7"]) == 0
+    encoding = ngp_warp.open_run(tmp_path / "run").config.encoding
+    assert encoding.n_levels == 7
+    assert encoding.finest_resolution == fitted.config.encoding.finest_resolution
 
 
 def test_eval_repeats_the_metrics(fitted: ngp_warp.Run, capfd: pytest.CaptureFixture[str]) -> None:
@@ -323,6 +349,18 @@ def test_a_crop_is_that_part_of_the_picture(fitted: ngp_warp.Run, tmp_path: Path
     assert wide.shape == (16, 24, 3)
     truth = load_image(fitted.source).pixels
     assert psnr(whole, truth, 255) == pytest.approx(fitted.metrics["psnr"], abs=1e-3)
+
+
+def test_a_picture_beyond_bounds_is_refused(
+    fitted: ngp_warp.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ngp_warp.memory.available_bytes", lambda: 1 << 30)
+    with pytest.raises(ngp_warp.ResourceError, match="a row of 2147483647 pixels"):
+        fitted.render(tmp_path / "huge.png", width=2**31 - 1)
+    with pytest.raises(ngp_warp.ConfigError, match="at most 65535 pixels") as caught:
+        fitted.render(tmp_path / "wide.jpg", width=65536)
+    assert ".jpg," not in str(caught.value).partition("use ")[2]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_queries_are_in_shares_of_full_scale(fitted: ngp_warp.Run, tmp_path: Path) -> None:

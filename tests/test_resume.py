@@ -120,6 +120,15 @@ def test_an_interrupted_evaluation_is_made_up_for(straight: ngp_warp.Run, tmp_pa
     assert run.checkpoint.read_bytes() == before
 
 
+def test_what_a_killed_run_was_writing_is_removed(straight: ngp_warp.Run, tmp_path: Path) -> None:
+    run = ngp_warp.fit_image(straight.source, steps=3, out=tmp_path / "run", **settings())
+    unfinished = run.path / "checkpoints" / ".step-0000000002.safetensors.tmp-1"
+    unfinished.write_bytes(b"half")
+    ngp_warp.fit_image(resume=run.path, steps=5)
+    assert not unfinished.exists()
+    assert list_checkpoints(run.path)
+
+
 def test_a_run_resumed_at_its_end_is_measured_by_its_average(
     straight: ngp_warp.Run, tmp_path: Path
 ) -> None:

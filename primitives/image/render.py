@@ -6,12 +6,16 @@ from typing import Any
 
 import numpy as np
 
+from ngp_warp import memory
 from ngp_warp.decode import load_field
-from ngp_warp.errors import ConfigError
+from ngp_warp.errors import ConfigError, ResourceError
+from ngp_warp.files import format_bytes
 from ngp_warp.primitive import Progress, Report, report_nothing
 from ngp_warp.primitives.image.raster import Raster, quantize, tone_map
 from ngp_warp.primitives.image.transfer import Transfer
 from ngp_warp.primitives.image.writers import open_writer
+
+_ROW_VALUE_BYTES = 32  # float32, converted, and what the PNG encoder makes of it
 
 
 def transfer_of(config: Any) -> Transfer:
@@ -46,6 +50,7 @@ def render(
     data = run.header["data"]
     full, box = raster_size(data["width"], data["height"], width, scale, crop)
     dtype = stored_dtype(data["dtype"], output)
+    _check_row(box[2], data["n_outputs"])
     with open_writer(output, box[2], box[3], data["n_outputs"], np.dtype(dtype)) as writer:
         raster = Raster(load_field(run), transfer_of(run.config), *full, box)
         for row, band in raster.bands():
@@ -83,6 +88,16 @@ def raster_size(
     left = min(round(left * factor), max(full[0] - size[0], 0))
     top = min(round(top * factor), max(full[1] - size[1], 0))
     return full, (left, top, *size)
+
+
+def _check_row(width: int, n_outputs: int) -> None:
+    """Raise ResourceError where a single row takes more memory than there is."""
+    needed, available = width * n_outputs * _ROW_VALUE_BYTES, memory.available_bytes()
+    if needed > available:
+        raise ResourceError(
+            f"a row of {width} pixels takes {format_bytes(needed)} of memory to be written and "
+            f"{format_bytes(available)} are available; give a smaller --width or --scale"
+        )
 
 
 def stored_dtype(dtype: str, output: Path) -> str:

@@ -1,6 +1,7 @@
 """An image being fitted: batches, the training step, memory."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from ngp_warp import launch, samplers
 from ngp_warp.encodings.grid import grid_levels
 from ngp_warp.encodings.grid import resolve as resolve_encoding
 from ngp_warp.field import Field
+from ngp_warp.networks.mlp import make_network
 from ngp_warp.primitives.image import kernels
 from ngp_warp.primitives.image.config import ImageConfig, resolve
 from ngp_warp.primitives.image.data import Image
@@ -21,7 +23,7 @@ _WARP_TYPES = {"uint8": wp.uint8, "uint16": wp.uint16, "float32": wp.float32}
 def estimate(image: Image, config: ImageConfig, device: str) -> tuple[ImageConfig, dict[str, int]]:
     """Return the resolved config, and the memory in bytes of what will be allocated."""
     config = resolve(config, image.info, device)
-    config = _with_encoding(config)
+    config = replace(config, encoding=resolve_encoding(config.encoding))
     _, config = choose(config, image)
     encoding = config.encoding
     levels = grid_levels(encoding, 2)
@@ -32,15 +34,12 @@ def estimate(image: Image, config: ImageConfig, device: str) -> tuple[ImageConfi
     # a checkpoint is written from a copy of values, moments and counts
     per_value += 12 + (4 if config.optimizer.ema_decay else 0)
     table = n_entries * (n_features * per_value + 5)
-    rows = len(levels) * n_features * 2 + 2 + 2 * image.info.channels
+    n_rows = len(levels) * n_features
+    network = make_network(config.network, n_rows, image.info.channels, device).n_params * per_value
+    rows = n_rows * 2 + 2 + 2 * image.info.channels
     batch = int(config.training.batch_size or 0) * rows * 4
-    return config, {"table": table, "batch": batch, "decoding": 256 << 20}
-
-
-def _with_encoding(config: ImageConfig) -> ImageConfig:
-    from dataclasses import replace
-
-    return replace(config, encoding=resolve_encoding(config.encoding))
+    need = {"table": table, "network": network, "batch": batch, "decoding": 256 << 20}
+    return config, need
 
 
 class ImageTask:

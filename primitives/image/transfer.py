@@ -4,7 +4,7 @@ Integers become their share of full scale. High-dynamic-range values v become as
 linear below k, logarithmic above, odd, so that the sign of small negative values survives.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -23,11 +23,6 @@ class Transfer:
 
     gain: float
     asinh: bool
-
-    def forward(self, values: np.ndarray) -> np.ndarray:
-        """Return float32 trained values."""
-        scaled = values.astype(np.float32) * np.float32(self.gain)
-        return np.arcsinh(scaled) if self.asinh else scaled
 
     def inverse(self, trained: np.ndarray) -> np.ndarray:
         """Return float32 values in the image's units."""
@@ -89,8 +84,6 @@ def in_units(
 
 
 def _with(config: ImageConfig, kind: str, scale: float) -> ImageConfig:
-    from dataclasses import replace
-
     return replace(config, transfer=kind, transfer_scale=float(scale))
 
 

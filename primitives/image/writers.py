@@ -64,20 +64,21 @@ def check_output(
     """
     path, dtype = Path(path), np.dtype(dtype)
     image_format = _format(path)
+    advice = _alternatives(max(width, height), channels, dtype)
     if dtype.name not in image_format.dtypes:
         raise ConfigError(
             f"cannot write {path}: {path.suffix} holds {' or '.join(image_format.dtypes)}, "
-            f"not {dtype.name}; {_alternatives(channels, dtype)}"
+            f"not {dtype.name}; {advice}"
         )
     if channels not in image_format.channels:
         raise ConfigError(
             f"cannot write {path}: {path.suffix} holds no picture of {channels} channels "
-            f"({', '.join(CHANNEL_NAMES.get(channels, ()))}); {_alternatives(channels, dtype)}"
+            f"({', '.join(CHANNEL_NAMES.get(channels, ()))}); {advice}"
         )
     if not (1 <= width <= image_format.size_max and 1 <= height <= image_format.size_max):
         raise ConfigError(
             f"cannot write {path}: {path.suffix} holds at most {image_format.size_max} pixels a "
-            f"side, not {width}x{height}; {_alternatives(channels, dtype)}"
+            f"side, not {width}x{height}; {advice}"
         )
     if not path.parent.is_dir():
         raise ResourceError(f"cannot write {path}: the folder {path.parent} does not exist")
@@ -174,12 +175,12 @@ def _format(path: Path) -> _Format:
     return found
 
 
-def _alternatives(channels: int, dtype: np.dtype) -> str:
+def _alternatives(longest: int, channels: int, dtype: np.dtype) -> str:
     """Return the advice which extensions would do."""
     able = [
         suffix
         for suffix, f in _FORMATS.items()
-        if dtype.name in f.dtypes and channels in f.channels
+        if dtype.name in f.dtypes and channels in f.channels and longest <= f.size_max
     ]
     return f"use {', '.join(able)}" if able else "no format holds such a picture"
 
