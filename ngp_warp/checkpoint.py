@@ -7,6 +7,7 @@ wherever it is.
 
 import hashlib
 import json
+import mmap
 import os
 from pathlib import Path
 from typing import Any
@@ -54,8 +55,14 @@ def save_checkpoint(path: Path, header: dict[str, Any], arrays: dict[str, np.nda
         del data
 
 
-def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def read_checkpoint(
+    path: Path, parts: tuple[str, ...] | None = None
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Read a checkpoint and check that it is whole.
+
+    Args:
+        path: the file.
+        parts: the last parts of the names of the arrays that are wanted ("value", ...); None: all.
 
     Returns:
         The header and the arrays by name.
@@ -63,24 +70,21 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     Raises:
         CheckpointError: missing, cut short, altered, or of another format.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
+    from safetensors import SafetensorError, safe_open
 
-    data = _read(path)
     try:
-        metadata = _metadata(data)
-        digest = metadata["sha256"].encode()
-        position = data.index(digest, 8, _header_end(data))
-        zeroed = hashlib.sha256(memoryview(data)[:position])
-        zeroed.update(_NO_DIGEST.encode())
-        zeroed.update(memoryview(data)[position + 64 :])
-        whole = zeroed.hexdigest().encode() == digest
-        header = json.loads(metadata["header"])
-        arrays = load(data) if whole else {}
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            header = json.loads(_checked_metadata(data)["header"])
+        with safe_open(path, framework="numpy") as tensors:
+            arrays = {
+                name: tensors.get_tensor(name)
+                for name in tensors.keys()  # noqa: SIM118, it is no mapping
+                if parts is None or name.rpartition(".")[2] in parts
+            }
+    except OSError as error:
+        raise CheckpointError(f"cannot read the checkpoint {path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError, SafetensorError):
-        whole, header, arrays = False, {}, {}
-    if not whole:
-        raise _damaged(path)
+        raise _damaged(path) from None
     return _checked(path, header), arrays
 
 
@@ -135,11 +139,18 @@ def _file_mode() -> int:
     return 0o666 & ~mask
 
 
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"cannot read the checkpoint {path}: {error.strerror}") from error
+def _checked_metadata(data: Any) -> dict[str, str]:
+    """Return the metadata of a whole file; ValueError unless its digest is right."""
+    metadata = _metadata(data)
+    digest = metadata["sha256"].encode()
+    position = data.find(digest, 8, _header_end(data))
+    with memoryview(data) as view:
+        zeroed = hashlib.sha256(view[:position])
+        zeroed.update(_NO_DIGEST.encode())
+        zeroed.update(view[position + len(digest) :])
+    if zeroed.hexdigest().encode() != digest:
+        raise ValueError("the digest is another")
+    return metadata
 
 
 def _header_end(data: Any) -> int:

@@ -26,8 +26,9 @@ def load_field(run: Run) -> Field:
         optimizer=config.optimizer,
         seed=config.training.seed,
         device=resolve_device(run.device),
+        trainable=False,
     )
-    load_parameters(field, run.arrays())
+    load_parameters(field, run.arrays(("value", "average")))
     field.optimizer.step.assign(np.array([run.header["step"]], np.int64))
     field.use_average()
     return field

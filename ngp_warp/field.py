@@ -30,6 +30,7 @@ class Field:
         seed: of the initial values.
         device: "cpu" or a CUDA device.
         deterministic: sum the table's gradients in fixed point on CUDA.
+        trainable: False: no gradients and moments, a quarter of the memory.
     """
 
     def __init__(
@@ -43,13 +44,16 @@ class Field:
         seed: int,
         device: str,
         deterministic: bool = False,
+        trainable: bool = True,
     ):
         self.n_dims = n_dims
         self.n_outputs = n_outputs
         self.device = device
         self.encoding = GridEncoding(n_dims, encoding, device)
         self.network = make_network(network, self.encoding.n_outputs, n_outputs, device)
-        self.weights = make_weights(self.network.initial_weights(seed), optimizer, device)
+        self.weights = make_weights(
+            self.network.initial_weights(seed), optimizer, device, trainable=trainable
+        )
         self.table = make_table(
             self.encoding.initial_table(seed),
             self.encoding.n_features,
@@ -57,6 +61,7 @@ class Field:
             device,
             half=encoding.dtype == "float16",
             fixed_point=deterministic and device != "cpu",
+            trainable=trainable,
         )
         self.optimizer = Adam(optimizer, [self.weights, self.table], device)
 
@@ -183,7 +188,7 @@ class Field:
         n_rows = self.encoding.n_outputs
         dy, d_features = self.zeros(padded, self.n_outputs), self.zeros(padded, n_rows)
         dx = self.zeros(padded, self.n_dims)
-        unused = wp.zeros_like(self.weights.gradient)
+        unused = wp.zeros_like(self.weights.value)
         passes = self.network.backward(self.weights.value, features, dy, d_features, unused)
         passes.append(self.encoding.input_gradient(x, d_features, self.table.read, dx, n_rows))
         rows = []

@@ -43,7 +43,7 @@ class Parameters:
             "count": self.count,
             "average": self.average,
         }
-        return {name: array for name, array in arrays.items() if array is not None}
+        return {name: a for name, a in arrays.items() if a is not None and a.size}
 
     def load(self, arrays: dict[str, np.ndarray]) -> None:
         """Copy a checkpoint's arrays in, and make the float16 copy anew."""
@@ -53,9 +53,11 @@ class Parameters:
             self.half_value.assign(arrays["value"].astype(np.float16))
 
 
-def make_weights(values: np.ndarray, config: OptimizerConfig, device: str) -> Parameters:
-    """Return a network's weights, float32 [n], ready for ``Adam``."""
-    return _make(values, config, device, 0, half=False, fixed_point=False)
+def make_weights(
+    values: np.ndarray, config: OptimizerConfig, device: str, *, trainable: bool = True
+) -> Parameters:
+    """Return a network's weights, float32 [n], ready for ``Adam`` unless not ``trainable``."""
+    return _make(values, config, device, 0, half=False, fixed_point=False, trainable=trainable)
 
 
 def make_table(
@@ -66,6 +68,7 @@ def make_table(
     *,
     half: bool = False,
     fixed_point: bool = False,
+    trainable: bool = True,
 ) -> Parameters:
     """Return a grid's table, float32 [n_entries * n_features], ready for ``Adam``.
 
@@ -76,8 +79,17 @@ def make_table(
         device: "cpu" or a CUDA device.
         half: keep a float16 copy that is read.
         fixed_point: int64 gradients, whose sum does not depend on the order (CUDA).
+        trainable: allocate gradients and moments, four times the values.
     """
-    return _make(values, config, device, n_features, half=half, fixed_point=fixed_point)
+    return _make(
+        values,
+        config,
+        device,
+        n_features,
+        half=half,
+        fixed_point=fixed_point,
+        trainable=trainable,
+    )
 
 
 def _make(
@@ -88,8 +100,10 @@ def _make(
     *,
     half: bool,
     fixed_point: bool,
+    trainable: bool,
 ) -> Parameters:
     n = values.size
+    n_trained = n if trainable else 0
 
     def zeros(size: int, dtype: type = wp.float32) -> wp.array:
         return wp.zeros(size, dtype=dtype, device=device)
@@ -97,12 +111,12 @@ def _make(
     table = n_features > 0
     return Parameters(
         value=wp.array(values, dtype=wp.float32, device=device),
-        gradient=zeros(n, wp.int64 if fixed_point else wp.float32),
-        first_moment=zeros(n),
-        second_moment=zeros(n),
+        gradient=zeros(n_trained, wp.int64 if fixed_point else wp.float32),
+        first_moment=zeros(n_trained),
+        second_moment=zeros(n_trained),
         n_features=n_features,
-        touched=zeros(n // n_features // GROUP, wp.uint8) if table else None,
-        count=zeros(n // n_features, wp.uint16) if table else None,
+        touched=zeros(n_trained // n_features // GROUP, wp.uint8) if table else None,
+        count=zeros(n_trained // n_features, wp.uint16) if table else None,
         half_value=wp.array(values.astype(np.float16), device=device) if half else None,
         average=zeros(n) if config.ema_decay > 0 else None,
     )

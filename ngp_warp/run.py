@@ -53,13 +53,9 @@ class Run:
 
         return from_dict(get(self.primitive).config, self.header["config"], str(self.checkpoint))
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Read the checkpoint's arrays, checked to be whole.
-
-        Raises:
-            CheckpointError: cut short or altered.
-        """
-        return read_checkpoint(self.checkpoint)[1]
+    def arrays(self, parts: tuple[str, ...] | None = None) -> dict[str, np.ndarray]:
+        """Read the checkpoint's arrays, checked to be whole; see ``read_checkpoint``."""
+        return read_checkpoint(self.checkpoint, parts)[1]
 
     def query(self, points: Any) -> Any:
         """Return what was fitted at points.
