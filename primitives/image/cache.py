@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -18,9 +17,12 @@ _HEADER_BYTES = 1024  # room for the NPY header in the check of free space
 
 
 def default_cache_dir() -> Path:
-    """Return the folder for caches when none is named: this user's, among temporary files."""
-    user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
-    return Path(tempfile.gettempdir()) / f"ngp-warp-cache-{user}"
+    """Return the folder for caches when none is named: ``ngp-warp`` in this user's cache folder.
+
+    Not among temporary files, which lie in memory on many systems.
+    """
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "ngp-warp"
 
 
 def cached_pixels(

@@ -67,7 +67,7 @@ def load_image(
     Args:
         path: the file.
         cache_dir: where the decoded pixels of an image larger than ``max_bytes`` are kept;
-            None: a folder of this user's among the system's temporary files.
+            None: ngp-warp in this user's cache folder (XDG_CACHE_HOME).
         max_bytes: the most that the pixels may take in memory; None: 1 GiB, or half of what is
             available if that is less. A map costs no speed while the system has memory for it.
 
