@@ -151,8 +151,13 @@ def test_an_interrupted_launch_does_not_cut_the_next_ones_short():
     launch.set_num_threads(2)
     barrier = threading.Barrier(2)
     interrupted = [SlowCommand(barrier, interrupt=True) for _ in range(2)]
-    with pytest.raises(KeyboardInterrupt):
-        launch.run_all([launch.Launch(interrupted, "cpu")])
+    # a shell's background jobs start with the signal ignored
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            launch.run_all([launch.Launch(interrupted, "cpu")])
+    finally:
+        signal.signal(signal.SIGINT, before)
     while not all(command.done for command in interrupted):
         time.sleep(0.01)
     time.sleep(0.05)

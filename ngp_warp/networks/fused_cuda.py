@@ -9,7 +9,7 @@ import warp as wp
 from ngp_warp import launch
 from ngp_warp.config import Loss, NetworkConfig
 from ngp_warp.kernels import mlp_cuda as kernels
-from ngp_warp.networks.mlp import mlp_shape, xavier_uniform
+from ngp_warp.networks.network import mlp_shape, xavier_uniform
 
 
 class FusedCudaMLP:

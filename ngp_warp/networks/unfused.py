@@ -13,7 +13,7 @@ from ngp_warp.errors import ConfigError
 from ngp_warp.kernels import linear as vector
 from ngp_warp.kernels import linear_portable as portable
 from ngp_warp.losses import loss_and_gradient
-from ngp_warp.networks.mlp import xavier_uniform
+from ngp_warp.networks.network import xavier_uniform
 
 _BLOCK = 32
 _SLICE_MIN_BLOCKS = 32
