@@ -8,7 +8,6 @@ wherever it is.
 import hashlib
 import json
 import mmap
-import os
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ FORMAT = 1
 DISK_ADVICE = "free some, or choose another --out"
 _NO_DIGEST = "0" * 64
 _HEADER_MAX = 1 << 26
+_SAFETENSORS_TYPES = {"float32": "F32", "uint16": "U16"}
 
 
 def save_checkpoint(path: Path, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
@@ -34,25 +34,38 @@ def save_checkpoint(path: Path, header: dict[str, Any], arrays: dict[str, np.nda
     Raises:
         ResourceError: the folder cannot be written, or the disk is full.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import save_file
-
     n_bytes = sum(a.nbytes for a in arrays.values())
     check_free_space(path.parent, n_bytes + (1 << 16), "a checkpoint", DISK_ADVICE)
     text = json.dumps({"format": FORMAT, **header}, sort_keys=True)
-    with atomic_path(path) as temporary:
-        metadata = {"header": text, "header_sha256": _digest(text), "sha256": _NO_DIGEST}
-        try:
-            save_file(arrays, temporary, metadata=metadata)
-        except SafetensorError as error:  # what the library makes of an error of the disk
-            raise OSError(str(error)) from error
-        temporary.chmod(_file_mode())
-        data = np.memmap(temporary, np.uint8, "r+")
-        position = bytes(data[: _header_end(data)]).index(_NO_DIGEST.encode())
-        digest = hashlib.sha256(data.data).hexdigest()
-        data[position : position + 64] = np.frombuffer(digest.encode(), np.uint8)
-        data.flush()
-        del data
+    metadata = {"header": text, "header_sha256": _digest(text), "sha256": _NO_DIGEST}
+    head = _safetensors_head(arrays, metadata)
+    # Not the library's writer: it keeps the interpreter lock, and training would stand still for
+    # seconds. Writing and hashing a buffer both release it.
+    digest = hashlib.sha256(head)
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        file.write(head)
+        for array in arrays.values():
+            data = array.reshape(-1).view(np.uint8).data
+            digest.update(data)
+            file.write(data)
+        file.seek(head.index(_NO_DIGEST.encode()))
+        file.write(digest.hexdigest().encode())
+
+
+def _safetensors_head(arrays: dict[str, np.ndarray], metadata: dict[str, str]) -> bytes:
+    """Return what a safetensors file begins with: 8 bytes of length, then JSON padded to 8."""
+    entries: dict[str, Any] = {"__metadata__": metadata}
+    offset = 0
+    for name, array in arrays.items():
+        entries[name] = {
+            "dtype": _SAFETENSORS_TYPES[array.dtype.name],
+            "shape": array.shape,
+            "data_offsets": [offset, offset + array.nbytes],
+        }
+        offset += array.nbytes
+    text = json.dumps(entries).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
 
 
 def read_checkpoint(
@@ -130,13 +143,6 @@ def _checked(path: Path, header: dict[str, Any]) -> dict[str, Any]:
             f"{FORMAT}; use the version of ngp-warp that wrote it"
         )
     return header
-
-
-def _file_mode() -> int:
-    """Return the mode that a new file gets: safetensors would keep its file to its owner."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return 0o666 & ~mask
 
 
 def _checked_metadata(data: Any) -> dict[str, str]:
