@@ -22,7 +22,8 @@ from typing import Any
 import warp as wp
 
 from ngp_warp.errors import ConfigError, ShapeError
-from ngp_warp.kernels.mlp_cuda_functions import ACTIVATIONS, LOSSES
+from ngp_warp.kernels.loss import LOSSES
+from ngp_warp.kernels.mlp_cuda_functions import ACTIVATIONS
 from ngp_warp.kernels.mlp_cuda_layout import MlpLayout
 from ngp_warp.kernels.mlp_cuda_stages import BLOCK_DIM, Stage, make_stage
 from ngp_warp.kernels.mlp_cuda_weights import n_jobs

@@ -1,7 +1,7 @@
-"""Activations, their derivatives and losses as C++ expressions, for the generated network kernels.
+"""Activations and their derivatives as C++ expressions, for the generated network kernels.
 
 Source: Mueller, tiny-cuda-nn (definitions only: leaky slope 0.01, squareplus and softplus with the
-argument scaled by 10). Twins: tests/reference/mlp.py and tests/reference/losses.py.
+argument scaled by 10). Twin: tests/reference/mlp.py.
 """
 
 from typing import NamedTuple
@@ -43,29 +43,4 @@ ACTIVATIONS = {
         branches=True,
     ),
     "tanh": ActivationText("tanhf(z)", "1.0f - h * h", branches=True),
-}
-
-
-class LossText(NamedTuple):
-    """C++ expressions of an elementwise loss; d = prediction p - target t, s = sign(d)."""
-
-    value: str
-    gradient: str
-
-
-LOSSES = {
-    "l2": LossText("d * d", "2.0f * d"),
-    "l1": LossText("fabsf(d)", "s"),
-    # the denominators are held constant, as the published method does
-    "relative_l2": LossText("d * d / (p * p + 0.01f)", "2.0f * d / (p * p + 0.01f)"),
-    "mape": LossText("fabsf(d) / (fabsf(t) + 0.01f)", "s / (fabsf(t) + 0.01f)"),
-    "smape": LossText(
-        "fabsf(d) / (0.5f * (fabsf(p) + fabsf(t)) + 0.01f)",
-        "s / (0.5f * (fabsf(p) + fabsf(t)) + 0.01f)",
-    ),
-    # delta 0.1
-    "huber": LossText(
-        "fabsf(d) <= 0.1f ? 5.0f * d * d : fabsf(d) - 0.05f", "fabsf(d) <= 0.1f ? 10.0f * d : s"
-    ),
-    "log_l1": LossText("logf(1.0f + fabsf(d))", "s / (1.0f + fabsf(d))"),
 }

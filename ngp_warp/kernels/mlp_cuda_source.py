@@ -12,8 +12,10 @@ columns 0-7, then of columns 8-15 (made by ``prepare`` of mlp_cuda_weights). Act
 go as A fragments to ``scratch``, from which ``weight_gradient`` takes dW.
 """
 
-from ngp_warp.kernels.mlp_cuda_functions import ACTIVATIONS, LOSSES
+from ngp_warp.kernels.loss import LOSSES
+from ngp_warp.kernels.mlp_cuda_functions import ACTIVATIONS
 from ngp_warp.kernels.mlp_cuda_layout import MlpLayout
+from ngp_warp.kernels.vector import SCALAR
 from ngp_warp.kernels.warp_mma import PRIMITIVES
 
 
@@ -189,11 +191,11 @@ def _output_gradient(layout: MlpLayout, stage: str) -> str:
     if stage == "backward":
         gradient = "const float gradient = t * scale;"
     else:
-        loss = LOSSES[stage]
+        value, slope_of_loss = LOSSES[stage]
         gradient = f"""
-            const float p = h, d = p - t, s = d > 0.0f ? 1.0f : d < 0.0f ? -1.0f : 0.0f;
-            if (inside) {{ loss += {loss.value}; squares += d * d; }}
-            const float gradient = ({loss.gradient}) * scale;"""
+            const float p = h, d = p - t;
+            if (inside) {{ loss += {value}; squares += d * d; }}
+            const float gradient = ({slope_of_loss}) * scale;"""
     return f"""
     WP_PRAGMA_UNROLL
     for (int j = 0; j < 4; ++j) {{
@@ -298,7 +300,7 @@ for (int mask = 16; mask > 0; mask >>= 1) {
 }
 if (lane == 0) { loss_sums.data[2 * block] = loss; loss_sums.data[2 * block + 1] = squares; }"""
     )
-    return f"""{PRIMITIVES}{_functions(layout)}
+    return f"""{PRIMITIVES}{_functions(layout)}{SCALAR}
 const int block = first_block + warp;
 auto scratch_tile = [=](int tile, int m) -> u32* {{
     const size_t first = (size_t)warp * {layout.n_scratch_tiles} + tile;
