@@ -73,15 +73,15 @@ def module_options() -> dict[str, Any]:
 
 
 def check_size(name: str, array: wp.array, size: int, device: str) -> None:
-    """Raise unless an array has ``size`` elements on ``device``: kernels do not look.
+    """Raise unless an array has ``size`` values on ``device``: kernels do not look.
 
     Raises:
         ShapeError: names the array, what is wanted and what it is.
     """
-    if array.size != size or str(array.device) != device:
-        raise ShapeError(
-            f"{name} must have {size} elements on {device}, got {array.size} on {array.device}"
-        )
+    if array.size != size:
+        raise ShapeError(f"{name} must have {size} values, got {array.size}")
+    if str(array.device) != device:
+        raise ShapeError(f"{name} must be on {device}, got {array.device}")
 
 
 @dataclass

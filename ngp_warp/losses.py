@@ -18,7 +18,7 @@ import warp as wp
 
 from ngp_warp import launch
 from ngp_warp.config import Loss
-from ngp_warp.errors import ConfigError, ShapeError
+from ngp_warp.errors import ConfigError
 from ngp_warp.kernels.loss import LOSSES, loss_kernel
 
 _BLOCK = 32
@@ -68,8 +68,7 @@ def loss_and_gradient(
         ("d_prediction", d_prediction, total * n_outputs * _BLOCK),
         ("sums", sums, total * 2),
     ):
-        if array.size != size:
-            raise ShapeError(f"{name} must have {size} values, got {array.size}")
+        launch.check_size(name, array, size, device)
     n_items = n_blocks if device == "cpu" else n_blocks * _BLOCK
     scale = 1.0 / (n_points * n_outputs)
     args = [prediction, target, n_points, n_outputs, scale, first_block, d_prediction, sums]
