@@ -28,8 +28,6 @@ def _build(image: Any, config: ImageConfig, device: str) -> Any:
 
 
 def _describe(image: Any) -> dict[str, Any]:
-    from ngp_warp.primitives.image.transfer import is_unit_range
-
     info = image.info
     return {
         "n_dims": 2,
@@ -38,7 +36,7 @@ def _describe(image: Any) -> dict[str, Any]:
         "height": info.height,
         "channels": list(info.channel_names),
         "dtype": info.dtype,
-        "tone_map": not is_unit_range(image),
+        "tone_map": not image.unit_range,
         "digest": image.digest(),
     }
 

@@ -5,6 +5,7 @@ Integer images are taken as sRGB whatever their profile; float images as linear 
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,15 @@ class Image:
     pixels: np.ndarray
     """Shape [h, w, c], C-contiguous, uint8, uint16 or float32; finite; an np.memmap, read-only,
     where the image is larger than memory or its file holds the very pixels."""
+
+    @cached_property
+    def unit_range(self) -> bool:
+        """Whether the picture is one of values 0..1 (integers: of full scale): no HDR."""
+        if self.info.dtype != "float32":
+            return True
+        step = rows_per_band(self.pixels[0].nbytes)
+        bands = (self.pixels[y : y + step] for y in range(0, len(self.pixels), step))
+        return all(float(b.min()) >= 0.0 and float(b.max()) <= 1.0 for b in bands)
 
     def digest(self) -> str:
         """Return a short digest of 64 rows: it tells an image from another of the same size."""

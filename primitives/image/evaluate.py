@@ -13,7 +13,7 @@ from ngp_warp.primitives.image import pictures
 from ngp_warp.primitives.image.config import ImageConfig
 from ngp_warp.primitives.image.data import Image
 from ngp_warp.primitives.image.raster import Raster, quantize, tone_map
-from ngp_warp.primitives.image.transfer import choose, is_unit_range
+from ngp_warp.primitives.image.transfer import choose
 
 # The window of Wang et al. 2004: sigma 1.5, 11 pixels across.
 _SSIM_MARGIN = 5
@@ -47,7 +47,7 @@ def make_view(image: Image) -> View:
     if image.info.dtype != "float32":
         bits = 8 if image.info.dtype == "uint8" else 16
         return View(f"decoded {bits}-bit values", float(2**bits - 1), False, False)
-    if is_unit_range(image):
+    if image.unit_range:
         return View("values 0..1 rounded to 8 bit", 255.0, False, True)
     return View("v/(1+v) in sRGB, rounded to 8 bit", 255.0, True, True)
 

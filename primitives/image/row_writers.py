@@ -1,5 +1,6 @@
 """Writers that are fed rows from top to bottom; TIFF, NPY and PNG hold only a band of them."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from ngp_warp.primitives.image.png_encoder import PngEncoder
 _PNG_BAND_BYTES = 1 << 20  # the encoder works on about ten arrays of a band's size
 
 
-class RowWriter:
+class RowWriter(ABC):
     """Takes a picture's rows in order; made by ``open_writer``.
 
     Args:
@@ -57,14 +58,16 @@ class RowWriter:
             raise ShapeError(f"{self.rows_written} of {self.height} rows were written")
         self._complete()
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027, most writers hold nothing
         """Let go of the file, complete or not."""
 
+    @abstractmethod
     def _append(self, rows: np.ndarray) -> None:
-        raise NotImplementedError
+        """Write rows that fit."""
 
+    @abstractmethod
     def _complete(self) -> None:
-        raise NotImplementedError
+        """Write what follows the last row."""
 
 
 class RawRowWriter(RowWriter):

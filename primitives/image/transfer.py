@@ -50,16 +50,11 @@ def choose(config: ImageConfig, image: Image) -> tuple[Transfer, ImageConfig]:
         return Transfer(gain, False), _with(config, "linear", 1.0 / gain)
     kind = config.transfer
     if kind == "auto":
-        kind = "linear" if _in_unit_range(image.pixels) else "asinh"
+        kind = "linear" if image.unit_range else "asinh"
     if kind == "linear":
         return Transfer(1.0, False), _with(config, "linear", 1.0)
     scale = config.transfer_scale or _smallest_that_matters(image.pixels)
     return Transfer(1.0 / scale, True), _with(config, "asinh", scale)
-
-
-def is_unit_range(image: Image) -> bool:
-    """Whether the picture is one of values 0..1: all but high dynamic range."""
-    return image.info.dtype != "float32" or _in_unit_range(image.pixels)
 
 
 def in_units(
@@ -85,12 +80,6 @@ def in_units(
 
 def _with(config: ImageConfig, kind: str, scale: float) -> ImageConfig:
     return replace(config, transfer=kind, transfer_scale=float(scale))
-
-
-def _in_unit_range(pixels: np.ndarray) -> bool:
-    step = max(1, (1 << 24) // (pixels.shape[1] * pixels.shape[2]))
-    bands = (pixels[y : y + step] for y in range(0, len(pixels), step))
-    return all(float(b.min()) >= 0.0 and float(b.max()) <= 1.0 for b in bands)
 
 
 def _smallest_that_matters(pixels: np.ndarray) -> float:
