@@ -77,6 +77,9 @@ class GridEncodingConfig:
     """Interpolation between vertices."""
     dtype: TableDtype = "float32"
     """Storage of the table that is read; float16 keeps float32 master values."""
+    quantization: float = 0.0
+    """Round the table that is read to multiples of this share of its root mean square, from the
+    middle of training on, for a compact export of a few bits a value (0.5); 0: do not."""
 
     def __post_init__(self):
         check_choice("encoding.grid_type", self.grid_type, get_args(GridType))
@@ -95,6 +98,7 @@ class GridEncodingConfig:
         )
         check_range("encoding.base_resolution", self.base_resolution, 1, 2**20)
         check_range("encoding.finest_resolution", self.finest_resolution, 1, 2**24)
+        check_range("encoding.quantization", self.quantization, 0.0, 4.0)
         # two levels may lie as far apart as the coarsest and the finest resolution
         check_range("encoding.per_level_scale", self.per_level_scale, 1.0, 2**24)
 

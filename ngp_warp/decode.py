@@ -1,10 +1,12 @@
 """From a checkpoint back to a field that can be queried."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import warp as wp
 
+from ngp_warp.compact import PARTS, decode
 from ngp_warp.errors import CheckpointError
 from ngp_warp.field import Field
 from ngp_warp.launch import resolve_device
@@ -18,17 +20,25 @@ def load_field(run: Run) -> Field:
         CheckpointError: the checkpoint is cut short, altered, or does not fit its config.
     """
     config, data = run.config, run.header["data"]
+    compact = run.header.get("compact", False)
+    # a compact export holds the average alone
+    optimizer = replace(config.optimizer, ema_decay=0.0) if compact else config.optimizer
     field = Field(
         data["n_dims"],
         data["n_outputs"],
         encoding=config.encoding,
         network=config.network,
-        optimizer=config.optimizer,
+        optimizer=optimizer,
         seed=config.training.seed,
         device=resolve_device(run.device),
         trainable=False,
     )
-    load_parameters(field, run.arrays(("value", "average")))
+    arrays = run.arrays(("value", "average", "quantum", *PARTS))
+    if compact:
+        parts = {name: arrays[f"encoding.{name}"] for name in PARTS}
+        quantum = float(arrays["encoding.quantum"][0])
+        arrays["encoding.value"] = decode(parts, quantum, field.encoding)
+    load_parameters(field, arrays)
     field.optimizer.step.assign(np.array([run.header["step"]], np.int64))
     field.use_average()
     return field

@@ -59,7 +59,8 @@ class Field:
             self.encoding.n_features,
             optimizer,
             device,
-            half=encoding.dtype == "float16",
+            half=self.encoding.half,
+            quantization=encoding.quantization,
             fixed_point=deterministic and device != "cpu",
             trainable=trainable,
         )
@@ -69,11 +70,6 @@ class Field:
     def n_params(self) -> int:
         """Number of trained values."""
         return self.weights.value.size + self.table.value.size
-
-    @property
-    def n_bytes(self) -> int:
-        """Size of the values that a query reads: two bytes each in a float16 table, else four."""
-        return sum(p.read.capacity for p in self.parameters().values())
 
     def parameters(self) -> dict[str, Parameters]:
         """Return the trained arrays by name, the network first."""
@@ -122,10 +118,7 @@ class Field:
         """Replace the parameters by their moving average, for evaluation; a no-op without one."""
         for p in self.parameters().values():
             if p.average is not None:
-                averaged = self.optimizer.averaged(p)
-                p.value.assign(averaged)
-                if p.half_value is not None:
-                    p.half_value.assign(averaged.astype(np.float16))
+                p.assign(self.optimizer.averaged(p))
 
     def query(self, points: Any) -> Any:
         """Return the field's values at points.

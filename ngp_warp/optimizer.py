@@ -28,6 +28,10 @@ class Parameters:
     count: wp.array | None = None
     half_value: wp.array | None = None
     average: wp.array | None = None
+    quantization: float = 0.0
+    """Step of the values that are read, as a share of their root mean square; 0: not rounded."""
+    quantum: wp.array | None = None
+    """The step itself, float32 [1]; 0 until ``quantize``."""
     read: wp.array = field(init=False)
     """What the encoding or network reads: the float16 copy where there is one."""
 
@@ -42,6 +46,7 @@ class Parameters:
             "second_moment": self.second_moment,
             "count": self.count,
             "average": self.average,
+            "quantum": self.quantum,
         }
         return {name: a for name, a in arrays.items() if a is not None and a.size}
 
@@ -49,15 +54,49 @@ class Parameters:
         """Copy a checkpoint's arrays in, and make the float16 copy anew."""
         for name, array in self.state().items():
             array.assign(arrays[name])
+        self.assign(arrays["value"])
+
+    def assign(self, values: np.ndarray) -> None:
+        """Set the values, float32 [n], and make the float16 copy anew."""
+        self.value.assign(values)
         if self.half_value is not None:
-            self.half_value.assign(arrays["value"].astype(np.float16))
+            step = 0.0 if self.quantum is None else float(self.quantum.numpy()[0])
+            self.half_value.assign(rounded(values, step).astype(np.float16))
+
+    def quantize(self) -> None:
+        """Choose the step from the values as they are; what is read is rounded from now on."""
+        if self.quantum is None or self.quantum.numpy()[0] > 0:
+            return
+        values = self.value.numpy()
+        mean_square = float(np.square(values, dtype=np.float64).mean())
+        self.quantum.fill_(self.quantization * mean_square**0.5)
+        self.assign(values)
+
+
+def rounded(values: np.ndarray, quantum: float) -> np.ndarray:
+    """Return values, float32, rounded to multiples of ``quantum``; 0: as they are.
+
+    In float32 as kernels/adam.py does it.
+    """
+    if quantum == 0:
+        return values
+    return np.rint(values / np.float32(quantum)) * np.float32(quantum)
 
 
 def make_weights(
     values: np.ndarray, config: OptimizerConfig, device: str, *, trainable: bool = True
 ) -> Parameters:
     """Return a network's weights, float32 [n], ready for ``Adam`` unless not ``trainable``."""
-    return _make(values, config, device, 0, half=False, fixed_point=False, trainable=trainable)
+    return _make(
+        values,
+        config,
+        device,
+        0,
+        half=False,
+        quantization=0.0,
+        fixed_point=False,
+        trainable=trainable,
+    )
 
 
 def make_table(
@@ -67,6 +106,7 @@ def make_table(
     device: str,
     *,
     half: bool = False,
+    quantization: float = 0.0,
     fixed_point: bool = False,
     trainable: bool = True,
 ) -> Parameters:
@@ -78,6 +118,7 @@ def make_table(
         config: says whether an average is kept.
         device: "cpu" or a CUDA device.
         half: keep a float16 copy that is read.
+        quantization: round that copy, see ``Parameters.quantization``.
         fixed_point: int64 gradients, whose sum does not depend on the order (CUDA).
         trainable: allocate gradients and moments, four times the values.
     """
@@ -87,6 +128,7 @@ def make_table(
         device,
         n_features,
         half=half,
+        quantization=quantization,
         fixed_point=fixed_point,
         trainable=trainable,
     )
@@ -99,6 +141,7 @@ def _make(
     n_features: int,
     *,
     half: bool,
+    quantization: float,
     fixed_point: bool,
     trainable: bool,
 ) -> Parameters:
@@ -119,6 +162,8 @@ def _make(
         count=zeros(n_trained // n_features, wp.uint16) if table else None,
         half_value=wp.array(values.astype(np.float16), device=device) if half else None,
         average=zeros(n) if config.ema_decay > 0 else None,
+        quantization=quantization,
+        quantum=zeros(1) if quantization > 0 else None,
     )
 
 
@@ -149,6 +194,7 @@ class Adam:
         self.schedule = wp.zeros(kernels.N_SCHEDULE, dtype=wp.float32, device=device)
         self._correction = wp.array(bias_corrections(config), dtype=wp.float32, device=device)
         self._none = wp.zeros(1, dtype=wp.float16, device=device)
+        self._no_quantum = wp.zeros(1, dtype=wp.float32, device=device)
 
     def advance(self) -> launch.Launch:
         """Record: the step number plus one, and this step's learning rate."""
@@ -168,6 +214,11 @@ class Adam:
         averages = [self._update_average(p) for p in self.parameters if p.average is not None]
         return stages + ([averages] if averages else [])
 
+    def quantize(self) -> None:
+        """Begin to round what is read of the parameters that are to be quantized."""
+        for p in self.parameters:
+            p.quantize()
+
     def _update(self, p: Parameters) -> launch.Launch:
         c, k = self.config, self._kernels
         # float(): a setting given as 0 would be an integer in the kernels' text
@@ -179,11 +230,13 @@ class Adam:
             return launch.record(kernel, k.weight_items(p.value.size), args, self.device)
         half = p.half_value is not None
         fixed_point = p.gradient.dtype == wp.int64
-        kernel = k.table_kernel(p.n_features, *moments, half, fixed_point)
+        quantized = p.quantum is not None
+        kernel = k.table_kernel(p.n_features, *moments, half, fixed_point, quantized)
         assert p.touched is not None
         n_groups = p.touched.size
         args = [n_groups, self.schedule, self._correction, p.gradient, p.touched, p.value]
         args += [p.half_value or self._none, p.first_moment, p.second_moment, p.count]
+        args += [p.quantum or self._no_quantum]
         return launch.record(kernel, k.table_items(n_groups), args, self.device)
 
     def _clear(self, touched: wp.array) -> launch.Launch:

@@ -149,8 +149,9 @@ def open_run(path: str | Path, *, device: str | None = None) -> Run:
     if not path.exists():
         raise CheckpointError(f"there is no run {path}")
     if path.is_file():
-        folder = path.resolve().parent.parent
         header = read_header(path)
+        # a compact export may lie anywhere; what is made of it goes beside it
+        folder = path.with_suffix("") if header.get("compact") else path.resolve().parent.parent
         return Run(folder, path, header, _read_metrics(folder), device)
     checkpoints = list_checkpoints(path)
     if not checkpoints:
@@ -177,7 +178,7 @@ def describe(path: str | Path) -> dict[str, Any]:
         "source": str(run.source),
         "step": header["step"],
         "steps": header["n_steps"],
-        "parameters": int(sum(a.size for a in values)),
+        "parameters": header.get("parameters") or int(sum(a.size for a in values)),
         "bytes": run.checkpoint.stat().st_size,
         "data": header["data"],
         "config": header["config"],

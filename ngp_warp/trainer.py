@@ -28,6 +28,8 @@ from ngp_warp.run import KEPT_CHECKPOINTS, checkpoint_path, list_checkpoints
 
 # The share of --seconds whose pace decides the number of steps.
 _WARM_UP_SHARE, _WARM_UP_MIN_SHARE = 0.3, 0.02
+# The share of the steps after which a table is quantized; their number is known by then.
+_QUANTIZE_SHARE = 0.4
 _REPORT_SECONDS = 0.2
 # Time between points of the learning curve: grows, so that a long run has a few thousand.
 _CURVE_SECONDS, _CURVE_POINTS = 0.05, 512
@@ -119,12 +121,16 @@ class Trainer:
     def _loop(self, step: Callable[[], None], clock: "_Clock", stopped: Callable[[], bool]) -> None:
         state = self.state
         saved = noted = reported = clock.seconds()
+        quantized = False
         while (not state.n_steps or state.step < state.n_steps) and not stopped():
             step()
             state.step += 1
             now = clock.seconds()
             if not state.n_steps:
                 self._decide_length(clock)
+            if state.n_steps and state.step >= _QUANTIZE_SHARE * state.n_steps and not quantized:
+                self.optimizer.quantize()  # a no-op on a resumed run that already is
+                quantized = True
             if now - noted >= max(_CURVE_SECONDS, now / _CURVE_POINTS):
                 noted = now
                 self._note_metric(now)

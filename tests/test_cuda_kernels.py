@@ -49,7 +49,11 @@ SAMPLERS = [(kind, d) for kind in ("stratified", "uniform", "halton", "sobol") f
 # Factory: the arguments that it is compiled with here.
 KERNELS = {
     adam_portable.average_kernel: [(0.95,)],
-    adam_portable.table_kernel: [(2, *ADAM, False, False), (4, *ADAM, True, True)],
+    adam_portable.table_kernel: [
+        (2, *ADAM, False, False, False),
+        (4, *ADAM, True, True, False),
+        (4, *ADAM, True, False, True),
+    ],
     adam_portable.weights_kernel: [(*ADAM, 1e-6)],
     grid.backward_kernel: [*((shape,) for shape in SHAPES), (FLAT, True), (WIDE, True)],
     grid.forward_kernel: [(shape,) for shape in SHAPES],

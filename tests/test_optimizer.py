@@ -20,7 +20,16 @@ N_STEPS = 20
 class Run:
     """A table and weights, stepped by the kernels and by the twin with the same gradients."""
 
-    def __init__(self, device, backend, n_features=2, half=False, fixed_point=False, **settings):
+    def __init__(
+        self,
+        device,
+        backend,
+        n_features=2,
+        half=False,
+        fixed_point=False,
+        quantization=0.0,
+        **settings,
+    ):
         self.rng = np.random.default_rng(0)
         settings = {"learning_rate": 0.05, "l2_regularization": 0.1, **settings}
         self.config = config = OptimizerConfig(**settings)
@@ -29,7 +38,13 @@ class Run:
         initial = self.rng.normal(size=(2051 * GROUP * n_features)).astype(np.float32)
         weights = self.rng.normal(size=301).astype(np.float32)
         self.table = make_table(
-            initial, n_features, config, device, half=half, fixed_point=fixed_point
+            initial,
+            n_features,
+            config,
+            device,
+            half=half,
+            quantization=quantization,
+            fixed_point=fixed_point,
         )
         self.weights = make_weights(weights, config, device)
         self.adam = Adam(config, [self.weights, self.table], device, backend)
@@ -114,6 +129,26 @@ def test_half_precision_copy_follows(device, backend):
     assert np.array_equal(run.table.half_value.numpy(), run.table.value.numpy().astype(np.float16))
     assert run.table.read is run.table.half_value
     assert np.abs(run.table.value.numpy() - run.table_twin.value).max() < TOLERANCE
+
+
+def test_quantized_copy_follows(device, backend):
+    run = Run(device, backend, n_features=4, half=True, quantization=0.5)
+    run.step()
+    value, read = run.table.value.numpy().copy(), run.table.half_value.numpy()
+    assert np.array_equal(read, value.astype(np.float16))  # not yet
+    run.adam.quantize()
+    step = run.table.quantum.numpy()[0]
+    assert step == np.float32(0.5 * np.sqrt(np.mean(value.astype(np.float64) ** 2)))
+    assert np.array_equal(run.table.half_value.numpy(), (np.rint(value / step) * step).astype("f2"))
+    for _ in range(3):
+        run.step()
+    run.adam.quantize()  # once for all
+    assert run.table.quantum.numpy()[0] == step
+    later, read = run.table.value.numpy(), run.table.half_value.numpy()
+    assert np.array_equal(read, (np.rint(later / step) * step).astype(np.float16))
+    assert not np.array_equal(later, value)
+    # the values themselves are not rounded
+    assert np.abs(later - run.table_twin.value).max() < TOLERANCE
 
 
 def test_fixed_point_gradients(device):

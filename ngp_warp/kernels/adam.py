@@ -43,18 +43,30 @@ def average_items(n: int) -> int:
 
 @functools.cache
 def table_kernel(
-    n_features: int, beta1: float, beta2: float, epsilon: float, half: bool, fixed_point: bool
+    n_features: int,
+    beta1: float,
+    beta2: float,
+    epsilon: float,
+    half: bool,
+    fixed_point: bool,
+    quantized: bool,
 ) -> wp.Kernel:
-    """Return the kernel of a sparse Adam step over the touched groups of a table."""
+    """Return the kernel of a sparse Adam step over the touched groups of a table.
+
+    ``half`` keeps a float16 copy, ``quantized`` rounds it to multiples of ``quantum``.
+    """
     if fixed_point:
         raise ShapeError("gradients in fixed point are for the portable backend")
     n = GROUP * n_features
     half_entries = f"_Float16* H = (_Float16*)half_value.data + (size_t)i * {n};" if half else ""
-    store_half = f"for (int i = 0; i < {n}; ++i) H[i] = (_Float16)P[i];" if half else ""
+    rounded = "q > 0.f ? __builtin_rintf(P[j] / q) * q : P[j]" if quantized else "P[j]"
+    store_half = f"for (int j = 0; j < {n}; ++j) H[j] = (_Float16)({rounded});" if half else ""
+    read_quantum = "const float q = quantum.data[0];" if quantized else ""
     text = f"""{TYPES}
 const int first = item * {FLAGS_PER_ITEM};
 const int end = first + {FLAGS_PER_ITEM} < n_groups ? first + {FLAGS_PER_ITEM} : n_groups;
 const float lr = schedule.data[{LEARNING_RATE}];
+{read_quantum}
 // Touched groups lie anywhere: list them first, so that their cache lines can be asked for ahead.
 int list[{FLAGS_PER_ITEM}], n_listed = 0;
 for (int i = first; i < end; i += 8) {{
@@ -112,6 +124,7 @@ for (int l = 0; l < n_listed; ++l) {{
         first_moment: wp.array[float],
         second_moment: wp.array[float],
         count: wp.array[wp.uint16],
+        quantum: wp.array[float],
     ): ...
 
     @wp.kernel(module="unique", module_options=module_options())
@@ -129,6 +142,8 @@ for (int l = 0; l < n_listed; ++l) {{
         first_moment: wp.array[float],  # [n_entries, F]
         second_moment: wp.array[float],  # [n_entries, F]
         count: wp.array[wp.uint16],  # [n_entries]
+        # in
+        quantum: wp.array[float],  # [1], 0: not yet; or empty
     ):
         """p -= rate m / (sqrt(v) + epsilon) for every parameter whose gradient is not zero."""
         adam_item(
@@ -143,6 +158,7 @@ for (int l = 0; l < n_listed; ++l) {{
             first_moment,
             second_moment,
             count,
+            quantum,
         )
 
     return adam_table

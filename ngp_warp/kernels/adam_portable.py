@@ -28,9 +28,22 @@ def average_items(n: int) -> int:
     return n
 
 
+@wp.func
+def _snap(value: float, step: float) -> float:
+    if step > 0.0:
+        return wp.rint(value / step) * step
+    return value
+
+
 @functools.cache
 def table_kernel(
-    n_features: int, beta1: float, beta2: float, epsilon: float, half: bool, fixed_point: bool
+    n_features: int,
+    beta1: float,
+    beta2: float,
+    epsilon: float,
+    half: bool,
+    fixed_point: bool,
+    quantized: bool,
 ) -> wp.Kernel:
     """Return the kernel of a sparse Adam step for an entry of a table."""
     n, group, count_max = wp.constant(n_features), wp.constant(GROUP), wp.constant(COUNT_MAX)
@@ -53,6 +66,8 @@ def table_kernel(
         first_moment: wp.array[float],  # [n_entries, F]
         second_moment: wp.array[float],  # [n_entries, F]
         count: wp.array[wp.uint16],  # [n_entries]
+        # in
+        quantum: wp.array[float],  # [1], 0: not yet; or empty
     ):
         """p -= rate m / (sqrt(v) + epsilon) for every parameter whose gradient is not zero."""
         entry = begin + wp.tid()
@@ -82,6 +97,8 @@ def table_kernel(
                 second_moment[j] = v
                 p = value[j] - rate * m / (wp.sqrt(v) + eps)
                 value[j] = p
+                if wp.static(quantized):
+                    p = _snap(p, quantum[0])
                 if wp.static(half):
                     half_value[j] = wp.float16(p)
 

@@ -62,6 +62,12 @@ def _export_dzi(run: Any, output: Path | None = None, *, progress: Report = repo
     return export_dzi(run, output, progress=progress)
 
 
+def _export_compact(run: Any, output: Path | None = None, **options: Any) -> Path:
+    from ngp_warp.compact import export_compact
+
+    return export_compact(run, output, **options)
+
+
 def _picture_exporter(suffix: str) -> Callable[..., Path]:
     def export(run: Any, output: Path | None = None, *, progress: Report = report_nothing) -> Path:
         from ngp_warp.primitives.image.export import export_picture
@@ -87,6 +93,7 @@ PRIMITIVE = Primitive(
     describe=_describe,
     render=_render,
     exporters={
+        "compact": _export_compact,
         "dzi": _export_dzi,
         **{suffix: _picture_exporter(suffix) for suffix in ("png", "tif", "exr", "jpg", "npy")},
     },

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ngp_warp.compact import stored_bytes
 from ngp_warp.field import Field
 from ngp_warp.primitive import Progress, Report
 from ngp_warp.primitives.image import pictures
@@ -136,13 +137,14 @@ def measure(
         error = scores.add(decoded, truth, row // stripe % every == 0)
         thumbnails.add(row, decoded, truth, error)
         report(Progress(stage="evaluate", step=row + len(band), total=info.height))
+    n_bytes = stored_bytes(field)
     return {
         **scores.metrics(),
         "width": info.width,
         "height": info.height,
         "channels": info.channels,
-        "bytes": field.n_bytes,
-        "bits_per_pixel": round(field.n_bytes * 8 / (info.width * info.height), 4),
+        "bytes": n_bytes,
+        "bits_per_pixel": round(n_bytes * 8 / (info.width * info.height), 4),
     }, thumbnails
 
 

@@ -30,7 +30,8 @@ def estimate(image: Image, config: ImageConfig, device: str) -> tuple[ImageConfi
     n_features = int(encoding.n_features_per_level or 0)
     n_entries = levels[-1].offset + levels[-1].size
     per_value = 16 + (4 if config.optimizer.ema_decay else 0)
-    per_value += 2 if encoding.dtype == "float16" else 0
+    half = encoding.dtype == "float16" or encoding.quantization > 0
+    per_value += 2 if half else 0
     # a checkpoint is written from a copy of values, moments and counts
     per_value += 12 + (4 if config.optimizer.ema_decay else 0)
     table = n_entries * (n_features * per_value + 5)
