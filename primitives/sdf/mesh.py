@@ -7,17 +7,19 @@ import numpy as np
 
 from ngp_warp.errors import DataError
 from ngp_warp.primitives.sdf.clean import (
+    area_vectors,
     drop_unused,
     first_of_each,
     has_area,
     has_three_corners,
+    mark,
     merge_vertices,
+    weld_borders,
 )
 from ngp_warp.primitives.sdf.frame import Frame, bounds_of
 from ngp_warp.primitives.sdf.readers import Soup, read_soup
 from ngp_warp.primitives.sdf.report import Cleaning, MeshReport, inspect
-from ngp_warp.primitives.sdf.topology import find_edges, label_bodies
-from ngp_warp.primitives.sdf.winding import find_inside_out, find_minority, turn
+from ngp_warp.primitives.sdf.winding import mend_winding
 
 _SHEET = 1e-6
 """Thickness in unit space below which a mesh is flat: float32 has no inside there."""
@@ -69,29 +71,32 @@ def clean_surface(soup: Soup, path: str) -> Surface:
         DataError: they are no surface; the error names no path.
     """
     vertices, faces, merged = _merge(soup)
-    points = Frame.around(bounds_of(vertices)).to_unit(vertices)
+    rough = Frame.around(bounds_of(vertices))
+    n_merged = len(vertices)
+    vertices, faces = weld_borders(vertices, rough.to_unit(vertices), faces)
+    points = rough.to_unit(vertices)
     whole = faces[has_three_corners(faces)]
-    n_degenerate = len(faces) - len(whole)
-    faces = first_of_each(whole) if len(whole) else whole
-    n_duplicate = len(whole) - len(faces)
-    keeps = has_area(points, faces) if len(whole) else np.zeros(0, bool)
+    distinct = first_of_each(whole)
+    vectors = area_vectors(points, distinct)
+    keeps = has_area(points, distinct, vectors)
     if not keeps.any():
         raise DataError(f"none of its {len(soup.faces)} faces has an area")
-    _check_depth(points, faces[keeps])
+    _check_depth(points[mark(len(points), distinct[keeps])])
     # Faces without area are still there: they hold their neighbours together.
-    faces, mended = _mend(points, faces)
-    cleaning = Cleaning(
+    mended = mend_winding(points, distinct, vectors)
+    final_vertices, final_faces = drop_unused(vertices, mended.faces[keeps])
+    done = Cleaning(
         merged_vertices=merged,
-        degenerate_faces=n_degenerate + int((~keeps).sum()),
-        duplicate_faces=n_duplicate,
+        welded_vertices=n_merged - len(vertices),
+        degenerate_faces=len(faces) - len(whole) + int((~keeps).sum()),
+        duplicate_faces=len(whole) - len(distinct),
         polygons=soup.n_polygons,
         parts=soup.n_parts,
         ignored=soup.ignored,
-        **mended,
+        **mended.counts,
     )
-    final_vertices, final_faces = drop_unused(vertices, faces[keeps])
+    report = inspect(path, final_vertices, mended, keeps, rough.scale, done)
     frame = Frame.around(bounds_of(final_vertices))
-    report = inspect(path, vertices, faces, keeps, frame, cleaning)
     return Surface(final_vertices, final_faces.astype(np.int32), report, frame)
 
 
@@ -112,41 +117,11 @@ def _merge(soup: Soup) -> tuple[np.ndarray, np.ndarray, int]:
     return vertices, faces, n_used - len(vertices)
 
 
-def _mend(points: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, dict[str, int]]:
-    """Turn faces against their neighbours and bodies inside out; say how many.
-
-    Args:
-        points: float64 [n, 3], unit space.
-        faces: int64 [m, 3].
-    """
-    edges = find_edges(faces)
-    minority = find_minority(points, faces, edges)
-    n_inconsistent = int(edges.is_inconsistent.sum())
-    if minority.any():
-        faces = turn(faces, minority)
-        edges = find_edges(faces)
-    body = label_bodies(len(faces), edges)
-    inside_out = find_inside_out(points, faces, edges, body)
-    counts = {
-        "inconsistent_edges": n_inconsistent,
-        "turned_faces": int(minority.sum()),
-        "inside_out_bodies": len(inside_out),
-    }
-    return turn(faces, np.isin(body, inside_out)), counts
-
-
-def _check_depth(points: np.ndarray, faces: np.ndarray) -> None:
-    """Raise DataError where all faces lie in one plane.
-
-    Args:
-        points: float64 [n, 3], unit space.
-        faces: int64 [m, 3].
-    """
-    used = points[np.unique(faces)]
-    centred = used - used.mean(axis=0)
+def _check_depth(points: np.ndarray) -> None:
+    """Raise DataError where points [n, 3] of unit space lie in one plane."""
+    centred = points - points.mean(axis=0)
     normal = np.linalg.eigh(centred.T @ centred)[1][:, 0]
-    thickness = float(np.ptp(centred @ normal))
-    if thickness < _SHEET:
+    if float(np.ptp(centred @ normal)) < _SHEET:
         raise DataError(
             "it is a flat sheet, which has no inside; give it a thickness of more than "
             f"{_SHEET:g} of its extent"

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from ngp_warp.primitives.sdf.clean import areas
-from ngp_warp.primitives.sdf.frame import Frame, bounds_of
-from ngp_warp.primitives.sdf.topology import count_holes, find_edges, label_bodies
-from ngp_warp.primitives.sdf.winding import body_volumes
+from ngp_warp.primitives.sdf.clean import lengths, mark
+from ngp_warp.primitives.sdf.frame import bounds_of
+from ngp_warp.primitives.sdf.topology import count_holes
+from ngp_warp.primitives.sdf.winding import Mended, body_volumes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +17,8 @@ class Cleaning:
 
     merged_vertices: int
     """Vertices that repeated another's position exactly."""
+    welded_vertices: int
+    """Vertices on open borders that were a rounding error away from another, merged."""
     degenerate_faces: int
     """Faces without area, removed."""
     duplicate_faces: int
@@ -47,6 +49,9 @@ class MeshReport(Cleaning):
     watertight: bool
     """Every edge has exactly two faces. Faces without area count: they close cracks without width
     between their neighbours."""
+    closed: bool
+    """At every edge as many faces are wound one way as the other: a watertight mesh of consistent
+    winding, or several that touch along edges. It has an inside."""
     winding_consistent: bool
     """The faces at every edge agree on which side is outside, after the mending."""
     boundary_edges: int
@@ -87,7 +92,8 @@ class MeshReport(Cleaning):
                 if self.non_manifold_edges
                 else "",
             ]
-            return f"not watertight: {', '.join(part for part in parts if part)}"
+            closed = "; closed all the same" if self.closed else ""
+            return f"not watertight: {', '.join(part for part in parts if part)}{closed}"
         return "watertight" + ("" if self.volume is None else f", volume {self.volume:g}")
 
     def _fault_lines(self) -> list[str]:
@@ -102,6 +108,7 @@ class MeshReport(Cleaning):
             (self.degenerate_faces, "removed {} without area", "face"),
             (self.duplicate_faces, "removed {}", "duplicate face"),
             (self.merged_vertices, "merged {} of equal position", "vertex"),
+            (self.welded_vertices, "merged {} a rounding error apart", "vertex"),
             (self.polygons, "triangulated {}", "polygon"),
             (self.parts if self.parts > 1 else 0, "merged {} of a scene", "part"),
         ]
@@ -110,48 +117,42 @@ class MeshReport(Cleaning):
 
 
 def inspect(
-    path: str,
-    vertices: np.ndarray,
-    faces: np.ndarray,
-    keeps: np.ndarray,
-    frame: Frame,
-    cleaning: Cleaning,
+    path: str, vertices: np.ndarray, mended: Mended, keeps: np.ndarray, scale: float, done: Cleaning
 ) -> MeshReport:
     """Measure a mesh.
 
     Args:
         path: of the file.
-        vertices: float64 [n, 3], input units.
-        faces: int64 [m, 3] of three different vertices each, none twice; with those without area.
+        vertices: float64 [n, 3], those in use, input units.
+        mended: the faces, with those without area.
         keeps: bool [m], which faces have an area.
-        frame: of the vertices that the kept faces use.
-        cleaning: what was done before.
+        scale: unit lengths per input unit in ``mended``.
+        done: what was done to the file's triangles.
     """
-    edges = find_edges(faces)
-    body = label_bodies(len(faces), edges)
+    edges, body = mended.edges, mended.body
     watertight = bool(edges.is_manifold.all())
     consistent = not bool(((edges.balance != 0) & (edges.count % 2 == 0)).any())
-    points = frame.to_unit(vertices)
     volume = None
     if watertight and consistent:
-        volume = float(body_volumes(points, faces, body).sum()) / frame.scale**3
-    used = np.unique(faces[keeps])
-    low, high = ((x, y, z) for x, y, z in bounds_of(vertices[used]).tolist())
+        volumes = body_volumes(mended.points, mended.faces, mended.vectors, body)
+        volume = float(volumes.sum()) / scale**3
+    low, high = ((x, y, z) for x, y, z in bounds_of(vertices).tolist())
     return MeshReport(
         path=path,
-        n_vertices=len(used),
+        n_vertices=len(vertices),
         n_faces=int(keeps.sum()),
         bounds=(low, high),
         extents=(high[0] - low[0], high[1] - low[1], high[2] - low[2]),
         watertight=watertight,
+        closed=not edges.balance.any(),
         winding_consistent=consistent,
         boundary_edges=int(edges.is_boundary.sum()),
         non_manifold_edges=int((edges.count > 2).sum()),
         n_holes=count_holes(edges),
-        n_bodies=len(np.unique(body[keeps])),
-        area=float(areas(points, faces).sum()) / frame.scale**2,
+        n_bodies=int(mark(int(body.max()) + 1, body[keeps]).sum()),
+        area=float(lengths(mended.vectors).sum()) / scale**2,
         volume=volume,
-        **asdict(cleaning),
+        **asdict(done),
     )
 
 

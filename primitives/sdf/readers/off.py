@@ -53,24 +53,26 @@ _WORDS = ("texture coordinates", "vertex colours")
 
 def _vertices(lines: list[bytes]) -> np.ndarray:
     """Return the first three numbers of each line, [n, 3]."""
-    rows = [line.split()[:3] for line in lines]
-    if any(len(row) < 3 for row in rows):
+    widths = {len(line.split()) for line in lines}
+    if not lines:
+        return np.zeros((0, 3))
+    if min(widths) < 3:
         raise DataError("a vertex has fewer than 3 coordinates")
-    text = b" ".join(b" ".join(row) for row in rows)
-    return parse_numbers(text, np.float64, "vertices").reshape(-1, 3)
+    if len(widths) > 1:
+        lines, widths = [b" ".join(line.split()[:3]) for line in lines], {3}
+    values = parse_numbers(b" ".join(lines), np.float64, "vertices")
+    return np.ascontiguousarray(values.reshape(len(lines), -1)[:, :3])
 
 
 def _faces(lines: list[bytes], vertices: np.ndarray) -> tuple[np.ndarray, int, bool]:
     """Return triangles, the number of polygons, and whether colours follow the corners."""
-    rows = [line.split() for line in lines]
-    counts = parse_numbers(b" ".join(row[0] for row in rows), np.int64, "faces")
-    widths = np.array([len(row) for row in rows], np.int64)
+    widths = np.array([len(line.split()) for line in lines], np.int64)
+    values = parse_numbers(b" ".join(lines), np.float64, "faces")
+    begins = np.cumsum(widths) - widths
+    counts = values[begins].astype(np.int64)
     if (counts < 1).any() or (widths <= counts).any():
         raise DataError("a face has not as many corners as it says; is the file whole?")
-    if len(set(widths.tolist())) == 1 and len(set(counts.tolist())) == 1:
-        rows = [row[1 : 1 + int(counts[0])] for row in rows]
-    else:
-        rows = [row[1 : 1 + n] for row, n in zip(rows, counts.tolist(), strict=True)]
-    corners = parse_numbers(b" ".join(b" ".join(row) for row in rows), np.int64, "faces")
-    faces, n_polygons = triangulate(corners, counts, vertices)
+    before = np.cumsum(counts) - counts
+    index = np.arange(int(counts.sum())) + np.repeat(begins + 1 - before, counts)
+    faces, n_polygons = triangulate(values[index].astype(np.int64), counts, vertices)
     return faces, n_polygons, bool((widths > counts + 1).any())

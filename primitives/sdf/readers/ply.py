@@ -17,7 +17,7 @@ from ngp_warp.primitives.sdf.readers.ply_body import (
     read_rows,
 )
 from ngp_warp.primitives.sdf.readers.polygons import triangulate
-from ngp_warp.primitives.sdf.readers.source import Soup, parse_numbers
+from ngp_warp.primitives.sdf.readers.source import Soup
 
 _TYPES = {
     "char": "i1",
@@ -61,9 +61,7 @@ def read_ply(path: Path) -> Soup:
     """
     data = path.read_bytes()
     order, elements, start = _parse_header(data)
-    body = BinaryBody(data, start)
-    if not order:
-        body = TextBody(parse_numbers(data[start:], np.float64, "rows"))
+    body = BinaryBody(data, start) if order else TextBody(data[start:])
     vertices, rings = np.zeros((0, 3)), (np.zeros(0, np.int64), np.zeros(0, np.int64))
     last = max((i for i, e in enumerate(elements) if e.name in ("vertex", "face")), default=-1)
     for element in elements[: last + 1]:

@@ -38,7 +38,7 @@ def reading(path: Path) -> Iterator[None]:
 
     Raises:
         DataError: the file cannot be opened or read.
-        ResourceError: there is not enough memory.
+        ResourceError: there is not enough memory, or a package is missing.
     """
     log = logging.getLogger("trimesh")
     was_disabled = log.disabled
@@ -51,6 +51,8 @@ def reading(path: Path) -> Iterator[None]:
         raise DataError(f"cannot read {path}: {error}") from error
     except NgpError:
         raise
+    except ImportError as error:
+        raise ResourceError(f"cannot read {path} without the package {error.name}") from error
     except MemoryError as error:
         raise ResourceError(f"not enough memory to read {path}") from error
     except Exception as error:
