@@ -1,0 +1,83 @@
+"""What every reader returns, and the guards around what a file may hold."""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ngp_warp.errors import DataError, NgpError, ResourceError
+
+
+@dataclass(frozen=True)
+class Soup:
+    """A file's triangles as they stand there: nothing is merged, removed or turned."""
+
+    vertices: np.ndarray
+    """float64 [n, 3], input units; may hold values that are not finite."""
+    faces: np.ndarray
+    """int64 [m, 3], each within 0..n-1."""
+    n_polygons: int = 0
+    """Faces of more than three corners that were triangulated."""
+    n_parts: int = 1
+    """Parts of a scene that were merged."""
+    ignored: tuple[str, ...] = ()
+    """What the file holds besides its shape, in words."""
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn everything that goes wrong in a reader into one error of one line, and keep it quiet.
+
+    Files come from anywhere; which exceptions trimesh and NumPy raise on broken ones is not
+    documented, so all of them count as "this file is broken".
+
+    Raises:
+        DataError: the file cannot be opened or read.
+        ResourceError: there is not enough memory, or a package is missing.
+    """
+    log = logging.getLogger("trimesh")
+    was_disabled = log.disabled
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            log.disabled = True
+            yield
+    except DataError as error:
+        raise DataError(f"cannot read {path}: {error}") from error
+    except NgpError:
+        raise
+    except ImportError as error:
+        raise ResourceError(f"cannot read {path} without the package {error.name}") from error
+    except MemoryError as error:
+        raise ResourceError(f"not enough memory to read {path}") from error
+    except Exception as error:
+        # OSErrors of the system have a number; those of the readers have none.
+        reason = error.strerror if isinstance(error, OSError) and error.errno else str(error)
+        reason = " ".join((reason or type(error).__name__).split())[:200]
+        raise DataError(f"cannot read {path}: {reason}; is it whole?") from error
+    finally:
+        log.disabled = was_disabled
+
+
+def parse_numbers(text: bytes, dtype: Any, what: str) -> np.ndarray:
+    """Return the numbers of a text, divided by white space.
+
+    Args:
+        text: nothing but numbers; "nan" and "inf" are among them for floats.
+        dtype: of the result, [n].
+        what: named in the error: "vertices", "faces".
+
+    Raises:
+        DataError: a word is no such number.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        try:
+            return np.fromstring(text, dtype=dtype, sep=" ")  # type: ignore[arg-type]
+        except (ValueError, Warning) as error:
+            raise DataError(f"a word among its {what} is not a number") from error
