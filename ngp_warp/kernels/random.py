@@ -6,22 +6,28 @@ Twin: ``random_bits`` in tests/reference/samplers.py.
 
 import warp as wp
 
+# as constants: a literal above 2^31 - 1 would be cut to an int first
+_ONE = wp.constant(wp.uint32(0x7FEB352D))
+_TWO = wp.constant(wp.uint32(0x846CA68B))
+_SEED = wp.constant(wp.uint32(0x9E3779B9))
+_STEP = wp.constant(wp.uint32(0x85EBCA6B))
+
 
 @wp.func
 def mix(h: wp.uint32) -> wp.uint32:
     """Permute the 32-bit words."""
     a = h ^ (h >> wp.uint32(16))
-    a = a * wp.uint32(0x7FEB352D)
+    a = a * _ONE
     a = a ^ (a >> wp.uint32(15))
-    a = a * wp.uint32(0x846CA68B)
+    a = a * _TWO
     return a ^ (a >> wp.uint32(16))
 
 
 @wp.func
 def random_key(seed: int, step: wp.int64) -> wp.uint32:
     """Return what ``random_bits`` needs of a seed and a step."""
-    a = mix(wp.uint32(seed) ^ wp.uint32(0x9E3779B9))
-    return mix(a + wp.uint32(step) * wp.uint32(0x85EBCA6B))
+    a = mix(wp.uint32(seed) ^ _SEED)
+    return mix(a + wp.uint32(step) * _STEP)
 
 
 @wp.func

@@ -44,7 +44,9 @@ class Closest:
 
 
 @wp.func
-def closest_on_face(a: wp.vec3d, b: wp.vec3d, c: wp.vec3d, p: wp.vec3d) -> Closest:
+def closest_on_face(  # noqa: PLR0911 - one return for each of the seven regions
+    a: wp.vec3d, b: wp.vec3d, c: wp.vec3d, p: wp.vec3d
+) -> Closest:
     """Which of the seven Voronoi regions of the triangle p lies in, and where it falls."""
     r = Closest()
     zero = wp.float64(0.0)
@@ -103,9 +105,7 @@ def corner(mesh: wp.uint64, face: int, k: int) -> wp.vec3d:
 def closest_on_mesh(mesh: wp.uint64, face: int, p: wp.vec3) -> Closest:
     """Return the closest point of the face that the tree found."""
     q = wp.vec3d(wp.float64(p[0]), wp.float64(p[1]), wp.float64(p[2]))
-    return closest_on_face(
-        corner(mesh, face, 0), corner(mesh, face, 1), corner(mesh, face, 2), q
-    )
+    return closest_on_face(corner(mesh, face, 0), corner(mesh, face, 1), corner(mesh, face, 2), q)
 
 
 @wp.func
@@ -132,14 +132,14 @@ def reach(scene: Scene, p: wp.vec3) -> float:
 @wp.func
 def escapes(scene: Scene, p: wp.vec3) -> bool:
     """Whether any ray misses the mesh; the likeliest, away from the centre, comes first."""
-    first = int(0)
+    first = wp.int32(0)
     best = float(-UNBOUNDED)
     for k in range(N_DIRECTIONS):
         along = wp.dot(scene.directions[k], p - wp.vec3(0.5, 0.5, 0.5))
         if along > best:
             best = along
             first = k
-    k = int(0)
+    k = wp.int32(0)
     out = bool(False)
     while k < N_DIRECTIONS and not out:
         direction = scene.directions[(first + k) % N_DIRECTIONS]

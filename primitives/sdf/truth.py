@@ -1,6 +1,6 @@
 """Exact signed distances to a triangle mesh, negative inside, on every core or on CUDA."""
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import warp as wp
@@ -8,9 +8,7 @@ import warp as wp
 from ngp_warp import launch
 from ngp_warp.errors import ConfigError, DataError, ShapeError
 from ngp_warp.primitives.sdf import kernels
-
-Sign = Literal["normal", "raystab", "winding"]
-SIGNS: tuple[Sign, ...] = ("normal", "raystab", "winding")
+from ngp_warp.primitives.sdf.sign import SIGNS, Sign, distinct_faces, orient_faces
 
 # Half a cell's diagonal is 0.027: most of the cube is farther from the surface than that.
 _CELLS = 32
@@ -28,7 +26,8 @@ class SignedDistance:
 
     Args:
         vertices: float [n, 3], in unit space.
-        faces: int [m, 3], counter-clockwise seen from outside.
+        faces: int [m, 3], most of them counter-clockwise seen from outside; the others are turned
+            (``orient_faces``).
         sign: "normal": side of the angle-weighted pseudo-normal of the closest feature, for
             watertight and consistently wound meshes; "raystab": outside if any of 32 rays escapes,
             whatever the winding; "winding": inside where the generalised winding number exceeds
@@ -80,6 +79,11 @@ class SignedDistance:
         """The query kernel of the sign method: (scene, points, order, max_distance, distance)."""
         return kernels.query_kernel(self.sign)
 
+    def areas(self) -> np.ndarray:
+        """Return the areas of the faces, float64 [m]."""
+        a, b, c = (self.vertices[self.faces[:, k]].astype(np.float64) for k in range(3))
+        return np.linalg.norm(np.cross(b - a, c - a), axis=1) / 2
+
     def query(self, points: np.ndarray, max_distance: float | None = None) -> np.ndarray:
         """Return signed distances at points.
 
@@ -91,7 +95,8 @@ class SignedDistance:
             float32 [n], negative inside.
 
         Raises:
-            ShapeError: another shape, or a max_distance that is not positive.
+            ShapeError: another shape, points that are not finite, or a max_distance that is not
+                positive.
         """
         points = np.asarray(points)
         if points.ndim != 2 or points.shape[1] != 3:
@@ -99,6 +104,8 @@ class SignedDistance:
         if max_distance is not None and not max_distance > 0:
             raise ShapeError(f"max_distance must be positive, got {max_distance}")
         points = np.ascontiguousarray(points, dtype=np.float32)
+        if not np.isfinite(points).all():
+            raise ShapeError("points must be finite numbers")
         radius = float(kernels.UNBOUNDED if max_distance is None else max_distance)
         result = np.empty(len(points), np.float32)
         for begin in range(0, len(points), _QUERY_POINTS):
@@ -128,7 +135,7 @@ class SignedDistance:
 
 
 def _prepare(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Weld equal vertices, leave out faces without area, sort both along a Morton curve.
+    """Weld equal vertices, mend the winding, leave out faces without area, sort along a curve.
 
     Returns:
         float32 [n, 3] and int32 [m, 3].
@@ -136,13 +143,16 @@ def _prepare(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.nd
     vertices = np.asarray(vertices, np.float32) + np.float32(0)  # -0 equals 0, byte by byte too
     unique, inverse = np.unique(vertices, axis=0, return_inverse=True)
     faces = inverse.reshape(-1)[np.asarray(faces, np.int64)]
+    faces = faces[distinct_faces(faces)]
     triangles = unique[faces].astype(np.float64)
     e0, e1, e2 = (triangles[:, (k + 1) % 3] - triangles[:, k] for k in range(3))
     area = np.linalg.norm(np.cross(e0, e1), axis=1)
     squares = sum((e * e).sum(axis=1) for e in (e0, e1, e2))
-    faces = faces[area > _SLIVER * squares]
-    if not len(faces):
+    large = area > _SLIVER * squares
+    if not large.any():
         raise DataError("the mesh has no face with an area; give a mesh with a surface")
+    # only then: slivers too join their neighbours
+    faces = orient_faces(faces, area)[large]
     faces = faces[np.argsort(_morton(unique[faces].mean(axis=1)), kind="stable")]
     used, first, inverse = np.unique(faces, return_index=True, return_inverse=True)
     order = np.argsort(first)  # by first use: the vertices of neighbouring faces lie together
