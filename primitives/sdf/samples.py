@@ -1,0 +1,210 @@
+"""Samples of a mesh: training batches as recorded launches, and points for evaluation.
+
+A batch is half exact surface points, three eighths points near the surface, one eighth points of
+the whole cube (Mueller et al. 2022, section 5.2). Surface points are fresh at every step. The
+others come from pools of which every step refreshes one part, because their distance and sign
+cost: the part and its points depend on the seed and the step alone, so that a resumed run finds
+its pools again by repeating the last refresh of each part.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import warp as wp
+
+from ngp_warp import launch, samplers
+from ngp_warp.primitives.sdf import sample_kernels as kernels
+from ngp_warp.primitives.sdf.sign import Sign
+from ngp_warp.primitives.sdf.truth import SignedDistance
+
+# Refreshed points a step, as a share of the batch's points of the kind: near, uniform. Queries
+# cost 1, 10 or 20 us near the surface (normal, winding, raystab), 5 to 10 far from it.
+_FRESH: dict[Sign, tuple[float, float]] = {
+    "normal": (1 / 4, 1 / 16),
+    "winding": (1 / 16, 1 / 32),
+    "raystab": (1 / 32, 1 / 32),
+}
+# Slots of a pool on small batches: filled in about a second, and too many to be learned by heart
+_POOL_SLOTS = 2**17
+
+NOISE_STD = 8.5e-4
+"""Standard deviation of the noise of the points near the surface, an axis, in unit space."""
+
+_Stages = list[list[launch.Launch]]
+
+
+@dataclass(frozen=True)
+class _Pool:
+    """Points and their signed distances; part t mod n_parts is refreshed at step t."""
+
+    n_fresh: int
+    n_parts: int
+    x: wp.array
+    distance: wp.array
+
+    @staticmethod
+    def make(n_points: int, share: float, device: str) -> "_Pool":
+        # whole blocks, as samplers write them
+        n_fresh = 32 * max(math.ceil(n_points * share / 32), 1)
+        n_parts = max(-(-n_points // n_fresh), _POOL_SLOTS // n_fresh)
+        x = wp.empty(n_fresh * n_parts, dtype=wp.vec3, device=device)
+        return _Pool(n_fresh, n_parts, x, wp.empty(len(x), dtype=float, device=device))
+
+
+class Batches:
+    """Fills x and target with the batch of a seed and a step.
+
+    Points 0 to n/2 lie on the surface, the next 3/8 n near it, the last n/8 in the whole cube.
+    Constructing it fills the pools as they are after the steps that ``step`` says were done.
+
+    Args:
+        truth: signed distances.
+        n_points: of a batch; a multiple of 32, at least 32.
+        seed: of every random number.
+        step: int64 [1] on the device, the step's number while its stages run.
+        x: out, positions, blocked, flat float32 [n_blocks * 3 * 32].
+        target: out, signed distances, blocked, flat float32 [n_blocks * 32].
+        noise_std: of the points near the surface, an axis, in unit space.
+
+    Raises:
+        ShapeError: an array of another size, or on another device.
+    """
+
+    truth_stages: _Stages
+    """Refresh the pools: all that queries the mesh."""
+    batch_stages: _Stages
+    """Fill x and target; after ``truth_stages``."""
+
+    def __init__(
+        self,
+        truth: SignedDistance,
+        n_points: int,
+        seed: int,
+        step: wp.array,
+        x: wp.array,
+        target: wp.array,
+        noise_std: float = NOISE_STD,
+    ):
+        self.truth, self.device = truth, truth.device
+        launch.check_size("x", x, n_points * 3, self.device)
+        launch.check_size("target", target, n_points, self.device)
+        launch.check_size("step", step, 1, self.device)
+        self._seeds = [_stream(seed, k) for k in range(6)]
+        self._noise_scale = noise_std * math.sqrt(3) / math.pi
+        n_near, n_uniform = n_points * 3 // 8, n_points // 8
+        shares = _FRESH[truth.sign]
+        self._near = _Pool.make(n_near, shares[0], self.device)
+        self._uniform = _Pool.make(n_uniform, shares[1], self.device)
+        areas = truth.areas()
+        shares_of_area = np.cumsum(areas) / areas.sum()
+        self._cumulated = wp.array(shares_of_area, dtype=wp.float64, device=self.device)
+        self.truth_stages = self._refresh_near(step) + self._refresh_uniform(step)
+        self.batch_stages = [self._fill(step, x, target, n_near, n_uniform)]
+        done = int(step.numpy()[0])
+        self._restore(self._near, self._refresh_near, done)
+        self._restore(self._uniform, self._refresh_uniform, done)
+
+    def stages(self) -> _Stages:
+        """Return the stages of a batch: truth, then the batch."""
+        return self.truth_stages + self.batch_stages
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory of the pools."""
+        return sum(p.x.capacity + p.distance.capacity for p in (self._near, self._uniform))
+
+    def _refresh_near(self, step: wp.array) -> _Stages:
+        pool, truth = self._near, self.truth
+        args = [truth.scene, self._cumulated, self._seeds[0], self._seeds[1], step]
+        args += [self._noise_scale, pool.n_fresh, pool.n_parts, pool.x, pool.distance]
+        return [[self._record(kernels.near_kernel(truth.sign), pool.n_fresh, args)]]
+
+    def _refresh_uniform(self, step: wp.array) -> _Stages:
+        pool, truth = self._uniform, self.truth
+        fresh = wp.empty(pool.n_fresh * 3, dtype=float, device=self.device)
+        draw = samplers.sample("stratified", 3, self._seeds[2], step, fresh, self.device)
+        args = [truth.scene, fresh, step, pool.n_parts, pool.x, pool.distance]
+        return [[draw], [self._record(kernels.uniform_kernel(truth.sign), pool.n_fresh, args)]]
+
+    def _fill(
+        self, step: wp.array, x: wp.array, target: wp.array, n_near: int, n_uniform: int
+    ) -> list[launch.Launch]:
+        n_surface = len(target) - n_near - n_uniform
+        args = [self.truth.scene.mesh, self._cumulated, self._seeds[3], step, n_surface, x, target]
+        launches = [self._record(kernels.surface_samples, n_surface, args)]
+        first = n_surface
+        parts = ((self._near, n_near, self._seeds[4]), (self._uniform, n_uniform, self._seeds[5]))
+        for pool, n, seed in parts:
+            args = [pool.x, pool.distance, seed, step, first, n, x, target]
+            launches.append(self._record(kernels.pool_samples, n, args))
+            first += n
+        return launches
+
+    def _record(self, kernel: Any, n_items: int, args: list[Any]) -> launch.Launch:
+        item = launch.record(kernel, n_items, args, self.device)
+        # the scene holds the mesh's address alone
+        item.arguments = (*args, self.truth)
+        return item
+
+    def _restore(self, pool: _Pool, refresh: Callable[[wp.array], _Stages], done: int) -> None:
+        """Repeat the last refresh of each part up to step ``done``; steps before 1 count too."""
+        step = wp.zeros(1, dtype=wp.int64, device=self.device)
+        stages = refresh(step)
+        for t in range(done - pool.n_parts + 1, done + 1):
+            step.assign(np.array([t], np.int64))
+            for stage in stages:
+                launch.run_all(stage)
+
+
+def _stream(seed: int, k: int) -> int:
+    """Return the seed of the k-th independent stream, a non-negative 32-bit int."""
+    return (seed + k * 0x632BE5AB) & 0x7FFFFFFF
+
+
+def uniform_points(n: int, seed: int) -> np.ndarray:
+    """Return n independent points of the unit cube, float32 [n, 3]."""
+    return np.random.default_rng(seed).random((n, 3), dtype=np.float32)
+
+
+def surface_points(truth: SignedDistance, n: int, seed: int) -> np.ndarray:
+    """Return n independent points of the surface, evenly by area, float32 [n, 3]."""
+    rng = np.random.default_rng(seed)
+    areas = truth.areas()
+    shares = np.cumsum(areas) / areas.sum()
+    face = np.minimum(np.searchsorted(shares, rng.random(n), side="right"), len(areas) - 1)
+    a, b, c = (truth.vertices[truth.faces[face, k]].astype(np.float64) for k in range(3))
+    root, share = np.sqrt(rng.random((n, 1))), rng.random((n, 1))
+    return (a + (b - a) * root * (1 - share) + (c - a) * root * share).astype(np.float32)
+
+
+def band_points(
+    truth: SignedDistance, n: int, half_width: float, seed: int, resolution: int = 64
+) -> np.ndarray:
+    """Return n independent points of the cube that lie evenly within a distance of the surface.
+
+    Args:
+        truth: signed distances; only their absolute value counts.
+        n: number of points.
+        half_width: largest distance, in unit space, positive.
+        seed: of the points.
+        resolution: cells an axis; points are drawn in those that the band may touch.
+
+    Returns:
+        float32 [n, 3].
+    """
+    axis = (np.arange(resolution, dtype=np.float32) + 0.5) / resolution
+    centres = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3)
+    reach = half_width + math.sqrt(3) / 2 / resolution
+    cells = centres[np.abs(truth.query(centres, 1.001 * reach)) < 1.0005 * reach]
+    rng = np.random.default_rng(seed)
+    found: list[np.ndarray] = []
+    while sum(map(len, found)) < n:
+        size = 2 * n + 1024
+        points = cells[rng.integers(len(cells), size=size)]
+        points = points + (rng.random((size, 3), dtype=np.float32) - np.float32(0.5)) / resolution
+        points = points.astype(np.float32)
+        found.append(points[np.abs(truth.query(points, 1.001 * half_width)) <= half_width])
+    return np.concatenate(found)[:n]
