@@ -20,7 +20,7 @@ from ngp_warp.surfaces.lattice import BLOCK, Evaluate, Lattice, NodePool, batche
 _CLEARANCE = 1e-3
 _BLOCKS_AT_ONCE = 1 << 10
 # A block's nodes with those of neighbours, and the vertices and faces that it may yield.
-_BYTES_PER_BLOCK = 8_000
+_BYTES_PER_BLOCK = 10_000
 
 LIPSCHITZ = 2.0
 """A trained distance field's steepest change, measured about 1.2 near the surface, with a margin."""

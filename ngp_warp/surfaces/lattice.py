@@ -195,14 +195,17 @@ class NodePool:
     def _fill(self, slots: np.ndarray, needed: np.ndarray) -> None:
         """Evaluate ``needed`` [n, 512] of the nodes of ``slots`` [n]."""
         which, local = np.nonzero(needed)
-        nodes = self._owners[slots[which]] * BLOCK + _LOCAL_NODES[local]
-        last = self.lattice.resolution
+        owners, last = self._owners[slots], self.lattice.resolution
+        nodes = owners[which] * BLOCK + _LOCAL_NODES[local]
+        at_side = np.any((owners == 0) | (owners * BLOCK + BLOCK > last), axis=1)
+        outer = np.flatnonzero(at_side[which])
+        in_box = np.ones(len(nodes), bool)
+        in_box[outer] = np.all(nodes[outer] <= last, axis=1)
         values = np.full(len(nodes), np.float32(1.0))
-        inside_box = np.all(nodes <= last, axis=1)
-        values[inside_box] = self.lattice.values(nodes[inside_box])
+        values[in_box] = self.lattice.values(nodes[in_box])
         if self._closed:
-            side = np.any((nodes == 0) | (nodes == last), axis=1)
-            np.maximum(values, np.finfo(np.float32).tiny, out=values, where=side)
+            sides = outer[np.any((nodes[outer] == 0) | (nodes[outer] == last), axis=1)]
+            values[sides] = np.maximum(values[sides], np.finfo(np.float32).tiny)
         self._values.reshape(-1, BLOCK**3)[slots[which], local] = values
 
     def cubes(self, blocks: np.ndarray) -> np.ndarray:
@@ -246,5 +249,7 @@ def _nodes_needed() -> np.ndarray:
     return needed
 
 
-_LOCAL_NODES = np.stack(np.unravel_index(np.arange(BLOCK**3), (BLOCK,) * 3), axis=1)
+_LOCAL_NODES = np.stack(np.unravel_index(np.arange(BLOCK**3), (BLOCK,) * 3), axis=1).astype(
+    np.int32
+)
 _NODES_NEEDED = _nodes_needed()
