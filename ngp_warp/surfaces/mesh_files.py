@@ -1,0 +1,133 @@
+"""Meshes to files, by extension, each there whole or not at all; and their decimation."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+
+from ngp_warp.errors import ConfigError, ShapeError
+from ngp_warp.files import atomic_path
+
+_LINES_AT_ONCE = 1 << 16
+
+
+def check_mesh_path(path: str | Path) -> Path:
+    """Return the path of a mesh to be written, or raise: ask before the work.
+
+    Raises:
+        ConfigError: an extension that is not known.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in _WRITERS:
+        raise ConfigError(
+            f"cannot write {path}: a mesh ends in {', '.join(_WRITERS)}, not in {path.suffix!r}"
+        )
+    return path
+
+
+def write_mesh(
+    path: str | Path, vertices: np.ndarray, faces: np.ndarray, normals: np.ndarray | None = None
+) -> int:
+    """Write a mesh as Wavefront text, binary PLY, binary STL or binary glTF.
+
+    Axes and units are written as they are. Text keeps nine digits of each coordinate; the others
+    hold float32. STL has neither shared vertices nor their normals, only the faces'.
+
+    Args:
+        path: ends in .obj, .ply, .stl or .glb.
+        vertices: [n, 3].
+        faces: [m, 3], anticlockwise seen from outside.
+        normals: [n, 3] of the vertices, of unit length.
+
+    Returns:
+        The size of the file in bytes.
+
+    Raises:
+        ConfigError: an extension that is not known.
+        ResourceError: the folder is missing or cannot be written, or the disk is full.
+        ShapeError: not one normal a vertex.
+    """
+    path = check_mesh_path(path)
+    if normals is not None and normals.shape != vertices.shape:
+        raise ShapeError(f"normals must be {list(vertices.shape)}, got {list(normals.shape)}")
+    with atomic_path(path) as temporary:
+        _WRITERS[path.suffix.lower()](temporary, vertices, faces, normals)
+        return temporary.stat().st_size
+
+
+def decimate(
+    vertices: np.ndarray, faces: np.ndarray, n_faces: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return a mesh of about ``n_faces`` faces, by quadric edge collapse.
+
+    It may no longer be closed: ask ``pieces.is_closed``. A mesh that has no more faces than wanted
+    comes back as it is.
+
+    Args:
+        vertices: float64 [n, 3].
+        faces: int32 [m, 3].
+        n_faces: at least 4.
+
+    Raises:
+        ConfigError: fewer than 4 faces.
+    """
+    from fast_simplification import simplify
+
+    if n_faces < 4:
+        raise ConfigError(f"a mesh has at least 4 faces, got {n_faces}")
+    if n_faces >= len(faces):
+        return vertices, faces
+    # Far from the origin the quadrics would lose their digits.
+    middle = vertices.mean(axis=0)
+    points, corners = simplify(vertices - middle, faces, target_count=n_faces)[:2]
+    used, corners = np.unique(corners, return_inverse=True)
+    return points[used] + middle, corners.reshape(-1, 3).astype(np.int32)
+
+
+def _write_obj(
+    path: Path, vertices: np.ndarray, faces: np.ndarray, normals: np.ndarray | None
+) -> None:
+    """Write text piece by piece: a few times faster than trimesh, and in little memory.
+
+    Digits are counted from the first that is not zero: a fixed number of decimals is too few for a
+    small mesh.
+    """
+    with path.open("w", encoding="ascii") as file:
+        _write_lines(file, "v %.9g %.9g %.9g\n", vertices)
+        corners = faces.astype(np.int64) + 1
+        if normals is None:
+            _write_lines(file, "f %d %d %d\n", corners)
+            return
+        _write_lines(file, "vn %.6g %.6g %.6g\n", normals)
+        _write_lines(file, "f %d//%d %d//%d %d//%d\n", np.repeat(corners, 2, axis=1))
+
+
+def _write_lines(file: TextIO, line: str, rows: np.ndarray) -> None:
+    for begin in range(0, len(rows), _LINES_AT_ONCE):
+        part = rows[begin : begin + _LINES_AT_ONCE]
+        file.write(line * len(part) % tuple(part.ravel().tolist()))
+
+
+def _by_trimesh(file_type: str, normals_option: str | None = None) -> "_Writer":
+    def write(
+        path: Path, vertices: np.ndarray, faces: np.ndarray, normals: np.ndarray | None
+    ) -> None:
+        from trimesh import Trimesh
+
+        # process=False: no vertex may be merged or dropped
+        mesh = Trimesh(vertices, faces, vertex_normals=normals, process=False)
+        options = {normals_option: normals is not None} if normals_option else {}
+        with path.open("wb") as file:
+            mesh.export(file, file_type=file_type, **options)
+
+    return write
+
+
+_Writer = Callable[[Path, np.ndarray, np.ndarray, np.ndarray | None], None]
+_WRITERS: dict[str, _Writer] = {
+    ".obj": _write_obj,
+    ".ply": _by_trimesh("ply", "vertex_normal"),
+    ".stl": _by_trimesh("stl"),
+    ".glb": _by_trimesh("glb", "include_normals"),
+}
