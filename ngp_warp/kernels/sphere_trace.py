@@ -100,10 +100,11 @@ def marched(
         s.t[ray] = secant(s.near_t[ray], s.near_d[ray], t, f)
         return
     before = s.near_d[ray]
-    # Two spheres that meet: the ray passes what they touch at h, y before t (Aaltonen).
+    # Coming nearer, the ray passes what both last spheres touch at h, y before t (Aaltonen). Going
+    # away they bound nothing between them.
     y = 0.0
-    if before > 0.0:
-        y = wp.min(f * f / (2.0 * before), f)
+    if f < before:
+        y = f * f / (2.0 * before)
     h = wp.sqrt(wp.max(f * f - y * y, 0.0))
     s.clearance[ray] = wp.min(s.clearance[ray], h / wp.max(t - y, 1.0e-6))
     s.near_t[ray] = t
