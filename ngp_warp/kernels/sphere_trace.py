@@ -86,9 +86,7 @@ def bracketed(s: RayState, ray: int, f: float, tolerance: float, max_count: int)
 
 
 @wp.func
-def marched(
-    s: RayState, ray: int, f: float, relaxation: float, min_step: float, max_steps: int
-):
+def marched(s: RayState, ray: int, f: float, relaxation: float, min_step: float, max_steps: int):
     """Step by a share of the distance f, or turn to the bracket that a change of sign makes."""
     t = s.t[ray]
     if f <= 0.0:
@@ -99,12 +97,13 @@ def marched(
         s.count[ray] = 0
         s.t[ray] = secant(s.near_t[ray], s.near_d[ray], t, f)
         return
+    # The narrowest place between the last two spheres is the circle in which they meet, y before t:
+    # beyond the last centre (going away) it tells nothing new, and y stays there.
     before = s.near_d[ray]
-    # Coming nearer, the ray passes what both last spheres touch at h, y before t (Aaltonen). Going
-    # away they bound nothing between them.
+    step = t - s.near_t[ray]
     y = 0.0
-    if f < before:
-        y = f * f / (2.0 * before)
+    if step > 0.0:
+        y = wp.clamp((step * step + f * f - before * before) / (2.0 * step), 0.0, step)
     h = wp.sqrt(wp.max(f * f - y * y, 0.0))
     s.clearance[ray] = wp.min(s.clearance[ray], h / wp.max(t - y, 1.0e-6))
     s.near_t[ray] = t
@@ -118,9 +117,7 @@ def marched(
 @wp.func
 def boxed(p: wp.vec3):
     """The nearest point of the unit cube."""
-    return wp.vec3(
-        wp.clamp(p[0], 0.0, 1.0), wp.clamp(p[1], 0.0, 1.0), wp.clamp(p[2], 0.0, 1.0)
-    )
+    return wp.vec3(wp.clamp(p[0], 0.0, 1.0), wp.clamp(p[1], 0.0, 1.0), wp.clamp(p[2], 0.0, 1.0))
 
 
 @wp.kernel

@@ -177,7 +177,8 @@ def parse_camera(
         azimuth = elevation = distance = 0.0
     if kind != "orbit":
         raise ConfigError(
-            f"a camera must be orbit:AZIMUTH,ELEVATION,DISTANCE, such as orbit:30,20,2, got {text!r}"
+            "a camera must be orbit:AZIMUTH,ELEVATION,DISTANCE, such as orbit:30,20,2, "
+            f"got {text!r}"
         )
     return orbit(azimuth, elevation, distance, up=up, fov=fov, width=width, height=height)
 

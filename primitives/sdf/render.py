@@ -3,14 +3,14 @@
 Camera and field are in the coordinates of the unit cube.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from ngp_warp.errors import ConfigError
+from ngp_warp import memory
+from ngp_warp.errors import ConfigError, ResourceError
 from ngp_warp.field import Field
+from ngp_warp.files import format_bytes
 from ngp_warp.primitive import Progress, Report, report_nothing
 from ngp_warp.primitives.sdf import shading
 from ngp_warp.rays.cameras import CENTRE, Camera
@@ -23,6 +23,10 @@ _TILE = 64
 """Side of a tile in pixels: its rays share cells of the grid."""
 _BATCH = 2**16
 """Rays of a batch, about."""
+_CONTRAST = 5
+"""Difference of neighbours, of 255, from which on a pixel gets all its samples."""
+_PIXEL_BYTES = 64
+"""Memory of a pixel while a picture is made, about."""
 
 _SHADOW_MARGIN = 0.35
 """Shadow rays are followed this far beside the cube, where an object still dims the light."""
@@ -67,34 +71,39 @@ class Renderer:
         camera: Camera,
         *,
         spp: int = DEFAULT_SPP,
-        seed: int = 0,
         progress: Report = report_nothing,
     ) -> np.ndarray:
         """Return the shaded picture, uint8 sRGB [height, width, 3].
 
+        Every pixel gets a sample in its middle; those that differ from a neighbour by then, on
+        edges and fine relief, get the others (Whitted 1980).
+
         Args:
             camera: where from.
-            spp: samples of a pixel, spread over its area.
-            seed: moves them.
+            spp: samples of a pixel where the picture is not smooth.
             progress: told of the tiles done.
 
         Raises:
             ConfigError: ``spp`` out of its range.
+            ResourceError: a picture that does not fit in memory.
         """
         if not 1 <= spp <= MAX_SPP:
             raise ConfigError(f"spp must be from 1 to {MAX_SPP}, got {spp}")
-        studio, plane = shading.Studio.of(camera), self._floor(camera)
-        picture = np.empty((camera.height, camera.width, 3), np.uint8)
-        offsets = pixel_offsets(spp, seed)
-        for done, total, rows, columns in _tiles(camera, spp):
-            # all samples of the tile at once: neighbours in space are neighbours in the batch
-            x = (columns[:, None] + offsets[:, 0]).ravel()
-            y = (rows[:, None] + offsets[:, 1]).ravel()
-            colours = self._shade(camera, studio, plane, *camera.rays(x, y))
-            mean = colours.reshape(len(rows), spp, 3).mean(axis=1)
-            picture[rows, columns] = shading.to_srgb(mean)
-            progress(Progress(stage="write", step=done, total=total))
-        return picture
+        _check_memory(camera)
+        view = _View(camera, shading.Studio.of(camera), self._floor(camera))
+        offsets = pixel_offsets(spp)
+        first, rest = _tiles(camera, 1), _tiles(camera, spp - 1) if spp > 1 else []
+        light = np.zeros((camera.height, camera.width, 3), np.float32)
+        chosen = np.ones(light.shape[:2], bool)
+        for index, tile in enumerate([*first, *rest]):
+            if index == len(first):
+                chosen = contrasted(shading.to_srgb(light))
+            part = offsets[:1] if index < len(first) else offsets[1:]
+            self._add_samples(view, light, tile.select(chosen), part)
+            progress(Progress(stage="write", step=index + 1, total=len(first) + len(rest)))
+        if rest:
+            light[chosen] /= np.float32(spp)
+        return shading.to_srgb(light)
 
     def depth(self, camera: Camera, *, progress: Report = report_nothing) -> np.ndarray:
         """Return float32 [height, width]: distance along the optical axis, infinite if nothing.
@@ -112,7 +121,9 @@ class Renderer:
         depth = kind == "depth"
         picture = np.full(shape, np.inf, np.float32) if depth else np.zeros((*shape, 3), np.float32)
         forward = -camera.camera_to_world()[:3, 2].astype(np.float32)
-        for done, total, rows, columns in _tiles(camera, 1):
+        tiles = _tiles(camera, 1)
+        for index, tile in enumerate(tiles):
+            rows, columns = tile.select(None)
             rays_o, rays_d = camera.rays(columns + 0.5, rows + 0.5)
             trace = self.tracer.trace(rays_o, rays_d)
             t, hit = trace.t[trace.hit], trace.hit
@@ -122,18 +133,24 @@ class Renderer:
                 points = rays_o[hit] + t[:, None] * rays_d[hit]
                 values = smooth_normals(self.field, points, t * camera.pixel_size)
             picture[rows[hit], columns[hit]] = values
-            progress(Progress(stage="write", step=done, total=total))
+            progress(Progress(stage="write", step=index + 1, total=len(tiles)))
         return picture
 
-    def _shade(
-        self,
-        camera: Camera,
-        studio: shading.Studio,
-        plane: Floor | None,
-        rays_o: np.ndarray,
-        rays_d: np.ndarray,
-    ) -> np.ndarray:
+    def _add_samples(
+        self, view: "_View", light: np.ndarray, pixels: tuple[np.ndarray, ...], offsets: np.ndarray
+    ) -> None:
+        """Add the radiance at some offsets in the pixels (rows, columns) to ``light``."""
+        rows, columns = pixels
+        if len(rows):
+            # all samples of a pixel at once: neighbours in space are neighbours in the batch
+            x = (columns[:, None] + offsets[:, 0]).ravel()
+            y = (rows[:, None] + offsets[:, 1]).ravel()
+            colours = self._shade(view, *view.camera.rays(x, y))
+            light[rows, columns] += colours.reshape(len(rows), len(offsets), 3).sum(axis=1)
+
+    def _shade(self, view: "_View", rays_o: np.ndarray, rays_d: np.ndarray) -> np.ndarray:
         """Return the radiance along rays, float32 [n, 3]."""
+        camera, studio, plane = view.camera, view.studio, view.plane
         trace = self.tracer.trace(rays_o, rays_d)
         hit = trace.hit
         colours = shading.background(studio, rays_d)
@@ -219,7 +236,6 @@ def render_image(
     camera: Camera,
     *,
     spp: int = DEFAULT_SPP,
-    seed: int = 0,
     floor: bool = True,
     progress: Report = report_nothing,
 ) -> np.ndarray:
@@ -228,16 +244,16 @@ def render_image(
     Args:
         field: 3D, one output: the signed distance, negative inside, in the unit cube.
         camera: in the coordinates of the unit cube; see ``ngp_warp.rays.cameras.orbit``.
-        spp: samples of a pixel.
-        seed: of their places in it.
+        spp: samples of a pixel where the picture is not smooth.
         floor: put the object on a floor that takes its shadow.
         progress: told of the tiles done.
 
     Raises:
         ConfigError: ``spp`` out of its range.
+        ResourceError: a picture that does not fit in memory.
         ShapeError: a field that is no signed distance in three dimensions.
     """
-    return Renderer(field, floor=floor).image(camera, spp=spp, seed=seed, progress=progress)
+    return Renderer(field, floor=floor).image(camera, spp=spp, progress=progress)
 
 
 def smooth_normals(field: Field, points: np.ndarray, footprint: np.ndarray) -> np.ndarray:
@@ -265,18 +281,16 @@ _MIN_FOOTPRINT = 1e-3
 """Normals are means over at least this, in cube sides: a close view would show the grid's cells."""
 
 
-def pixel_offsets(spp: int, seed: int) -> np.ndarray:
-    """Return where in a pixel its samples lie, float64 [spp, 2] in [0, 1).
+def pixel_offsets(spp: int) -> np.ndarray:
+    """Return where in a pixel its samples lie, float64 [spp, 2], in pixels.
 
-    The same for all pixels, so that edges are smooth, not noisy: one sample in the middle, several
-    on the R2 lattice (Roberts 2018), which fills the pixel evenly for any number of them, moved by
-    the seed.
+    The same in all pixels, so that edges are smooth, not noisy. The first is the pixel's middle;
+    the others are the R2 lattice (Roberts 2018), which fills the pixel evenly for any number of
+    them, moved so that their mean is the middle too.
     """
-    if spp == 1:
-        return np.full((1, 2), 0.5)
-    lattice = np.array([0.7548776662466927, 0.5698402909980532])
-    shift = np.random.default_rng(seed).random(2)
-    return (shift + np.arange(spp)[:, None] * lattice) % 1
+    lattice = np.arange(1, spp)[:, None] * np.array([0.7548776662466927, 0.5698402909980532]) % 1
+    rest = lattice - lattice.mean(axis=0) + 0.5 if spp > 1 else lattice
+    return np.concatenate([[[0.5, 0.5]], rest])
 
 
 def find_floor(tracer: SphereTracer, up: tuple[float, ...]) -> Floor | None:
@@ -317,18 +331,71 @@ def _floor_distance(
     return t
 
 
-def _tiles(camera: Camera, spp: int) -> Iterator[tuple[int, int, np.ndarray, np.ndarray]]:
-    """Yield (tiles done with this one, tiles, rows [n], columns [n]) of all pixels."""
-    side = max(min(_TILE, int((_BATCH / spp) ** 0.5)), 1)
-    strip = max(_BATCH // (side * side * spp), 1) * side
-    corners: list[Any] = [
-        (top, left)
-        for top in range(0, camera.height, side)
-        for left in range(0, camera.width, strip)
+@dataclass(frozen=True)
+class _View:
+    """What does not change within a picture."""
+
+    camera: Camera
+    studio: shading.Studio
+    plane: Floor | None
+
+
+@dataclass(frozen=True)
+class _Tile:
+    """A part of the picture that is worked on at once."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+    def select(self, chosen: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """Return rows and columns [n] of its pixels, of all or of those that are chosen."""
+        # column by column: neighbours in the list lie in squares of the tile's height
+        columns, rows = np.meshgrid(
+            np.arange(self.left, self.right), np.arange(self.top, self.bottom), indexing="ij"
+        )
+        rows, columns = rows.ravel(), columns.ravel()
+        if chosen is None:
+            return rows, columns
+        kept = chosen[rows, columns]
+        return rows[kept], columns[kept]
+
+
+def _tiles(camera: Camera, samples: int) -> list[_Tile]:
+    """Return tiles of the whole picture that take about a batch of rays each."""
+    height = max(min(_TILE, int((_BATCH / samples) ** 0.5)), 1)
+    width = max(_BATCH // (height * height * samples), 1) * height
+    return [
+        _Tile(top, min(top + height, camera.height), left, min(left + width, camera.width))
+        for top in range(0, camera.height, height)
+        for left in range(0, camera.width, width)
     ]
-    for index, (top, left) in enumerate(corners):
-        rows = np.arange(top, min(top + side, camera.height))
-        columns = np.arange(left, min(left + strip, camera.width))
-        # column by column: a batch's neighbours lie in squares of the tile's side
-        x, y = np.meshgrid(columns, rows, indexing="ij")
-        yield index + 1, len(corners), y.ravel(), x.ravel()
+
+
+def contrasted(picture: np.ndarray) -> np.ndarray:
+    """Return bool [h, w]: pixels that differ from one above, below or beside them.
+
+    Args:
+        picture: uint8 [h, w, 3]; a difference counts from ``_CONTRAST`` on.
+    """
+    values = picture.astype(np.int16)
+    uneven = np.zeros(picture.shape[:2], bool)
+    down = np.abs(np.diff(values, axis=0)).max(axis=2) >= _CONTRAST
+    right = np.abs(np.diff(values, axis=1)).max(axis=2) >= _CONTRAST
+    uneven[1:] |= down
+    uneven[:-1] |= down
+    uneven[:, 1:] |= right
+    uneven[:, :-1] |= right
+    return uneven
+
+
+def _check_memory(camera: Camera) -> None:
+    """Raise ResourceError where a picture does not fit in memory."""
+    needed = camera.width * camera.height * _PIXEL_BYTES
+    available = memory.available_bytes()
+    if needed > available:
+        raise ResourceError(
+            f"a picture of {camera.width}x{camera.height} pixels takes {format_bytes(needed)} of "
+            f"memory and {format_bytes(available)} are available; give a smaller size"
+        )
