@@ -1,0 +1,1 @@
+"""Rays: cameras that make them, and what follows them through a field."""

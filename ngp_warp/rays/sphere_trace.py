@@ -1,0 +1,241 @@
+"""Rays to the zero level of a signed distance field: on every core of a CPU, or on CUDA.
+
+Twin: tests/reference/sphere_trace.py. Not differentiable.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import warp as wp
+
+from ngp_warp import launch
+from ngp_warp.errors import ShapeError
+from ngp_warp.field import Field, as_numpy
+from ngp_warp.kernels import sphere_trace as kernels
+
+RELAXATION = 0.95
+"""Step as a share of the distance: a learned one may be too long."""
+EPSILON = 3e-4
+"""Shortest step, in sides of the unit cube: nearer than this the march looks for the change of
+sign, so a ray cannot creep."""
+TOLERANCE = 1e-5
+"""Distance of a hit from the zero level at which the bracket is narrowed no further."""
+MAX_STEPS = 512
+"""Evaluations of a march; a ray that has not met the surface by then grazes it, and misses."""
+MAX_REFINEMENTS = 8
+"""Evaluations of a bracket; 2 or 3 are the rule."""
+
+# Slots of a pass: their features (32 rows, 2 MB) lie in the second-level caches of a few CPU cores
+# (measured: 2^14 best, 2^15 a tenth slower); a GPU wants many.
+_CPU_SLOTS, _CUDA_SLOTS = 2**14, 2**18
+# Passes over the remaining rays shrink with them, by this factor, down to the fewest.
+_SLOT_RATIO, _FEWEST_SLOTS = 4, 128
+# Between two looks at which rays have ended; with 8, a fifth more evaluations are of ended rays.
+_STEPS_PER_PASS = 4
+_CPU_RAYS, _CUDA_RAYS = 2**17, 2**20
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Where rays went; NumPy arrays of one value a ray."""
+
+    t: np.ndarray
+    """float32 [n]: distance from the ray's origin to the hit; infinite where there is none."""
+    hit: np.ndarray
+    """bool [n]."""
+    clearance: np.ndarray
+    """float32 [n]: least distance to the surface as a share of the way to there, the tangent of
+    the angle by which the ray misses; 0 at a hit. 1e6 where the ray misses the box."""
+
+
+class SphereTracer:
+    """Traces rays through one field again and again, with launches that are recorded once.
+
+    Args:
+        field: 3D, one output: the signed distance, negative inside, in sides of the unit cube.
+        relaxation: step as a share of the distance, in (0, 1].
+        epsilon: shortest step.
+        max_steps: evaluations after which a ray misses.
+
+    Raises:
+        ShapeError: a field that is no function of three coordinates to one value.
+    """
+
+    def __init__(
+        self,
+        field: Field,
+        *,
+        relaxation: float = RELAXATION,
+        epsilon: float = EPSILON,
+        max_steps: int = MAX_STEPS,
+    ):
+        if (field.n_dims, field.n_outputs) != (3, 1):
+            raise ShapeError(
+                "a field to be sphere traced maps 3 coordinates to 1 value, got "
+                f"{field.n_dims} to {field.n_outputs}"
+            )
+        self.field, self.device = field, field.device
+        self._step = (relaxation, epsilon, TOLERANCE, max_steps, MAX_REFINEMENTS)
+        on_cpu = field.device == "cpu"
+        self.capacity = _CPU_RAYS if on_cpu else _CUDA_RAYS
+        self._state = _make_state(self.capacity, field.device)
+        # The list of the rays on their way, and the one it is compacted to.
+        self._active, self._kept, self._flags, self._sums = (
+            wp.zeros(self.capacity, dtype=int, device=field.device) for _ in range(4)
+        )
+        self._all = wp.array(np.arange(self.capacity, dtype=np.int32), device=field.device)
+        self._span = wp.zeros(2, dtype=int, device=field.device)
+        self._passes: dict[int, _Pass] = {}
+        self._slots = [_CPU_SLOTS if on_cpu else _CUDA_SLOTS]
+        while self._slots[-1] > _FEWEST_SLOTS:
+            self._slots.append(max(self._slots[-1] // _SLOT_RATIO, _FEWEST_SLOTS))
+
+    def trace(self, rays_o: Any, rays_d: Any, *, margin: float = 0.0) -> Trace:
+        """Follow rays to the first change of the field's sign.
+
+        A ray that begins inside goes on to where it leaves.
+
+        Args:
+            rays_o: origins, [n, 3], NumPy or torch, in the unit cube's coordinates, anywhere.
+            rays_d: unit directions [n, 3].
+            margin: rays are clipped to the unit cube grown by this on every side. Outside the cube
+                the distance is bounded from what it is on its face, so that a margin costs a few
+                steps and gives the clearance of rays that pass beside the cube.
+
+        Raises:
+            ShapeError: other shapes, values that are not finite, directions of another length.
+        """
+        rays_o, rays_d = check_rays(rays_o, rays_d)
+        n = len(rays_o)
+        t, clearance = np.empty(n, np.float32), np.empty(n, np.float32)
+        hit = np.empty(n, bool)
+        for begin in range(0, n, self.capacity):
+            part = slice(begin, begin + self.capacity)
+            count = len(rays_o[part])
+            self._trace(rays_o[part], rays_d[part], margin)
+            hit[part] = self._state.status.numpy()[:count] == kernels.HIT
+            t[part] = np.where(hit[part], self._state.t.numpy()[:count], np.inf)
+            least = self._state.clearance.numpy()[:count]
+            clearance[part] = np.where(hit[part], np.float32(0), least)
+        return Trace(t, hit, clearance)
+
+    def _trace(self, rays_o: np.ndarray, rays_d: np.ndarray, margin: float) -> None:
+        """Bring up to ``capacity`` rays to their ends, in the state's arrays."""
+        n = len(rays_o)
+        wp.copy(self._state.origin, wp.array(rays_o, dtype=wp.vec3, device=self.device), count=n)
+        wp.copy(self._state.direction, wp.array(rays_d, dtype=wp.vec3, device=self.device), count=n)
+        launch.launch(kernels.start_kernel, n, [margin, self._state], self.device)
+        wp.copy(self._active, self._all, count=n)
+        n_active = self._compact(n)
+        while n_active:
+            for begin in range(0, n_active, self._slots[0]):
+                wanted = min(n_active - begin, self._slots[0])
+                slots = min(s for s in self._slots if s >= wanted)
+                self._span.assign(np.array([begin, begin + wanted], np.int32))
+                self._pass(slots).run()
+            n_active = self._compact(n_active)
+
+    def _compact(self, n_active: int) -> int:
+        """Drop the rays that have ended from the first ``n_active`` listed; return what is left."""
+        if n_active == 0:
+            return 0
+        flags, sums = self._flags[:n_active], self._sums[:n_active]
+        args = [self._active, self._state.status, self._flags]
+        launch.launch(kernels.flag_kernel, n_active, args, self.device)
+        wp.utils.array_scan(flags, sums, inclusive=True)
+        args = [self._active, self._flags, self._sums, self._kept]
+        launch.launch(kernels.compact_kernel, n_active, args, self.device)
+        left = int(sums[n_active - 1 : n_active].numpy()[0])
+        wp.copy(self._active, self._kept, count=n_active)
+        return left
+
+    def _pass(self, slots: int) -> "_Pass":
+        if slots not in self._passes:
+            self._passes[slots] = self._record(slots)
+        return self._passes[slots]
+
+    def _record(self, slots: int) -> "_Pass":
+        x, y = self.field.zeros(slots, 3), self.field.zeros(slots, 1)
+        load = launch.record(
+            kernels.load_kernel, slots, [self._span, self._active, self._state, x], self.device
+        )
+        args = [self._span, self._active, y, *self._step, self._state, x]
+        advance = launch.record(kernels.advance_kernel, slots, args, self.device)
+        return _Pass(load, [*self.field.evaluation_stages(x, y), [advance]])
+
+
+@dataclass
+class _Pass:
+    """Some steps of the rays in a number of slots."""
+
+    load: launch.Launch
+    step: list[list[launch.Launch]]
+
+    def run(self) -> None:
+        self.load.run()
+        for _ in range(_STEPS_PER_PASS):
+            for stage in self.step:
+                launch.run_all(stage)
+
+
+def sphere_trace(field: Field, rays_o: Any, rays_d: Any, *, margin: float = 0.0) -> tuple[Any, Any]:
+    """Follow rays to the zero level of a signed distance field, once.
+
+    Steps are 0.95 of the distance, and at least 3e-4; the change of sign that ends the march is
+    narrowed to a distance of 1e-5, so that hits lie on the zero level. For many calls keep a
+    ``SphereTracer``.
+
+    Args:
+        field: 3D, one output: the signed distance, negative inside, in sides of the unit cube.
+        rays_o: origins, NumPy or torch [n, 3], in the unit cube's coordinates, anywhere.
+        rays_d: unit directions [n, 3].
+        margin: see ``SphereTracer.trace``.
+
+    Returns:
+        t, float32 [n]: distances from the origins, infinite where nothing is hit; and hit, bool
+        [n]. Of the kind of ``rays_o``.
+
+    Raises:
+        ShapeError: other shapes, values that are not finite, directions of another length.
+    """
+    _, back = as_numpy(rays_o)
+    trace = SphereTracer(field).trace(rays_o, rays_d, margin=margin)
+    return back(trace.t), back(trace.hit)
+
+
+def check_rays(rays_o: Any, rays_d: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return rays as float32 [n, 3].
+
+    Raises:
+        ShapeError: other shapes, values that are not finite, directions of another length than 1.
+    """
+    rays = []
+    for name, values in (("rays_o", rays_o), ("rays_d", rays_d)):
+        array, _ = as_numpy(values)
+        if array.ndim != 2 or array.shape[1] != 3:
+            raise ShapeError(f"{name} must have shape [n, 3], got {list(array.shape)}")
+        if array.dtype.kind not in "fiu" or not np.all(np.isfinite(array)):
+            raise ShapeError(f"{name} must be finite real numbers")
+        rays.append(np.ascontiguousarray(array, dtype=np.float32))
+    if len(rays[0]) != len(rays[1]):
+        raise ShapeError(
+            f"rays_o and rays_d must have the same length, got {len(rays[0])} and {len(rays[1])}"
+        )
+    length = np.linalg.norm(rays[1], axis=1)
+    # float32 unit vectors, also half-precision ones
+    if len(length) and np.abs(length - 1).max() > 1e-3:
+        worst = length[np.argmax(np.abs(length - 1))]
+        raise ShapeError(f"rays_d must be unit vectors, got one of length {worst:g}")
+    return rays[0], rays[1]
+
+
+def _make_state(n: int, device: str) -> Any:
+    state = kernels.RayState()
+    for name in ("origin", "direction"):
+        setattr(state, name, wp.zeros(n, dtype=wp.vec3, device=device))
+    for name in ("t_end", "t", "near_t", "near_d", "far_t", "far_d", "side", "clearance"):
+        setattr(state, name, wp.zeros(n, dtype=float, device=device))
+    for name in ("count", "status"):
+        setattr(state, name, wp.zeros(n, dtype=int, device=device))
+    return state
