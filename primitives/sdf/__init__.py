@@ -1,0 +1,1 @@
+"""Neural signed distance fields from meshes."""
