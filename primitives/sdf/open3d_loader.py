@@ -5,6 +5,7 @@ import ctypes
 import importlib
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -44,17 +45,27 @@ def _provide_libusb() -> None:
 
 
 @contextlib.contextmanager
-def chatter_to_stderr() -> Iterator[None]:
-    """Send to stderr what Open3D and its libraries print on stdout, from Python or native code.
+def without_chatter() -> Iterator[None]:
+    """Swallow what Open3D and the graphics libraries print, from Python or native code.
 
-    It turns round the whole process's stdout, other threads' too.
+    Without a display they warn on both streams, of what is no fault. When the block raises, stderr
+    gets what they said. It turns round the whole process's streams, other threads' too.
     """
     sys.stdout.flush()
-    saved = os.dup(1)
-    os.dup2(2, 1)
-    try:
-        with contextlib.redirect_stdout(sys.stderr):
-            yield
-    finally:
-        os.dup2(saved, 1)
-        os.close(saved)
+    sys.stderr.flush()
+    saved = os.dup(1), os.dup(2)
+    with tempfile.TemporaryFile() as said:
+        try:
+            for stream in (1, 2):
+                os.dup2(said.fileno(), stream)
+            # Open3D logs through Python's print: sys.stdout may be another file than stream 1.
+            with open(2, "w", closefd=False) as err, contextlib.redirect_stdout(err):
+                yield
+        except BaseException:
+            said.seek(0)
+            os.write(saved[1], said.read())
+            raise
+        finally:
+            for stream, copy in zip((1, 2), saved, strict=True):
+                os.dup2(copy, stream)
+                os.close(copy)

@@ -22,7 +22,8 @@ class Raycasting:
     Inside is defined where the surface is closed. Faces that are consistently wound give the
     winding number, counted by the signed crossings of a ray: inside is where it is not 0, so that
     bodies that overlap count as their union. Other closed surfaces give the parity of the
-    crossings. Three rays vote, for a ray through an edge may count one crossing too many.
+    crossings. A ray through an edge may count one crossing too many: where two rays differ, a third
+    one decides.
 
     Attributes:
         vertices: float32 [n, 3].
@@ -33,17 +34,21 @@ class Raycasting:
         reason: why ``inside_method`` is None, else "".
     """
 
-    def __init__(self, vertices: np.ndarray, faces: np.ndarray):
+    def __init__(self, vertices: np.ndarray, faces: np.ndarray, *, distance_only: bool = False):
         """Build the scene.
 
         Args:
             vertices: float [n, 3]; equal ones merged, or the surface does not pass as closed.
             faces: integer [m, 3].
+            distance_only: do not ask what is inside, which takes as long as all the rest.
         """
         o3d = load_open3d()
         self.vertices = np.ascontiguousarray(vertices, np.float32)
-        faces = _without_duplicates(np.asarray(faces, np.int64).reshape(-1, 3))
-        self.inside_method, self.reason = _inside_method(faces)
+        faces = np.asarray(faces, np.int64).reshape(-1, 3)
+        self.inside_method, self.reason = None, "only distances were asked for"
+        if not distance_only:
+            faces = _without_duplicates(faces)
+            self.inside_method, self.reason = _inside_method(faces)
         bodies = _bodies(faces) if self.inside_method else np.zeros(len(faces), np.int64)
         normals, areas = _normals(np.asarray(vertices, np.float64), faces)
         order = np.argsort(bodies, kind="stable")
@@ -77,8 +82,10 @@ class Raycasting:
         """
         if self.inside_method is None:
             raise ValueError(self.reason)
-        votes = [self._inside_along(points, direction) for direction in _DIRECTIONS]
-        return np.sum(votes, axis=0) > len(_DIRECTIONS) // 2
+        first, second = (self._inside_along(points, along) for along in _DIRECTIONS[:2])
+        undecided = np.flatnonzero(first != second)
+        first[undecided] = self._inside_along(points[undecided], _DIRECTIONS[2])
+        return first
 
     def sample(self, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Return n points float32 [n, 3], uniform by area, and the faces int64 [n] they lie on."""
@@ -92,6 +99,8 @@ class Raycasting:
         return (p + a * (q - p) + b * (r - p)).astype(np.float32), index
 
     def _inside_along(self, points: np.ndarray, direction: np.ndarray) -> np.ndarray:
+        if len(points) == 0:  # list_intersections crashes on no rays (Open3D 0.20)
+            return np.zeros(0, bool)
         rays = np.concatenate([points, np.broadcast_to(direction, points.shape)], axis=1)
         hits = self._scene.list_intersections(_tensor(rays))
         ray = hits["ray_ids"].numpy().astype(np.int64)
