@@ -29,6 +29,7 @@ COMMANDS = {
     "fit-image": ("ngp_warp.cli.fit_image", "Fit a neural field to a picture."),
     "render": ("ngp_warp.cli.render", "Decode a run into a picture of any size."),
     "export": ("ngp_warp.cli.export", "Write a run in a format that other programs read."),
+    "view": ("ngp_warp.cli.view", "Show a mesh's run beside the original."),
     "eval": ("ngp_warp.cli.eval", "Measure a run against the original."),
     "info": ("ngp_warp.cli.info", "Say what a run or a checkpoint holds."),
 }

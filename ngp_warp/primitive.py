@@ -118,3 +118,6 @@ class Primitive:
     """(run, *, progress) -> metrics against the original."""
     in_units: Callable[..., Any]
     """(run, values [n, c], Jacobians [n, c, n_dims] or None) -> both in the input's units."""
+    meshes: Callable[..., Any] | None = None
+    """(run, *, resolution, progress) -> the original and the result, each vertices [n, 3] in input
+    units and faces [m, 3], equal vertices merged; None: it is no mesh."""
