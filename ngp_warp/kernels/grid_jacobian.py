@@ -146,9 +146,9 @@ const int first = run * {BLOCKS_PER_ITEM};
 const int end = first + {BLOCKS_PER_ITEM} < n_blocks ? first + {BLOCKS_PER_ITEM} : n_blocks;
 for (int block = first; block < end; ++block) for (int half = 0; half < 2; ++half) {{
     const float* X = x.data + (size_t)block * {shape.n_dims * 32} + half * 16;
-    const size_t row = (size_t)level * {n} * 32 + half * 16;
-    float* O = out.data + (size_t)block * n_rows * 32 + row;
-    float* D = jacobian.data + (size_t)block * {shape.n_dims} * n_rows * 32 + row;
+    const size_t at = (size_t)level * {n} * 32 + half * 16;
+    float* O = out.data + (size_t)block * n_rows * 32 + at;
+    float* D = jacobian.data + (size_t)block * {shape.n_dims} * n_rows * 32 + at;
     {corners(shape)}
     {_slopes(shape)}
     {body}
