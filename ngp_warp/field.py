@@ -7,10 +7,18 @@ import numpy as np
 import warp as wp
 
 from ngp_warp import launch
-from ngp_warp.config import GridEncodingConfig, Loss, NetworkConfig, OptimizerConfig
+from ngp_warp.config import (
+    GridEncodingConfig,
+    Loss,
+    NetworkConfig,
+    OptimizerConfig,
+    check_range,
+)
 from ngp_warp.encodings.grid import GridEncoding
+from ngp_warp.encodings.grid_jacobian import GridJacobian
 from ngp_warp.errors import ShapeError
 from ngp_warp.kernels import layout
+from ngp_warp.networks.eikonal import EikonalArrays, make_eikonal_network
 from ngp_warp.networks.mlp import make_network
 from ngp_warp.optimizer import Adam, Parameters, make_table, make_weights
 
@@ -107,6 +115,52 @@ class Field:
         )
         stages = [[encode], *([p] for p in passes[:-1]), [passes[-1], scatter]]
         return stages + self.optimizer.update(), losses
+
+    def eikonal_train_stages(
+        self, x: wp.array, target: wp.array, n_points: int, loss: Loss, weight: float
+    ) -> tuple[list[list[launch.Launch]], wp.array, wp.array]:
+        """Record ``train_stages`` for loss + weight * mean (|df/dx| - 1)^2 over the same points.
+
+        The gradients are exact, those of the term too (Gropp et al. 2020, equation 2; where df/dx
+        is zero, its length counts as constant). df/dx is taken in the unit cube's own units.
+
+        Args:
+            x: as in ``train_stages``.
+            target: as in ``train_stages``.
+            n_points: as in ``train_stages``.
+            loss: of the value.
+            weight: of the term, at least 0.
+
+        Returns:
+            Stages of launches; the array [n, 2] of sums of the loss (without the term) and the
+            squared error; and an array of sums of (|df/dx| - 1)^2, over all points to be divided
+            by n_points.
+
+        Raises:
+            ConfigError: several outputs, interpolation "nearest", or a weight out of its range.
+        """
+        check_range("eikonal_weight", weight, 0.0)
+        network = make_eikonal_network(self.network, self.n_dims, self.device)
+        encoding = GridJacobian(self.encoding)
+        padded, n_rows = x.size // self.n_dims, self.encoding.n_outputs
+        arrays = EikonalArrays(
+            features=self.zeros(padded, n_rows),
+            jacobian=self.zeros(padded, n_rows * self.n_dims),
+            target=target,
+            d_features=self.zeros(padded, n_rows),
+            slope=self.zeros(padded, n_rows),
+            v=self.zeros(padded, self.n_dims),
+        )
+        encode = encoding.forward(x, self.table.read, arrays.features, arrays.jacobian)
+        passes, losses, residuals = network.train_eikonal(
+            self.weights.value, arrays, n_points, loss, weight, self.weights.gradient
+        )
+        assert self.table.touched is not None
+        scatter = encoding.backward(
+            x, arrays.d_features, arrays.slope, arrays.v, self.table.gradient, self.table.touched
+        )
+        stages = [[encode], *([p] for p in passes[:-1]), [passes[-1], scatter]]
+        return stages + self.optimizer.update(), losses, residuals
 
     def evaluation_stages(self, x: wp.array, y: wp.array) -> list[list[launch.Launch]]:
         """Record y = field(x), both blocked, with the last parameters."""

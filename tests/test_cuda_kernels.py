@@ -13,7 +13,8 @@ import pytest
 import warp as wp
 
 import ngp_warp.kernels
-from ngp_warp.kernels import adam, adam_portable, layout, linear_portable, samplers
+from ngp_warp.kernels import adam, adam_portable, eikonal, layout, linear_portable, samplers
+from ngp_warp.kernels import grid_jacobian_portable as grid_jacobian
 from ngp_warp.kernels import grid_portable as grid
 from ngp_warp.kernels import loss as losses
 from ngp_warp.kernels.grid import GridShape
@@ -26,6 +27,8 @@ CPU_ONLY = {
     "ngp_warp.kernels.adam.weights_kernel",
     "ngp_warp.kernels.grid.backward_kernel",
     "ngp_warp.kernels.grid.forward_kernel",
+    "ngp_warp.kernels.grid_jacobian.backward_kernel",
+    "ngp_warp.kernels.grid_jacobian.forward_kernel",
     "ngp_warp.kernels.linear.layer_kernel",
     "ngp_warp.kernels.linear.reduce_kernel",
     "ngp_warp.kernels.linear.slope_kernel",
@@ -34,6 +37,7 @@ CPU_ONLY = {
     "ngp_warp.kernels.mlp.forward_kernel",
     "ngp_warp.kernels.mlp.reduce_kernel",
     "ngp_warp.kernels.mlp.train_kernel",
+    "ngp_warp.kernels.mlp_eikonal.train_kernel",
 }
 
 FLAT = GridShape(n_dims=2, n_features=2, interpolation="linear")
@@ -55,6 +59,11 @@ KERNELS = {
         (4, *ADAM, True, False, True),
     ],
     adam_portable.weights_kernel: [(*ADAM, 1e-6)],
+    eikonal.delta_kernel: [("none",), ("sine",), ("softplus",)],
+    eikonal.eikonal_kernel: [(2,), (3,)],
+    eikonal.tangent_kernel: [("relu",), ("sine",), ("squareplus",)],
+    grid_jacobian.backward_kernel: [(FLAT,), (SOLID, True), (WIDE,), (WIDEST,)],
+    grid_jacobian.forward_kernel: [(FLAT,), (SOLID,), (WIDE,), (WIDEST,)],
     grid.backward_kernel: [*((shape,) for shape in SHAPES), (FLAT, True), (WIDE, True)],
     grid.forward_kernel: [(shape,) for shape in SHAPES],
     grid.input_gradient_kernel: [(SOLID,), (WIDE,)],

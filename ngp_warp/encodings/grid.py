@@ -150,12 +150,12 @@ class GridEncoding:
             interpolation=config.interpolation,
             dtype="float16" if self.half else "float32",
         )
-        self._scale = wp.array([v.scale for v in self.levels], dtype=float, device=device)
+        self.scale = wp.array([v.scale for v in self.levels], dtype=float, device=device)
         meta = []
         for v in self.levels:
             strides = [*level_strides(v, n_dims), 0]
             meta += [v.offset, v.size, strides[1], strides[2], v.mode]
-        self._meta = wp.array(np.array(meta, np.uint32), device=device)
+        self.meta = wp.array(np.array(meta, np.uint32), device=device)
 
     @property
     def half(self) -> bool:
@@ -181,10 +181,10 @@ class GridEncoding:
             out: features, blocked, flat float32 [n_blocks * n_rows * 32].
             n_rows: rows of ``out``, at least n_outputs (auxiliary inputs follow).
         """
-        n_blocks = self._n_blocks(x)
+        n_blocks = self.n_blocks(x)
         check_size("table", table, self.n_params, self.device)
         check_size("out", out, n_blocks * n_rows * 32, self.device)
-        args = [x, table, self._scale, self._meta, self.n_levels, n_rows, n_blocks]
+        args = [x, table, self.scale, self.meta, self.n_levels, n_rows, n_blocks]
         if self.backend == "vector":
             n_runs = -(-n_blocks // vector.BLOCKS_PER_ITEM)
             kernel = vector.forward_kernel(self.shape)
@@ -210,11 +210,11 @@ class GridEncoding:
             touched: uint8 [n_entries / GROUP], set to 1 where something was added.
             n_rows: rows of ``d_out``.
         """
-        n_blocks = self._n_blocks(x)
+        n_blocks = self.n_blocks(x)
         check_size("d_out", d_out, n_blocks * n_rows * 32, self.device)
         check_size("d_table", d_table, self.n_params, self.device)
         check_size("touched", touched, self.n_entries // vector.GROUP, self.device)
-        args = [x, d_out, self._scale, self._meta, n_rows, n_blocks, d_table, touched]
+        args = [x, d_out, self.scale, self.meta, n_rows, n_blocks, d_table, touched]
         if self.backend == "vector":
             kernel = vector.backward_kernel(self.shape)
             return launch.record(kernel, self.n_levels, args, self.device, shards=self.n_levels)
@@ -227,12 +227,12 @@ class GridEncoding:
         self, x: wp.array, d_out: wp.array, table: wp.array, dx: wp.array, n_rows: int
     ) -> launch.Launch:
         """Record dx = the positions' gradient; arguments as in ``forward`` and ``backward``."""
-        n_points = self._n_blocks(x) * 32
+        n_points = self.n_blocks(x) * 32
         check_size("d_out", d_out, n_points * n_rows, self.device)
         check_size("table", table, self.n_params, self.device)
         check_size("dx", dx, x.size, self.device)
         kernel = portable.input_gradient_kernel(self.shape)
-        args = [x, d_out, table, self._scale, self._meta, self.n_levels, n_rows, dx]
+        args = [x, d_out, table, self.scale, self.meta, self.n_levels, n_rows, dx]
         return launch.record(kernel, n_points, args, self.device)
 
     def second_order(
@@ -261,7 +261,7 @@ class GridEncoding:
             touched: set where d_table was added to.
             ddx: out, gradient of the loss in x, blocked like x.
         """
-        n_points = self._n_blocks(x) * 32
+        n_points = self.n_blocks(x) * 32
         for name, array in (("v", v), ("ddx", ddx)):
             check_size(name, array, x.size, self.device)
         for name, array in (("d_out", d_out), ("dd_out", dd_out)):
@@ -270,17 +270,17 @@ class GridEncoding:
             check_size(name, array, self.n_params, self.device)
         check_size("touched", touched, self.n_entries // vector.GROUP, self.device)
         first = portable.second_order_kernel(self.shape)
-        args = [x, d_out, v, table, self._scale, self._meta, n_rows, n_points // 32]
+        args = [x, d_out, v, table, self.scale, self.meta, n_rows, n_points // 32]
         args += [dd_out, d_table, touched]
         n_items = n_points * self.n_levels
         second = portable.second_order_position_kernel(self.shape)
-        args2 = [x, d_out, v, table, self._scale, self._meta, self.n_levels, n_rows, ddx]
+        args2 = [x, d_out, v, table, self.scale, self.meta, self.n_levels, n_rows, ddx]
         return [
             launch.record(first, n_items, args, self.device, shards=1),
             launch.record(second, n_points, args2, self.device),
         ]
 
-    def _n_blocks(self, x: wp.array) -> int:
+    def n_blocks(self, x: wp.array) -> int:
         """Return the blocks of 32 positions in x, which is whole blocks on this device."""
         n_blocks = x.size // (self.n_dims * 32)
         check_size("x", x, n_blocks * self.n_dims * 32, self.device)

@@ -36,7 +36,7 @@ _PRIME_Z = wp.constant(wp.uint32(805459861))
 
 
 @functools.cache
-def _functions(shape: GridShape) -> SimpleNamespace:
+def functions(shape: GridShape) -> SimpleNamespace:
     """Return the device functions of one shape of grid."""
     n_dims = wp.constant(shape.n_dims)
     smooth = wp.constant(shape.interpolation == "smoothstep")
@@ -153,18 +153,19 @@ def _functions(shape: GridShape) -> SimpleNamespace:
 
 
 @functools.cache
-def _entry_type(n_features: int) -> type:
+def entry_vector(n_features: int) -> type:
+    """Return the type of an entry's features."""
     return wp.types.vector(length=n_features, dtype=float)
 
 
 @functools.cache
-def _load(n_features: int, dtype: str) -> wp.Function:
+def entry_loader(n_features: int, dtype: str) -> wp.Function:
     """Return the function that reads an entry: one wide load on CUDA, where it is F loads else."""
     half = dtype == "float16"
     n_bytes = n_features * (2 if half else 4)
     word = {2: "unsigned short", 4: "unsigned", 8: "uint2"}.get(n_bytes, "uint4")
     n_words = max(n_bytes // 16, 1)
-    entry_type = _entry_type(n_features)
+    entry_type = entry_vector(n_features)
     table_type = wp.array[wp.float16 if half else float]
     text = f"""
 wp::vec_t<{n_features}, wp::float32> v;
@@ -188,9 +189,9 @@ return v;
 
 
 @functools.cache
-def _add(n_features: int, fixed_point: bool) -> wp.Function:
+def adder(n_features: int, fixed_point: bool) -> wp.Function:
     """Return the function that adds to an entry's gradient: in as few operations as CUDA has."""
-    entry_type = _entry_type(n_features)
+    entry_type = entry_vector(n_features)
     one = wp.constant(FIXED_POINT)
     n = wp.constant(n_features)
 
@@ -218,18 +219,19 @@ def _add(n_features: int, fixed_point: bool) -> wp.Function:
     return {1: add_scalar, 2: add_two}.get(n_features, add_fours)
 
 
-def _table_type(shape: GridShape) -> type:
+def table_array(shape: GridShape) -> type:
+    """Return the type of the table that is read."""
     return wp.array[wp.float16 if shape.dtype == "float16" else float]
 
 
 @functools.cache
 def forward_kernel(shape: GridShape) -> wp.Kernel:
     """Return the kernel features = interpolated table entries, for (level, point)."""
-    fn = _functions(shape)
+    fn = functions(shape)
     position, fraction, weight, entry = fn.position, fn.fraction, fn.weight, fn.entry
     n_features, n_corners = wp.constant(shape.n_features), wp.constant(fn.n_corners)
-    table_type, vector = _table_type(shape), _entry_type(shape.n_features)
-    load = _load(shape.n_features, shape.dtype)
+    table_type, vector = table_array(shape), entry_vector(shape.n_features)
+    load = entry_loader(shape.n_features, shape.dtype)
 
     @wp.kernel(module="unique", module_options=module_options())
     def grid_forward_portable(
@@ -264,12 +266,12 @@ def forward_kernel(shape: GridShape) -> wp.Kernel:
 @functools.cache
 def backward_kernel(shape: GridShape, fixed_point: bool = False) -> wp.Kernel:
     """Return the kernel that scatters the features' gradients into the table's."""
-    fn = _functions(shape)
+    fn = functions(shape)
     position, fraction, weight, entry = fn.position, fn.fraction, fn.weight, fn.entry
     n_features, n_corners = wp.constant(shape.n_features), wp.constant(fn.n_corners)
-    group, vector = wp.constant(GROUP), _entry_type(shape.n_features)
+    group, vector = wp.constant(GROUP), entry_vector(shape.n_features)
     gradient_type = wp.array[wp.int64 if fixed_point else float]
-    add = _add(shape.n_features, fixed_point)
+    add = adder(shape.n_features, fixed_point)
 
     @wp.kernel(module="unique", module_options=module_options())
     def grid_backward_portable(
@@ -306,13 +308,13 @@ def backward_kernel(shape: GridShape, fixed_point: bool = False) -> wp.Kernel:
 @functools.cache
 def input_gradient_kernel(shape: GridShape) -> wp.Kernel:
     """Return the kernel of the positions' gradient, for a point."""
-    fn = _functions(shape)
+    fn = functions(shape)
     position, fraction, slope = fn.position, fn.fraction, fn.slope
     weight_gradient, entry = fn.weight_gradient, fn.entry
     n_features, n_corners = wp.constant(shape.n_features), wp.constant(fn.n_corners)
     n_dims = wp.constant(shape.n_dims)
-    table_type, vector = _table_type(shape), _entry_type(shape.n_features)
-    load = _load(shape.n_features, shape.dtype)
+    table_type, vector = table_array(shape), entry_vector(shape.n_features)
+    load = entry_loader(shape.n_features, shape.dtype)
 
     @wp.kernel(module="unique", module_options=module_options())
     def grid_input_gradient(
@@ -351,13 +353,13 @@ def input_gradient_kernel(shape: GridShape) -> wp.Kernel:
 @functools.cache
 def second_order_kernel(shape: GridShape) -> wp.Kernel:
     """Return the adjoint of the positions' gradient in d_out and the table, for (level, point)."""
-    fn = _functions(shape)
+    fn = functions(shape)
     position, fraction, slope = fn.position, fn.fraction, fn.slope
     weight_gradient, entry = fn.weight_gradient, fn.entry
     n_features, n_corners = wp.constant(shape.n_features), wp.constant(fn.n_corners)
     n_dims, group = wp.constant(shape.n_dims), wp.constant(GROUP)
-    table_type, vector = _table_type(shape), _entry_type(shape.n_features)
-    load, add = _load(shape.n_features, shape.dtype), _add(shape.n_features, False)
+    table_type, vector = table_array(shape), entry_vector(shape.n_features)
+    load, add = entry_loader(shape.n_features, shape.dtype), adder(shape.n_features, False)
 
     @wp.kernel(module="unique", module_options=module_options())
     def grid_second_order(
@@ -406,13 +408,13 @@ def second_order_kernel(shape: GridShape) -> wp.Kernel:
 @functools.cache
 def second_order_position_kernel(shape: GridShape) -> wp.Kernel:
     """Return the adjoint of the positions' gradient in the positions, for a point."""
-    fn = _functions(shape)
+    fn = functions(shape)
     position, fraction, slope, curvature = fn.position, fn.fraction, fn.slope, fn.curvature
     hessian_times, entry = fn.hessian_times, fn.entry
     n_features, n_corners = wp.constant(shape.n_features), wp.constant(fn.n_corners)
     n_dims = wp.constant(shape.n_dims)
-    table_type, vector = _table_type(shape), _entry_type(shape.n_features)
-    load = _load(shape.n_features, shape.dtype)
+    table_type, vector = table_array(shape), entry_vector(shape.n_features)
+    load = entry_loader(shape.n_features, shape.dtype)
 
     @wp.kernel(module="unique", module_options=module_options())
     def grid_second_order_position(

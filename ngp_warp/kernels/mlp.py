@@ -78,9 +78,20 @@ ACTIVATIONS = {
     "tanh": ("2.f / (1.f + vexp(z * -2.f)) - 1.f", "1.f - h * h"),
 }
 
+_SQUAREPLUS_RATIO = "(h / (h * h + 0.01f))"  # goes to zero where h overflows
+# second derivative in terms of z, h; the others have none almost everywhere
+CURVATURES = {
+    "exponential": "h",
+    "sine": "-vsin(z)",
+    "sigmoid": "h * (1.f - h) * (1.f - 2.f * h)",
+    "squareplus": " * ".join(["0.02f"] + [_SQUAREPLUS_RATIO] * 3),
+    "softplus": "vexp(h * -10.f) * (1.f - vexp(h * -10.f)) * 10.f",
+    "tanh": "h * (h * h - 1.f) * 2.f",
+}
+
 # Register tiles: 8 outputs x 32 points fill half of AVX-512's registers and leave the FMA units
 # no waiting for results; a machine with 16 (AVX2) or narrow registers takes 2 outputs.
-_LAYER = """
+LAYER = """
 #if defined(__AVX512F__)
 const int JT = 8;
 #else
@@ -113,7 +124,7 @@ auto dense = [&](const float* w, int so, int si, int K, const v16 (*in)[2], int 
 };
 """
 
-_WEIGHT_GRADIENT = """
+WEIGHT_GRADIENT = """
 v16 hT[32][MAXV];
 // g[j][k] += sum over points of d[j] h[k]; the points lie along h's rows only once it is transposed
 auto flip = [&](const v16 (*h)[2], int K) __attribute__((always_inline)) {
@@ -159,7 +170,7 @@ auto wgrad = [&](int J, const v16 (*d)[2], int K, const v16 (*h)[2], v16* g)
 """
 
 
-def _apply(expression: str, name: str, n: int, target: str, sources: str) -> str:
+def apply_text(expression: str, name: str, n: int, target: str, sources: str) -> str:
     """Return a loop that sets ``target`` to an expression of z, h, ... for n rows."""
     if name == "none":
         return ""
@@ -169,7 +180,7 @@ def _apply(expression: str, name: str, n: int, target: str, sources: str) -> str
     }}"""
 
 
-def _forward_text(shape: MlpShape, keep_z: bool) -> str:
+def forward_text(shape: MlpShape, keep_z: bool) -> str:
     """Return the text of the forward pass: inputs h0, activations h1, ..., outputs the last."""
     text = []
     offset = 0
@@ -179,7 +190,9 @@ def _forward_text(shape: MlpShape, keep_z: bool) -> str:
         text.append(f"dense(w.data + {offset}, {k}, 1, {k}, h{i}, {j}, h{i + 1});")
         keep = f"z{i + 1}[j][v] = z;" if keep_z and name == "sine" else ""
         text.append(
-            _apply(ACTIVATIONS[name][0], name, j, f"h{i + 1}", f"v16 z = h{i + 1}[j][v]; {keep}")
+            apply_text(
+                ACTIVATIONS[name][0], name, j, f"h{i + 1}", f"v16 z = h{i + 1}[j][v]; {keep}"
+            )
         )
         offset += j * k
     return "\n".join(text)
@@ -197,7 +210,7 @@ def _backward_text(shape: MlpShape) -> str:
             f"v16 z = z{i + 1}[j][v];" if name == "sine" else ""
         )
         text.append(
-            _apply(f"d[j][v] * ({ACTIVATIONS[name][1]})", name, j, "d", f"{source} (void)h;")
+            apply_text(f"d[j][v] * ({ACTIVATIONS[name][1]})", name, j, "d", f"{source} (void)h;")
         )
         offset, partial = offset - j * k, partial - j * padded(k)
         text.append(f"wgrad({j}, d, {k}, h{i}, g + {partial // 16});")
@@ -222,7 +235,7 @@ def _declare(shape: MlpShape, train: bool) -> str:
     return "\n".join(lines)
 
 
-def _block_loop(shape: MlpShape, body: str) -> str:
+def block_loop(shape: MlpShape, body: str) -> str:
     """Return the loop over a chunk's blocks with the inputs h0 of each."""
     return f"""
 const int first = chunk * blocks_per_chunk;
@@ -238,12 +251,12 @@ for (int block = first; block < end; ++block) {{
 def forward_kernel(shape: MlpShape) -> wp.Kernel:
     """Return the kernel y = network(x) for chunks of blocks."""
     body = (
-        _forward_text(shape, keep_z=False)
+        forward_text(shape, keep_z=False)
         + f"""
     __builtin_memcpy(y.data + (size_t)block * {shape.n_out * BLOCK}, h{len(shape.layers)},
                      {shape.n_out * BLOCK * 4});"""
     )
-    text = TYPES + MATH + _LAYER + _declare(shape, train=False) + _block_loop(shape, body)
+    text = TYPES + MATH + LAYER + _declare(shape, train=False) + block_loop(shape, body)
 
     @wp.func_native(text)
     def forward_chunk(
@@ -272,7 +285,7 @@ def forward_kernel(shape: MlpShape) -> wp.Kernel:
     return mlp_forward
 
 
-_ZERO_PARTIALS = """
+ZERO_PARTIALS = """
 v16* g = (v16*)(partials.data + (size_t)chunk * {n});
 for (int i = 0; i < {n} / 16; ++i) g[i] = (v16)(0.f);
 """
@@ -282,7 +295,7 @@ for (int i = 0; i < {n} / 16; ++i) g[i] = (v16)(0.f);
 def backward_kernel(shape: MlpShape) -> wp.Kernel:
     """Return the kernel from the outputs' gradients to the inputs' and the weights'."""
     body = (
-        _forward_text(shape, keep_z=True)
+        forward_text(shape, keep_z=True)
         + f"""
     __builtin_memcpy(d, dy.data + (size_t)block * {shape.n_out * BLOCK}, {shape.n_out * BLOCK * 4});
     v16 (*dx_block)[2] = (v16 (*)[2])(dx.data + (size_t)block * {shape.n_in * BLOCK});
@@ -293,11 +306,11 @@ def backward_kernel(shape: MlpShape) -> wp.Kernel:
         TYPES
         + TRANSPOSE
         + MATH
-        + _LAYER
+        + LAYER
         + _declare(shape, train=True)
-        + _WEIGHT_GRADIENT
-        + _ZERO_PARTIALS.format(n=shape.n_partials)
-        + _block_loop(shape, body)
+        + WEIGHT_GRADIENT
+        + ZERO_PARTIALS.format(n=shape.n_partials)
+        + block_loop(shape, body)
     )
 
     @wp.func_native(text)
@@ -336,7 +349,7 @@ def train_kernel(shape: MlpShape, loss: str) -> wp.Kernel:
     """Return the kernel of forward pass, loss and backward pass in one sweep."""
     value, gradient = LOSSES[loss]
     body = (
-        _forward_text(shape, keep_z=True)
+        forward_text(shape, keep_z=True)
         + f"""
     const v16 (*target)[2] = (const v16 (*)[2])(t_.data + (size_t)block * {shape.n_out * BLOCK});
     for (int v = 0; v < 2; ++v) {{
@@ -365,12 +378,12 @@ def train_kernel(shape: MlpShape, loss: str) -> wp.Kernel:
         TYPES
         + TRANSPOSE
         + MATH
-        + _LAYER
+        + LAYER
         + _declare(shape, train=True)
-        + _WEIGHT_GRADIENT
+        + WEIGHT_GRADIENT
         + begin_text
-        + _ZERO_PARTIALS.format(n=shape.n_partials)
-        + _block_loop(shape, body)
+        + ZERO_PARTIALS.format(n=shape.n_partials)
+        + block_loop(shape, body)
         + """
         float total = 0.f, total_squares = 0.f;
         for (int i = 0; i < 16; ++i) { total += sum[i]; total_squares += squares[i]; }

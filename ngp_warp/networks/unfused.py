@@ -62,7 +62,7 @@ def make_layers(config: NetworkConfig, n_in: int, n_out: int) -> list[Layer]:
 
 
 @dataclass(frozen=True)
-class _View:
+class View:
     """A blocked array from a block on."""
 
     array: wp.array
@@ -70,7 +70,7 @@ class _View:
 
 
 @dataclass(frozen=True)
-class _Pass:
+class Pass:
     """Buffers of one slice's activations: of every layer, and two for gradients."""
 
     hidden: list[wp.array]
@@ -130,7 +130,7 @@ class UnfusedMLP:
         buffers = self._buffers(slices, training=False)
         items = []
         for first, count in slices:
-            items += self._forward(w, _View(x, first), _View(y, first), count, buffers)
+            items += self._forward(w, View(x, first), View(y, first), count, buffers)
         return items
 
     def backward(
@@ -149,9 +149,9 @@ class UnfusedMLP:
         partials = self._partials(slices)
         items = []
         for first, count in slices:
-            views = _View(x, first), _View(y, first)
+            views = View(x, first), View(y, first)
             items += self._forward(w, *views, count, buffers)
-            gradients = _View(dy, first), _View(dx, first), dw
+            gradients = View(dy, first), View(dx, first), dw
             items += self._backward(w, *views, *gradients, count, buffers, partials)
         return items
 
@@ -176,7 +176,7 @@ class UnfusedMLP:
         partials = self._partials(slices)
         items = []
         for first, count in slices:
-            views = _View(x, first), _View(y, first)
+            views = View(x, first), View(y, first)
             items += self._forward(w, *views, count, buffers)
             items.append(
                 loss_and_gradient(
@@ -184,22 +184,22 @@ class UnfusedMLP:
                     device=self.device, first_block=first, n_blocks=count,
                 )
             )  # fmt: skip
-            gradients = _View(dy, first), _View(dx, first), dw
+            gradients = View(dy, first), View(dx, first), dw
             items += self._backward(w, *views, *gradients, count, buffers, partials)
         return items, losses
 
     def _forward(
-        self, w: wp.array, x: _View, y: _View, count: int, buffers: _Pass
+        self, w: wp.array, x: View, y: View, count: int, buffers: Pass
     ) -> list[launch.Launch]:
         """Record a slice's forward pass; hidden layers go to the buffers."""
         items = []
         for index, layer in enumerate(self.layers):
-            out = y if index == len(self.layers) - 1 else _View(buffers.hidden[index])
+            out = y if index == len(self.layers) - 1 else View(buffers.hidden[index])
             for number, part in enumerate(layer.parts):
                 is_last = number == len(layer.parts) - 1
-                source = x if part.from_input else _View(buffers.hidden[index - 1])
+                source = x if part.from_input else View(buffers.hidden[index - 1])
                 kernel = self._kernels.layer_kernel(layer.activation if is_last else "none", False)
-                sums = _View(buffers.sums[index]) if index in buffers.sums else out
+                sums = View(buffers.sums[index]) if index in buffers.sums else out
                 args = [w, part.first, layer.n_in, 1, layer.bias if number == 0 else -1, number]
                 args += [source.array, source.block, part.columns, layer.n_out, count]
                 args += [sums.array, sums.block, out.array, out.block]
@@ -210,21 +210,21 @@ class UnfusedMLP:
     def _backward(
         self,
         w: wp.array,
-        x: _View,
-        y: _View,
-        dy: _View,
-        dx: _View,
+        x: View,
+        y: View,
+        dy: View,
+        dx: View,
         dw: wp.array,
         count: int,
-        buffers: _Pass,
+        buffers: Pass,
         partials: wp.array,
     ) -> list[launch.Launch]:
         """Record a slice's backward pass; dw is added to from the second slice on."""
         last = len(self.layers) - 1
         items, d = [], dy
         if self.layers[last].activation != "none":
-            h = _View(buffers.sums[last]) if last in buffers.sums else y
-            d = _View(buffers.deltas[last % 2])
+            h = View(buffers.sums[last]) if last in buffers.sums else y
+            d = View(buffers.deltas[last % 2])
             args = [dy.array, dy.block, h.array, h.block, self.n_out, d.array]
             n_items = self._kernels.slope_items(count, self.n_out)
             kernel = self._kernels.slope_kernel(self.layers[last].activation)
@@ -234,15 +234,15 @@ class UnfusedMLP:
             layer = self.layers[index]
             next_d = d
             for number, part in enumerate(layer.parts):
-                source = x if part.from_input else _View(buffers.hidden[index - 1])
+                source = x if part.from_input else View(buffers.hidden[index - 1])
                 bias = layer.bias if number == 0 else -1
                 if part.from_input:
                     out, h, activation, accumulate = dx, dx, "none", dx_is_set
                     dx_is_set = 1
                 else:
-                    out = next_d = _View(buffers.deltas[(index - 1) % 2])
+                    out = next_d = View(buffers.deltas[(index - 1) % 2])
                     activation, accumulate = self.layers[index - 1].activation, 0
-                    h = _View(buffers.sums.get(index - 1, buffers.hidden[index - 1]))
+                    h = View(buffers.sums.get(index - 1, buffers.hidden[index - 1]))
                 items.append(
                     self._input_gradient(w, layer, part, activation, accumulate, d, h, out, count)
                 )
@@ -259,9 +259,9 @@ class UnfusedMLP:
         part: Part,
         activation: str,
         accumulate: int,
-        d: _View,
-        h: _View,
-        out: _View,
+        d: View,
+        h: View,
+        out: View,
         count: int,
     ) -> launch.Launch:
         """Record out (+)= W^T d, times the derivative of the activation before."""
@@ -276,8 +276,8 @@ class UnfusedMLP:
         layer: Layer,
         part: Part,
         bias: int,
-        d: _View,
-        source: _View,
+        d: View,
+        source: View,
         accumulate: bool,
         count: int,
         partials: wp.array,
@@ -309,7 +309,7 @@ class UnfusedMLP:
         bounds = [n_blocks * i // n_slices for i in range(n_slices + 1)]
         return n_blocks, [(a, b - a) for a, b in pairwise(bounds)]
 
-    def _buffers(self, slices: list[tuple[int, int]], *, training: bool) -> _Pass:
+    def _buffers(self, slices: list[tuple[int, int]], *, training: bool) -> Pass:
         """Allocate what a slice needs; without training two layers take turns."""
         count = max(n for _, n in slices)
 
@@ -321,10 +321,10 @@ class UnfusedMLP:
             turns = [rows(width), rows(width)]
             arrays = [turns[i % 2] for i in range(len(hidden))]
             unused = turns[0]
-            return _Pass(arrays, {}, (unused, unused))
+            return Pass(arrays, {}, (unused, unused))
         sums = {i: rows(v.n_out) for i, v in enumerate(self.layers) if v.activation == "sine"}
         widest = max(width, self.n_out)
-        return _Pass([rows(width) for _ in hidden], sums, (rows(widest), rows(widest)))
+        return Pass([rows(width) for _ in hidden], sums, (rows(widest), rows(widest)))
 
     def _partials(self, slices: list[tuple[int, int]]) -> wp.array:
         """Allocate the weight gradients of the chunks of one layer at a time."""
