@@ -6,7 +6,8 @@ import warp as wp
 
 from ngp_warp import launch
 from ngp_warp.errors import ShapeError
-from ngp_warp.primitives.sdf import sample_kernels, samples
+from ngp_warp.primitives.sdf import samples
+from ngp_warp.primitives.sdf.kernels import samples as sample_kernels
 from ngp_warp.primitives.sdf.samples import Batches
 from ngp_warp.primitives.sdf.sign import SIGNS
 from ngp_warp.primitives.sdf.truth import SignedDistance

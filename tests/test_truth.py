@@ -6,7 +6,7 @@ import warp as wp
 
 from ngp_warp import launch
 from ngp_warp.errors import ConfigError, DataError, ShapeError
-from ngp_warp.primitives.sdf import kernels
+from ngp_warp.primitives.sdf.kernels import distance as kernels
 from ngp_warp.primitives.sdf.sign import SIGNS
 from ngp_warp.primitives.sdf.truth import SignedDistance, fibonacci_directions, pseudo_normals
 from tests import sdf_meshes as meshes
