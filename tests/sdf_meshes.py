@@ -33,7 +33,7 @@ def torus():
 def needle():
     """A flat, sharp tetrahedron: normals of its faces are far apart at each edge and vertex."""
     vertices = np.array([[0.1, 0.48, 0.5], [0.9, 0.5, 0.47], [0.15, 0.53, 0.52], [0.2, 0.5, 0.45]])
-    return vertices.astype(np.float32), np.array([[0, 2, 1], [0, 1, 3], [1, 2, 3], [0, 3, 2]])
+    return vertices.astype(np.float32), np.array([[0, 1, 2], [0, 3, 1], [1, 3, 2], [0, 2, 3]])
 
 
 def joined(*meshes):

@@ -21,7 +21,9 @@ def same_winding(a, b):
 @pytest.mark.parametrize("name", sorted(meshes.WATERTIGHT))
 def test_a_minority_of_flipped_faces_is_turned_back(name):
     _, faces = meshes.WATERTIGHT[name]()
-    flipped = flip_some(faces, 0.25, seed=3)
+    flipped = faces.copy()
+    few = max(len(faces) // 5, 1)
+    flipped[:few] = faces[:few, ::-1]
     assert not same_winding(flipped, faces)
     assert same_winding(orient_faces(flipped, np.ones(len(faces))), faces)
     # what is consistent stays, cavities included

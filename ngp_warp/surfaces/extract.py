@@ -8,22 +8,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ngp_warp import memory
-from ngp_warp.errors import DataError, ResourceError
-from ngp_warp.files import format_bytes
+from ngp_warp.errors import DataError
 from ngp_warp.primitive import Progress, Report, report_nothing
 from ngp_warp.surfaces import cases
-from ngp_warp.surfaces.lattice import BLOCK, Evaluate, Lattice, NodePool, batches
+from ngp_warp.surfaces.lattice import BLOCK, Evaluate, Lattice, NodePool, batches, check_memory
 
 # In cells: vertices on different edges stay apart (also as float32 at resolution 2048), so no
 # triangle is without area and a file format that has no indices cannot weld what must be apart.
 _CLEARANCE = 1e-3
 _BLOCKS_AT_ONCE = 1 << 10
-# A block's nodes with those of neighbours, and the vertices and faces that it may yield.
-_BYTES_PER_BLOCK = 10_000
 
 LIPSCHITZ = 2.0
-"""A trained distance field's steepest change, measured about 1.2 near the surface, with a margin."""
+"""Steepest change of a trained distance field for each unit of distance, with a margin."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +78,7 @@ def extract(
     near = lattice.near_blocks(lipschitz)
     done(0.1)
     n_near = int(np.count_nonzero(near))
-    _check_memory(n_near, resolution)
+    check_memory(n_near, resolution)
     pool = NodePool(lattice, closed=True, n_expected=n_near)
     triangles = _Triangles(lattice)
     added, wave = near, np.argwhere(near).astype(np.int32)
@@ -103,15 +99,6 @@ def extract(
             "train longer, or choose another level"
         )
     return ExtractedMesh(vertices, faces, lattice.n_evaluated)
-
-
-def _check_memory(n_blocks: int, resolution: int) -> None:
-    needed, free = n_blocks * _BYTES_PER_BLOCK, memory.available_bytes()
-    if needed > free:
-        raise ResourceError(
-            f"extraction at resolution {resolution} needs {format_bytes(needed)} of memory, "
-            f"{format_bytes(free)} are free; choose a lower resolution"
-        )
 
 
 class _Triangles:
@@ -156,8 +143,9 @@ class _Triangles:
             high[axis + 1] = slice(1, BLOCK + 1)
             which, *local = np.nonzero(inside[low] != inside[tuple(high)])
             nodes = blocks[which] * BLOCK + np.stack(local, axis=1)
-            v0 = values[low][which, *local].astype(np.float64)
-            v1 = values[tuple(high)][which, *local]
+            at = (which, *local)
+            v0 = values[low][at].astype(np.float64)
+            v1 = values[tuple(high)][at]
             position = nodes.astype(np.float64)
             position[:, axis] += np.clip(v0 / (v0 - v1), _CLEARANCE, 1 - _CLEARANCE)
             self._vertex_keys.append(3 * (nodes @ self._strides) + axis)
@@ -170,7 +158,7 @@ class _Triangles:
             part = inside[:, x : x + BLOCK, y : y + BLOCK, z : z + BLOCK]
             case |= part.view(np.uint8) << np.uint8(corner)
         which, *local = np.nonzero((case != 0) & (case != 255))
-        number = case[which, *local]
+        number = case[(which, *local)]
         cells = (blocks[which] * BLOCK + np.stack(local, axis=1)) @ self._strides
         table = cases.table()
         counts = table.counts[number]

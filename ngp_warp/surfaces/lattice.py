@@ -1,8 +1,9 @@
 """A regular lattice over a box, of which only the blocks near a surface are ever evaluated.
 
-The box is cut into ``resolution`` cells a side; node (i, j, k) lies at ``lower + (i, j, k) * cell``.
-Blocks have 8^3 cells, and own the nodes at their cells' lower corners. Each node is evaluated at
-most once, so that cells and blocks that share it see one value, whatever a field's rounding does.
+The box is cut into ``resolution`` cells a side; node (i, j, k) lies at
+``lower + (i, j, k) * cell``. Blocks have 8^3 cells, and own the nodes at their cells' lower
+corners. Each node is evaluated at most once, so that cells and blocks that share it see one value,
+whatever a field's rounding does.
 """
 
 import itertools
@@ -12,7 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from ngp_warp.errors import ConfigError, DataError, ShapeError
+from ngp_warp import memory
+from ngp_warp.errors import ConfigError, DataError, ResourceError, ShapeError
+from ngp_warp.files import format_bytes
 
 Evaluate = Callable[[np.ndarray], Any]
 """float32 points [n, 3] -> values [n] or [n, 1], negative inside."""
@@ -26,6 +29,8 @@ RESOLUTION_MAX = 4096
 _SCAN_MIN = 96
 _POINTS_AT_ONCE = 1 << 18
 _SLOTS_AT_ONCE = 1 << 10
+# Measured at the peak: a block's nodes with those of its neighbours, its vertices and faces.
+_BYTES_PER_BLOCK = 10_000
 _OFFSETS = tuple(itertools.product((0, 1), repeat=3))
 
 
@@ -219,6 +224,20 @@ class NodePool:
         return cubes
 
 
+def check_memory(n_blocks: int, resolution: int) -> None:
+    """Raise unless there is memory for blocks and for the surface in them.
+
+    Raises:
+        ResourceError: says how much is needed and how much is free.
+    """
+    needed, free = n_blocks * _BYTES_PER_BLOCK, memory.available_bytes()
+    if needed > free:
+        raise ResourceError(
+            f"extraction at resolution {resolution} needs {format_bytes(needed)} of memory, "
+            f"{format_bytes(free)} are free; choose a lower resolution"
+        )
+
+
 def batches(blocks: np.ndarray, size: int) -> Iterator[np.ndarray]:
     """Yield ``blocks`` in pieces of at most ``size``."""
     for begin in range(0, len(blocks), size):
@@ -233,7 +252,7 @@ def _any_of(near: np.ndarray, factor: int, n: int) -> np.ndarray:
     """Return bool [n] * 3: whether any of factor^3 cubes is near."""
     padded = np.zeros((n * factor,) * 3, bool)
     padded[tuple(slice(s) for s in near.shape)] = near
-    return padded.reshape(n, factor, n, factor, n, factor).any(axis=(1, 3, 5))
+    return np.asarray(padded.reshape(n, factor, n, factor, n, factor).any(axis=(1, 3, 5)))
 
 
 def _nodes_needed() -> np.ndarray:

@@ -1,28 +1,37 @@
 """Meshes to files, by extension, each there whole or not at all; and their decimation."""
 
-from collections.abc import Callable
+import math
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TextIO
 
 import numpy as np
 
-from ngp_warp.errors import ConfigError, ShapeError
+from ngp_warp.errors import ConfigError, ResourceError, ShapeError
 from ngp_warp.files import atomic_path
 
 _LINES_AT_ONCE = 1 << 16
 
 
-def check_mesh_path(path: str | Path) -> Path:
-    """Return the path of a mesh to be written, or raise: ask before the work.
+MESH_SUFFIXES = (".obj", ".ply", ".stl", ".glb")
+
+
+def check_output(path: str | Path, suffixes: Sequence[str] = MESH_SUFFIXES) -> Path:
+    """Return the path of a file to be written, or raise: ask before the work.
 
     Raises:
-        ConfigError: an extension that is not known.
+        ConfigError: another extension.
+        ResourceError: the folder does not exist.
     """
     path = Path(path)
-    if path.suffix.lower() not in _WRITERS:
+    if path.suffix.lower() not in suffixes:
         raise ConfigError(
-            f"cannot write {path}: a mesh ends in {', '.join(_WRITERS)}, not in {path.suffix!r}"
+            f"cannot write {path}: the name must end in {' or '.join(suffixes)}, "
+            f"not in {path.suffix!r}"
         )
+    if not os.path.isdir(path.parent):  # noqa: PTH112, Path.is_dir raises on long names
+        raise ResourceError(f"cannot write {path}: the folder {path.parent} does not exist")
     return path
 
 
@@ -31,7 +40,7 @@ def write_mesh(
 ) -> int:
     """Write a mesh as Wavefront text, binary PLY, binary STL or binary glTF.
 
-    Axes and units are written as they are. Text keeps nine digits of each coordinate; the others
+    Axes and units are written as they are. Text keeps a hundred-millionth of the extent; the others
     hold float32. STL has neither shared vertices nor their normals, only the faces'.
 
     Args:
@@ -48,7 +57,7 @@ def write_mesh(
         ResourceError: the folder is missing or cannot be written, or the disk is full.
         ShapeError: not one normal a vertex.
     """
-    path = check_mesh_path(path)
+    path = check_output(path)
     if normals is not None and normals.shape != vertices.shape:
         raise ShapeError(f"normals must be {list(vertices.shape)}, got {list(normals.shape)}")
     with atomic_path(path) as temporary:
@@ -90,11 +99,12 @@ def _write_obj(
 ) -> None:
     """Write text piece by piece: a few times faster than trimesh, and in little memory.
 
-    Digits are counted from the first that is not zero: a fixed number of decimals is too few for a
-    small mesh.
+    A fixed number of decimals would be too few for a small mesh, too many for a large one.
     """
+    size = max(float(np.ptp(vertices, axis=0).max()), np.finfo(np.float64).tiny)
+    n_digits = min(17, 9 + max(0, math.floor(math.log10(np.abs(vertices).max() / size + 1))))
     with path.open("w", encoding="ascii") as file:
-        _write_lines(file, "v %.9g %.9g %.9g\n", vertices)
+        _write_lines(file, "v" + f" %.{n_digits}g" * 3 + "\n", vertices)
         corners = faces.astype(np.int64) + 1
         if normals is None:
             _write_lines(file, "f %d %d %d\n", corners)

@@ -31,10 +31,8 @@ def face_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     return _normalised(total)
 
 
-def gradient_normals(
-    vertices: np.ndarray, faces: np.ndarray, gradient: Gradient
-) -> tuple[np.ndarray, int]:
-    """Return the normals float32 [n, 3] of vertices from the field's gradient, and an exception count.
+def gradient_normals(vertices: np.ndarray, faces: np.ndarray, gradient: Gradient) -> np.ndarray:
+    """Return the normals float32 [n, 3] of vertices from the field's gradient.
 
     A learned gradient is now and then wrong, and where the box cuts a body the field knows nothing
     of the cut: where the gradient is more than 60 degrees from the faces' normal, the faces' is
@@ -43,21 +41,16 @@ def gradient_normals(
     Args:
         vertices: [n, 3], where the field is defined.
         faces: [m, 3].
-        gradient: float32 [n, 3] -> [n, 3].
-
-    Returns:
-        The normals, and how many are the faces'.
+        gradient: float32 points [n, 3] -> [n, 3].
     """
     result = face_normals(vertices, faces)
-    n_exceptions = 0
     for begin in range(0, len(vertices), _AT_ONCE):
         part = slice(begin, begin + _AT_ONCE)
         found = np.asarray(gradient(vertices[part].astype(np.float32)), np.float32)
         analytic = _normalised(found.reshape(-1, 3))
         agree = np.einsum("ij,ij->i", analytic, result[part]) > _AGREEMENT
         result[part][agree] = analytic[agree]
-        n_exceptions += int(np.count_nonzero(~agree))
-    return result, n_exceptions
+    return result
 
 
 def _normalised(vectors: np.ndarray) -> np.ndarray:

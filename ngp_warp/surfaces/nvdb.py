@@ -12,9 +12,10 @@ import numpy as np
 import warp as wp
 
 from ngp_warp import launch
+from ngp_warp.config import check_range
 from ngp_warp.errors import DataError
 from ngp_warp.files import atomic_path
-from ngp_warp.surfaces.lattice import BLOCK, Lattice
+from ngp_warp.surfaces.lattice import BLOCK, Lattice, check_memory
 from ngp_warp.surfaces.volume_files import Placement
 
 BAND = 3.0
@@ -35,12 +36,26 @@ _GRID = np.dtype(
 _TREE = 672
 """Offsets of nodes are counted from here."""
 _MAP = np.dtype(
-    [("matrix", "<f4", 9), ("inverse", "<f4", 9), ("origin", "<f4", 3), ("taper", "<f4")]
-    + [("matrix64", "<f8", 9), ("inverse64", "<f8", 9), ("origin64", "<f8", 3), ("taper64", "<f8")]
+    [
+        (name, kind, size)
+        for kind in ("<f4", "<f8")
+        for name, size in (
+            (f"matrix{kind}", 9),
+            (f"inverse{kind}", 9),
+            (f"origin{kind}", 3),
+            (f"taper{kind}", 1),
+        )
+    ]
 )
 _LEAF = np.dtype(
-    [("first", "<i4", 3), ("extent", "u1", 3), ("flags", "u1"), ("active", "u1", 64)]
-    + [("statistics", "<f4", 4), ("values", "<f4", BLOCK**3)]
+    [
+        ("first", "<i4", 3),
+        ("extent", "u1", 3),
+        ("flags", "u1"),
+        ("active", "u1", 64),
+        ("statistics", "<f4", 4),
+        ("values", "<f4", BLOCK**3),
+    ]
 )
 
 
@@ -49,9 +64,16 @@ def _inner_node(size: int) -> np.dtype:
     mask = size**3 // 8
     entry = np.dtype([("value", "<f4"), ("rest", "<u4")])
     return np.dtype(
-        [("first", "<i4", 3), ("last", "<i4", 3), ("flags", "<u8"), ("active", "u1", mask)]
-        + [("children", "u1", mask), ("statistics", "<f4", 4), ("padding", "V16")]
-        + [("entries", entry, size**3)]
+        [
+            ("first", "<i4", 3),
+            ("last", "<i4", 3),
+            ("flags", "<u8"),
+            ("active", "u1", mask),
+            ("children", "u1", mask),
+            ("statistics", "<f4", 4),
+            ("padding", "V16"),
+            ("entries", entry, size**3),
+        ]
     )
 
 
@@ -82,9 +104,11 @@ def write_nvdb(
         ``bytes`` of the file and ``n_voxels`` that are active.
 
     Raises:
+        ConfigError: a band of less than a voxel.
         DataError: the field has no surface, or is not finite.
         ResourceError: the folder is missing or cannot be written, or the disk is full.
     """
+    check_range("band", band, 1.0, 1000.0)
     width = np.float32(band * placement.voxel_size)
     tiles, values = _band(lattice, placement.per_unit, width, lipschitz, done)
     launch.init()
@@ -114,6 +138,7 @@ def _band(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the blocks int32 [n, 3] that hold a part of the band, and their values [n, 512]."""
     tiles = np.argwhere(lattice.near_blocks(lipschitz, float(width) / per_unit)).astype(np.int32)
+    check_memory(len(tiles), lattice.resolution)
     kept, found = [], []
     for begin in range(0, len(tiles), _BLOCKS_AT_ONCE):
         part = tiles[begin : begin + _BLOCKS_AT_ONCE]
@@ -179,13 +204,13 @@ def _describe(memory: np.ndarray, grid: np.ndarray, placement: Placement, n_voxe
     """Write name, kind, count and the transform, of which Warp keeps float32."""
     size, origin = placement.voxel_size, np.array(placement.origin)
     world = grid["map"].view(_MAP)
-    for suffix in ("", "64"):
-        world[f"matrix{suffix}"] = np.eye(3).ravel() * size
-        world[f"inverse{suffix}"] = np.eye(3).ravel() / size
-        world[f"origin{suffix}"] = origin
+    for kind in ("<f4", "<f8"):
+        world[f"matrix{kind}"] = np.eye(3).ravel() * size
+        world[f"inverse{kind}"] = np.eye(3).ravel() / size
+        world[f"origin{kind}"] = origin
     root = _TREE + int(grid["offsets"][0, 3])
     first_and_last = memory[root : root + 24].view("<i4").reshape(2, 3)
-    grid["box"] = origin + size * (first_and_last + [[0], [1]])
+    grid["box"] = origin + size * np.add(first_and_last, [[0], [1]])
     grid["voxel_size"] = size
     grid["name"] = b"distance"
     grid["grid_class"] = _LEVEL_SET

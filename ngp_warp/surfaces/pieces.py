@@ -87,7 +87,7 @@ def _cone_volumes(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
 
 
 def is_closed(faces: np.ndarray) -> bool:
-    """Return whether every edge has exactly two faces, which run along it in opposite directions."""
+    """Return whether every edge has two faces, which run along it in opposite directions."""
     if not len(faces):
         return False
     keys = np.empty((3, len(faces)), np.int64)

@@ -16,7 +16,7 @@ import numpy as np
 import warp as wp
 
 from ngp_warp import launch, samplers
-from ngp_warp.primitives.sdf import sample_kernels as kernels
+from ngp_warp.primitives.sdf.kernels import samples as kernels
 from ngp_warp.primitives.sdf.sign import Sign
 from ngp_warp.primitives.sdf.truth import SignedDistance
 
@@ -50,7 +50,8 @@ class _Pool:
         # whole blocks, as samplers write them
         n_fresh = 32 * max(math.ceil(n_points * share / 32), 1)
         n_parts = max(-(-n_points // n_fresh), _POOL_SLOTS // n_fresh)
-        x = wp.empty(n_fresh * n_parts, dtype=wp.vec3, device=device)
+        dtype: Any = wp.vec3
+        x = wp.empty(n_fresh * n_parts, dtype=dtype, device=device)
         return _Pool(n_fresh, n_parts, x, wp.empty(len(x), dtype=float, device=device))
 
 

@@ -7,7 +7,7 @@ import warp as wp
 
 from ngp_warp import launch
 from ngp_warp.errors import ConfigError, DataError, ShapeError
-from ngp_warp.primitives.sdf import kernels
+from ngp_warp.primitives.sdf.kernels import distance as kernels
 from ngp_warp.primitives.sdf.sign import SIGNS, Sign, distinct_faces, orient_faces
 
 # Half a cell's diagonal is 0.027: most of the cube is farther from the surface than that.
@@ -127,7 +127,8 @@ class SignedDistance:
         """Return the points' order along a Morton curve: a third faster on a CPU."""
         if self.device != "cpu":
             return wp.empty(0, dtype=int, device=self.device)
-        codes = wp.empty(len(points), dtype=wp.uint16, device="cpu")
+        dtype: Any = wp.uint16
+        codes = wp.empty(len(points), dtype=dtype, device="cpu")
         launch.launch(kernels.morton_codes, len(points), [points, codes], "cpu")
         # 16-bit keys are sorted by radix
         order = np.argsort(codes.numpy(), kind="stable").astype(np.int32)

@@ -1,4 +1,4 @@
-"""Samples of a mesh in Python numbers. Twin of primitives/sdf/sample_kernels.py."""
+"""Samples of a mesh in Python numbers. Twin of primitives/sdf/kernels/samples.py."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Signed distances by brute force in float64. Twin of primitives/sdf/kernels.py and truth.py."""
+"""Signed distances by brute force in float64. Twin of primitives/sdf/kernels/distance.py."""
 
 import numpy as np
 

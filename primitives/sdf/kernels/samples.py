@@ -10,7 +10,7 @@ import warp as wp
 
 from ngp_warp.kernels.random import random_bits, random_key, random_unit
 from ngp_warp.launch import module_options
-from ngp_warp.primitives.sdf.kernels import UNBOUNDED, Scene, reach, signed_function
+from ngp_warp.primitives.sdf.kernels.distance import UNBOUNDED, Scene, reach, signed_function
 
 wp.set_module_options(module_options())
 

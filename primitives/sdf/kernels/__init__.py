@@ -1,0 +1,1 @@
+"""Warp kernels of signed distance fields, one file per concern."""
