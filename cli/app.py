@@ -27,6 +27,7 @@ UsageError: Any = typer.BadParameter.__base__
 # Module and summary: `ngp --help` lists them without loading any.
 COMMANDS = {
     "fit-image": ("ngp_warp.cli.fit_image", "Fit a neural field to a picture."),
+    "fit-sdf": ("ngp_warp.cli.fit_sdf", "Fit a signed distance field to a mesh."),
     "render": ("ngp_warp.cli.render", "Decode a run into a picture of any size."),
     "export": ("ngp_warp.cli.export", "Write a run in a format that other programs read."),
     "view": ("ngp_warp.cli.view", "Show a mesh's run beside the original."),

@@ -1,4 +1,4 @@
-"""`ngp render`: decode a run at any size and crop."""
+"""`ngp render`: a picture or a film of a run."""
 
 import math
 from pathlib import Path
@@ -31,8 +31,13 @@ def parse_crop(text: str) -> tuple[int, int, int, int]:
 
 def command(
     run: RunArgument,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The picture to write.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The picture to write; of a mesh also a film.")
+    ],
     width: Annotated[int | None, typer.Option(min=1, help="Width of the picture.")] = None,
+    height: Annotated[
+        int | None, typer.Option(min=1, help="Height of the picture of a mesh.")
+    ] = None,
     scale: Annotated[
         float | None, typer.Option(help="Size as a multiple of the fitted picture's.")
     ] = None,
@@ -43,23 +48,50 @@ def command(
             help="Only this part, in pixels of the fitted picture from its top left.",
         ),
     ] = None,
+    camera: Annotated[
+        str | None,
+        typer.Option(
+            metavar="orbit:AZ,EL,DIST",
+            help="Where from: degrees about the up axis and above the horizon, and the distance "
+            "(the mesh's largest side is 0.9).",
+        ),
+    ] = None,
+    camera_path: Annotated[
+        Path | None, typer.Option(metavar="FILE.json", help="Cameras of a film, or key frames.")
+    ] = None,
+    up: Annotated[str | None, typer.Option(metavar="x|y|z", help="The mesh's up axis: y.")] = None,
+    spp: Annotated[int | None, typer.Option(min=1, help="Samples of a pixel.")] = None,
+    show: Annotated[
+        str | None,
+        typer.Option(metavar="shaded|normals|depth|slices", help="What the picture shows."),
+    ] = None,
+    frames: Annotated[int | None, typer.Option(min=1, help="Pictures of a turntable.")] = None,
+    fps: Annotated[float | None, typer.Option(help="Pictures a second of a turntable.")] = None,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> dict[str, Any]:
-    """Decode a run into a picture of any size."""
+    """Make a picture or a film of a run."""
     if width is not None and scale is not None:
         raise ConfigError("give --width or --scale, not both")
     if scale is not None and not 0.0 < scale < math.inf:
         raise ConfigError(f"--scale must be above 0, got {scale:g}")
-    box = None if crop is None else parse_crop(crop)
-    from ngp_warp.primitives import get as get_primitive
-
+    options = {
+        "width": width,
+        "height": height,
+        "scale": scale,
+        "crop": None if crop is None else parse_crop(crop),
+        "camera": camera,
+        "camera_path": camera_path,
+        "up": up,
+        "spp": spp,
+        "show": show,
+        "frames": frames,
+        "fps": fps,
+    }
     opened = open_for(run, device, threads)
     with Console(quiet=quiet, as_json=as_json) as console:
-        get_primitive(opened.primitive).render(
-            opened, output, width=width, scale=scale, crop=box, progress=console.progress
-        )
+        opened.render(output, progress=console.progress, **options)
     console.say(f"picture {output}")
     return {"output": output}

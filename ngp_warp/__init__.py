@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from ngp_warp.primitive import Progress
     from ngp_warp.primitives.image.config import ImageConfig
     from ngp_warp.primitives.image.fit import fit_image
+    from ngp_warp.primitives.sdf.config import SdfConfig
+    from ngp_warp.primitives.sdf.fit import fit_sdf
     from ngp_warp.run import Run, open_run
     from ngp_warp.trainer import Interrupted
 
@@ -45,10 +47,12 @@ __all__ = [
     "Progress",
     "ResourceError",
     "Run",
+    "SdfConfig",
     "ShapeError",
     "TrainingConfig",
     "fit",
     "fit_image",
+    "fit_sdf",
     "open_run",
 ]
 
@@ -74,6 +78,8 @@ _MODULES = {
     "primitive": ("Progress",),
     "primitives.image.config": ("ImageConfig",),
     "primitives.image.fit": ("fit_image",),
+    "primitives.sdf.config": ("SdfConfig",),
+    "primitives.sdf.fit": ("fit_sdf",),
     "run": ("Run", "open_run"),
     "trainer": ("Interrupted",),
 }

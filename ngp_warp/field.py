@@ -14,7 +14,7 @@ from ngp_warp.config import (
     OptimizerConfig,
     check_range,
 )
-from ngp_warp.encodings.grid import GridEncoding
+from ngp_warp.encodings.grid import GridEncoding, grid_levels
 from ngp_warp.encodings.grid_jacobian import GridJacobian
 from ngp_warp.errors import ShapeError
 from ngp_warp.kernels import layout
@@ -216,12 +216,19 @@ class Field:
                 jacobian[part] = self._jacobian(x, features, len(array[part]))
         return back(values), back(jacobian) if gradient else None
 
-    def _evaluate(self, points: np.ndarray) -> tuple[wp.array, wp.array, wp.array]:
-        """Return blocked positions, features and values of points."""
+    def blocked(self, points: np.ndarray) -> wp.array:
+        """Return points, float32 [n, n_dims], blocked on the field's device, padded to 32."""
         padded = -(-len(points) // 32) * 32
-        x, y = self.zeros(padded, self.n_dims), self.zeros(padded, self.n_outputs)
+        x = self.zeros(padded, self.n_dims)
         source = wp.array(points, dtype=wp.float32, device=self.device)
         launch.launch(layout.to_blocked, padded, [source, self.n_dims, x], self.device)
+        return x
+
+    def _evaluate(self, points: np.ndarray) -> tuple[wp.array, wp.array, wp.array]:
+        """Return blocked positions, features and values of points."""
+        x = self.blocked(points)
+        padded = x.size // self.n_dims
+        y = self.zeros(padded, self.n_outputs)
         n_rows = self.encoding.n_outputs
         features = self.zeros(padded, n_rows)
         self.encoding.forward(x, self.table.read, features, n_rows).run()
@@ -251,6 +258,33 @@ class Field:
         points = wp.empty((n, n_rows), dtype=float, device=self.device)
         launch.launch(layout.from_blocked, n, [blocked, n_rows, points], self.device)
         return points.numpy()
+
+
+def training_bytes(config: Any, n_dims: int, n_outputs: int, device: str) -> dict[str, int]:
+    """Return the memory in bytes that training a field takes, by what takes it.
+
+    Args:
+        config: a primitive's, resolved: its encoding, network, optimizer and training.
+        n_dims: of the positions.
+        n_outputs: values of a point.
+        device: "cpu" or a CUDA device.
+    """
+    encoding: GridEncodingConfig = config.encoding
+    levels = grid_levels(encoding, n_dims)
+    n_features = int(encoding.n_features_per_level or 0)
+    n_entries = levels[-1].offset + levels[-1].size
+    averaged = 4 if config.optimizer.ema_decay else 0
+    half = encoding.dtype == "float16" or encoding.quantization > 0
+    # value, gradient, moments; a checkpoint is written from a copy of values, moments and counts
+    per_value = 16 + averaged + (2 if half else 0) + 12 + averaged
+    n_rows = len(levels) * n_features
+    network = make_network(config.network, n_rows, n_outputs, device)
+    rows = n_rows * 2 + n_dims + 2 * n_outputs
+    return {
+        "table": n_entries * (n_features * per_value + 5),
+        "network": network.n_params * per_value,
+        "batch": int(config.training.batch_size or 0) * rows * 4,
+    }
 
 
 def as_numpy(points: Any) -> tuple[np.ndarray, Callable[[np.ndarray], Any]]:

@@ -2,7 +2,7 @@
 
 import time
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from ngp_warp import __version__, launch, memory
 from ngp_warp.checkpoint import read_checkpoint
-from ngp_warp.config import from_dict, to_dict
+from ngp_warp.config import TrainingConfig, from_dict, override, to_dict
 from ngp_warp.errors import CheckpointError, ConfigError, ResourceError
 from ngp_warp.files import format_bytes
 from ngp_warp.primitive import Primitive, Progress, Report, Task, check_same, report_nothing
@@ -35,7 +35,7 @@ def fit(
     """Fit a primitive to an input, or continue a run.
 
     Args:
-        primitive: "image", ...
+        primitive: "image", "sdf".
         source: the input; None with ``resume``: the run's own.
         config: the primitive's config; None: its defaults, or the resumed run's settings.
         out: the run's folder; None: outputs/<input>/<task>/<time>.
@@ -64,6 +64,54 @@ def fit(
     report(Progress(stage="load", message=f"reading {path}"))
     data = kind.load(path, config, report)
     return _fit(kind, path, data, config, previous, Path(out) if out else None, device, report)
+
+
+def fit_with_settings(
+    primitive: str,
+    source: str | Path | None,
+    *,
+    settings: dict[str, Any],
+    config: Any = None,
+    resume: str | Path | None = None,
+    **options: Any,
+) -> Run:
+    """Call ``fit`` with settings by name over a config.
+
+    Args:
+        primitive: its name.
+        source: as in ``fit``.
+        settings: fields of the primitive's config (the nested ones as a dict or a config) and of
+            ``TrainingConfig``; those of None are left out.
+        config: settings below; None: the resumed run's, or the defaults.
+        resume: as in ``fit``.
+        options: the rest of ``fit``.
+
+    Raises:
+        NgpError: as ``fit``.
+    """
+    given = {name: value for name, value in settings.items() if value is not None}
+    if "seconds" in given and "steps" in given:
+        raise ConfigError("give seconds or steps, not both")
+    if given:
+        cls = get(primitive).config
+        if config is None:
+            config = open_run(resume).config if resume is not None else cls()
+        config = from_dict(cls, override(to_dict(config), _nested(given)), "settings")
+    return fit(primitive, source, config=config, resume=resume, **options)
+
+
+def _nested(given: dict[str, Any]) -> dict[str, Any]:
+    """Return settings as plain JSON values, those of the training where they belong."""
+    training = {f.name for f in fields(TrainingConfig)}
+    above: dict[str, Any] = {}
+    for name, value in given.items():
+        plain = to_dict(value) if is_dataclass(value) else value
+        plain = str(plain) if isinstance(plain, Path) else plain
+        if name in training:
+            above.setdefault("training", {})[name] = plain
+        else:
+            above[name] = {**above.get(name, {}), **plain} if isinstance(plain, dict) else plain
+    return above
 
 
 def _fit(

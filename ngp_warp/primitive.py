@@ -1,11 +1,11 @@
 """What a primitive supplies, and what the training loop tells its caller."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ngp_warp.errors import DataError
+from ngp_warp.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,6 +61,28 @@ def check_same(source: Path, now: dict[str, Any], then: dict[str, Any]) -> None:
         )
 
 
+def check_options(given: Iterable[str], known: Iterable[str], what: str) -> None:
+    """Raise unless all options that were given are known.
+
+    Args:
+        given: names as in Python.
+        known: names as in Python.
+        what: named in the error: what the options are for.
+
+    Raises:
+        ConfigError: names the first that is not known, and those that are.
+    """
+    known = sorted(known)
+    for name in given:
+        if name not in known:
+            flags = ", ".join(_flag(k) for k in known) or "no options"
+            raise ConfigError(f"{_flag(name)} is not for {what}, which takes {flags}")
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
 class Task(Protocol):
     """A primitive at work on one input: what the training loop needs of it."""
 
@@ -111,13 +133,22 @@ class Primitive:
     describe: Callable[[Any], dict[str, Any]]
     """data -> what a checkpoint keeps of the input, to check it on resume and to decode."""
     render: Callable[..., None]
-    """(run, output, *, width, scale, crop, progress): decode to a picture."""
-    exporters: Mapping[str, Callable[..., Path]]
-    """Format -> (run, output or None, *, progress) -> what was written; None: run/exports."""
+    """(run, output, *, progress, **options): make a picture or a film."""
+    render_options: frozenset[str]
+    """Names of the options that ``render`` knows."""
+    exporters: Mapping[str, Callable[..., dict[str, Any]]]
+    """Format -> (run, output or None, *, progress, **options) -> "output", the path of what was
+    written, and what there is to say of it; None: in the run's exports."""
     evaluate: Callable[..., dict[str, Any]]
     """(run, *, progress) -> metrics against the original."""
-    in_units: Callable[..., Any]
-    """(run, values [n, c], Jacobians [n, c, n_dims] or None) -> both in the input's units."""
+    query: Callable[..., Any]
+    """(run, points [n, n_dims], gradient) -> values [n, c] and, where asked for, Jacobians
+    [n, c, n_dims], else None; all in the input's units."""
+    export_options: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """Format -> names of the options that its exporter knows, where there are any."""
+    trace: Callable[..., Any] | None = None
+    """(run, rays_o [n, 3], rays_d [n, 3]) -> a ``ngp_warp.rays.sphere_trace.Trace`` in the input's
+    units; None: it has no surface."""
     meshes: Callable[..., Any] | None = None
     """(run, *, resolution, progress) -> the original and the result, each vertices [n, 3] in input
     units and faces [m, 3], equal vertices merged; None: it is no mesh."""

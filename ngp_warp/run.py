@@ -16,7 +16,7 @@ from ngp_warp.checkpoint import read_checkpoint, read_header
 from ngp_warp.config import from_dict
 from ngp_warp.errors import CheckpointError, ConfigError, ResourceError
 from ngp_warp.files import atomic_path
-from ngp_warp.primitive import Report, report_nothing
+from ngp_warp.primitive import Report, check_options, report_nothing
 
 KEPT_CHECKPOINTS = 2
 _SUBFOLDERS = ("checkpoints", "renders", "exports")
@@ -57,18 +57,28 @@ class Run:
         """Read the checkpoint's arrays, checked to be whole; see ``read_checkpoint``."""
         return read_checkpoint(self.checkpoint, parts)[1]
 
+    @property
+    def fitted(self) -> Any:
+        """The ``Field`` that was trained, on the run's device, in its own coordinates and units."""
+        from ngp_warp.decode import load_field
+
+        if "field" not in self.__dict__:
+            # A frozen dataclass may still keep what can be read again at any time.
+            self.__dict__["field"] = load_field(self)
+        return self.__dict__["field"]
+
     def query(self, points: Any) -> Any:
         """Return what was fitted at points.
 
         Args:
-            points: NumPy array or torch tensor [n, n_dims], in the unit square or cube (clamped to
-                it). An image's top left corner is (0, 0), its bottom right one (1, 1); pixel i of
-                w has its centre at (i + 0.5) / w.
+            points: NumPy array or torch tensor [n, n_dims]. Of an image: in the unit square
+                (clamped to it); its top left corner is (0, 0), its bottom right one (1, 1), and
+                pixel i of w has its centre at (i + 0.5) / w. Of a mesh: anywhere, in its own units.
 
         Returns:
             float32 [n, n_outputs], a NumPy array, or a torch tensor on the device of ``points``.
             Integer images give shares of full scale (0 black, 1 full), not clipped; float images
-            give their own values.
+            give their own values; meshes give signed distances in their units, negative inside.
 
         Raises:
             ShapeError: another shape, or values that are no real numbers.
@@ -77,37 +87,51 @@ class Run:
         from ngp_warp.field import as_numpy
 
         array, back = as_numpy(points)
-        return back(self._kind().in_units(self, self._field().query(array), None)[0])
+        return back(self._kind().query(self, array, gradient=False)[0])
 
     def value_and_gradient(self, points: Any) -> tuple[Any, Any]:
         """Return values [n, n_outputs] and Jacobians [n, n_outputs, n_dims] at points.
 
-        Units and errors as in ``query``; the Jacobian is for one unit of the unit square or cube.
+        Units and errors as in ``query``; the Jacobian is for one unit of the points' coordinates.
         """
         from ngp_warp.field import as_numpy
 
         array, back = as_numpy(points)
-        trained = self._field().value_and_gradient(array)
-        values, jacobian = self._kind().in_units(self, *trained)
+        values, jacobian = self._kind().query(self, array, gradient=True)
         return back(values), back(jacobian)
 
+    def sphere_trace(self, rays_o: Any, rays_d: Any) -> Any:
+        """Return where rays meet the surface of a fitted mesh.
+
+        Args:
+            rays_o: origins [n, 3], in the mesh's units.
+            rays_d: directions [n, 3], of any length but zero.
+
+        Returns:
+            A ``Trace``: ``t`` float32 [n], distance in the mesh's units (infinite where there is no
+            hit), ``hit`` bool [n], and ``clearance`` float32 [n].
+
+        Raises:
+            ConfigError: what was fitted has no surface.
+            ShapeError: arrays that are no rays.
+        """
+        kind = self._kind()
+        if kind.trace is None:
+            raise ConfigError(f"{self.path} is a fitted {kind.name}, which has no surface to trace")
+        return kind.trace(self, rays_o, rays_d)
+
     def render(
-        self,
-        output: str | Path,
-        *,
-        width: int | None = None,
-        scale: float | None = None,
-        crop: tuple[int, int, int, int] | None = None,
-        progress: Report = report_nothing,
+        self, output: str | Path, *, progress: Report = report_nothing, **options: Any
     ) -> Path:
-        """Decode to a file, as ``ngp render`` does.
+        """Make a picture or a film, as ``ngp render`` does.
 
         Args:
             output: the file; its extension says the format.
-            width: of the picture, in pixels.
-            scale: size as a multiple of what was fitted.
-            crop: left, top, width, height of the part wanted, in pixels of what was fitted.
             progress: told how far it has come.
+            options: the flags of ``ngp render`` with their values, those of None left out. Of an
+                image: ``width`` or ``scale``, and ``crop`` (left, top, width, height). Of a mesh:
+                ``width``, ``height``, ``camera``, ``camera_path``, ``up``, ``spp``, ``show``,
+                ``frames``, ``fps``.
 
         Returns:
             ``output``.
@@ -117,22 +141,48 @@ class Run:
         """
         output = Path(output)
         kind = self._kind()
-        kind.render(self, output, width=width, scale=scale, crop=crop, progress=progress)
+        given = {name: value for name, value in options.items() if value is not None}
+        check_options(given, kind.render_options, f"a fitted {kind.name}")
+        kind.render(self, output, progress=progress, **given)
         return output
+
+    def export(
+        self,
+        format_name: str,
+        output: str | Path | None = None,
+        *,
+        progress: Report = report_nothing,
+        **options: Any,
+    ) -> dict[str, Any]:
+        """Write a file that other programs read, as ``ngp export`` does.
+
+        Args:
+            format_name: one of ``ngp_warp.primitives.get(self.primitive).exporters``.
+            output: the file or folder; None: in the run's exports.
+            progress: told how far it has come.
+            options: the flags of ``ngp export`` with their values, those of None left out.
+
+        Returns:
+            "output", the path of what was written, and what there is to say of it.
+
+        Raises:
+            NgpError: as the format's exporter.
+        """
+        kind = self._kind()
+        if format_name not in kind.exporters:
+            raise ConfigError(
+                f"--format must be one of {', '.join(sorted(kind.exporters))}, got {format_name}"
+            )
+        given = {name: value for name, value in options.items() if value is not None}
+        known = kind.export_options.get(format_name, frozenset())
+        check_options(given, known, f"--format {format_name}")
+        target = None if output is None else Path(output)
+        return kind.exporters[format_name](self, target, progress=progress, **given)
 
     def _kind(self) -> Any:
         from ngp_warp.primitives import get
 
         return get(self.primitive)
-
-    def _field(self) -> Any:
-        """Return the field on the run's device, loaded once."""
-        from ngp_warp.decode import load_field
-
-        if "field" not in self.__dict__:
-            # A frozen dataclass may still keep what can be read again at any time.
-            self.__dict__["field"] = load_field(self)
-        return self.__dict__["field"]
 
 
 def open_run(path: str | Path, *, device: str | None = None) -> Run:

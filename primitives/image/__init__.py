@@ -56,31 +56,34 @@ def _evaluate(run: Any, *, progress: Report = report_nothing) -> dict[str, Any]:
     return measure(load_field(run), image, run.config, progress)[0]
 
 
-def _export_dzi(run: Any, output: Path | None = None, *, progress: Report = report_nothing) -> Path:
+def _export_dzi(run: Any, output: Path | None = None, **options: Any) -> dict[str, Any]:
     from ngp_warp.primitives.image.export import export_dzi
 
-    return export_dzi(run, output, progress=progress)
+    return {"output": export_dzi(run, output, **options)}
 
 
-def _export_compact(run: Any, output: Path | None = None, **options: Any) -> Path:
+def _export_compact(run: Any, output: Path | None = None, **options: Any) -> dict[str, Any]:
     from ngp_warp.compact import export_compact
 
-    return export_compact(run, output, **options)
+    return {"output": export_compact(run, output, **options)}
 
 
-def _picture_exporter(suffix: str) -> Callable[..., Path]:
-    def export(run: Any, output: Path | None = None, *, progress: Report = report_nothing) -> Path:
+def _picture_exporter(suffix: str) -> Callable[..., dict[str, Any]]:
+    def export(run: Any, output: Path | None = None, **options: Any) -> dict[str, Any]:
         from ngp_warp.primitives.image.export import export_picture
 
-        return export_picture(run, output, suffix=suffix, progress=progress)
+        return {"output": export_picture(run, output, suffix=suffix, **options)}
 
     return export
 
 
-def _in_units(run: Any, values: Any, jacobian: Any) -> Any:
+def _query(run: Any, points: Any, gradient: bool) -> Any:
     from ngp_warp.primitives.image.transfer import in_units
 
-    return in_units(run.config, values, jacobian)
+    field = run.fitted
+    if gradient:
+        return in_units(run.config, *field.value_and_gradient(points))
+    return in_units(run.config, field.query(points), None)
 
 
 PRIMITIVE = Primitive(
@@ -92,11 +95,12 @@ PRIMITIVE = Primitive(
     build=_build,
     describe=_describe,
     render=_render,
+    render_options=frozenset({"width", "scale", "crop"}),
     exporters={
         "compact": _export_compact,
         "dzi": _export_dzi,
         **{suffix: _picture_exporter(suffix) for suffix in ("png", "tif", "exr", "jpg", "npy")},
     },
     evaluate=_evaluate,
-    in_units=_in_units,
+    query=_query,
 )

@@ -1,15 +1,12 @@
 """The Python entry: fit a neural field to a picture."""
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
-from ngp_warp.config import TrainingConfig, from_dict, override, to_dict
-from ngp_warp.errors import ConfigError
-from ngp_warp.fitting import fit
+from ngp_warp.fitting import fit_with_settings
 from ngp_warp.primitive import Report
 from ngp_warp.primitives.image.config import ImageConfig
-from ngp_warp.run import Run, open_run
+from ngp_warp.run import Run
 
 
 def fit_image(
@@ -50,19 +47,10 @@ def fit_image(
         NgpError: the picture, the settings or the outputs are at fault.
         Interrupted: Ctrl-C or SIGTERM, after saving.
     """
-    given = {name: value for name, value in settings.items() if value is not None}
-    given |= {"seconds": seconds} if seconds is not None else {}
-    given |= {"steps": steps} if steps is not None else {}
-    if seconds is not None and steps is not None:
-        raise ConfigError("give seconds or steps, not both")
-    if given:
-        if config is None:
-            config = open_run(resume).config if resume is not None else ImageConfig()
-        above = _nested(given)
-        config = from_dict(ImageConfig, override(to_dict(config), above), "settings")
-    return fit(
+    return fit_with_settings(
         "image",
         source,
+        settings={**settings, "seconds": seconds, "steps": steps},
         config=config,
         out=out,
         resume=resume,
@@ -70,17 +58,3 @@ def fit_image(
         threads=threads,
         progress=progress,
     )
-
-
-def _nested(given: dict[str, Any]) -> dict[str, Any]:
-    """Return settings as plain JSON values, those of the training where they belong."""
-    training = {f.name for f in dataclasses.fields(TrainingConfig)}
-    above: dict[str, Any] = {}
-    for name, value in given.items():
-        plain = to_dict(value) if dataclasses.is_dataclass(value) else value
-        plain = str(plain) if isinstance(plain, Path) else plain
-        if name in training:
-            above.setdefault("training", {})[name] = plain
-        else:
-            above[name] = {**above.get(name, {}), **plain} if isinstance(plain, dict) else plain
-    return above

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ngp_warp.files import atomic_path
+from ngp_warp.primitives.pictures import make_figure, save_png, write_learning_curve
 
 MAX_SIDE = 2048
 """Longest side of result and target; larger images are reduced by whole factors."""
@@ -70,11 +71,17 @@ def write_all(
         ResourceError: the folder cannot be written, or the disk is full.
     """
     result, target = (_to_rgb(thumbnails[name]) for name in ("result", "target"))
-    _save(folder / "result.png", result)
-    _save(folder / "target.png", target)
-    _save(folder / "comparison.png", _comparison(target, result))
+    save_png(folder / "result.png", result)
+    save_png(folder / "target.png", target)
+    save_png(folder / "comparison.png", _comparison(target, result))
     _error_map(folder / "error.png", thumbnails["error"][..., 0], metrics)
-    _learning_curve(folder / "learning_curve.png", curve, metrics)
+    write_learning_curve(
+        folder / "learning_curve.png",
+        curve,
+        "PSNR in dB",
+        "each batch, before its update",
+        (metrics["psnr"], "all pixels, at the end"),
+    )
 
 
 def _to_rgb(unit: np.ndarray) -> np.ndarray:
@@ -95,45 +102,14 @@ def _comparison(target: np.ndarray, result: np.ndarray) -> np.ndarray:
     return np.concatenate([target, gap, result], axis=0 if wide else 1)
 
 
-def _save(path: Path, rgb: np.ndarray) -> None:
-    from PIL import Image
-
-    with atomic_path(path) as temporary:
-        Image.fromarray(rgb).save(temporary, format="PNG")
-
-
-def _figure(width: float, height: float) -> Any:
-    """Return a figure that draws into memory, without a display or global state."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=100, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
 def _error_map(path: Path, error: np.ndarray, metrics: dict[str, Any]) -> None:
     height, width = error.shape
-    figure = _figure(10.0, min(max(10.0 * height / width, 2.0), 20.0) + 0.6)
+    figure = make_figure(10.0, min(max(10.0 * height / width, 2.0), 20.0) + 0.6)
     axes = figure.add_subplot()
     top = max(float(np.percentile(error, 99.5)), 1e-6)
     shown = axes.imshow(error, cmap="inferno", vmin=0, vmax=top, interpolation="nearest")
     axes.set_axis_off()
     axes.set_title(f"root mean square error, full scale = 1 ({metrics['psnr']:.2f} dB)")
     figure.colorbar(shown, ax=axes, shrink=0.8)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png")
-
-
-def _learning_curve(path: Path, curve: np.ndarray, metrics: dict[str, Any]) -> None:
-    figure = _figure(8.0, 4.5)
-    axes = figure.add_subplot()
-    if len(curve):
-        axes.plot(curve[:, 1], curve[:, 2], linewidth=1.0, label="each batch, before its update")
-    axes.axhline(metrics["psnr"], color="C1", linestyle="--", label="all pixels, at the end")
-    axes.set_xlabel("training time in seconds")
-    axes.set_ylabel("PSNR in dB")
-    axes.grid(alpha=0.3)
-    axes.legend(loc="lower right")
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png")

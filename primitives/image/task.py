@@ -8,10 +8,8 @@ import numpy as np
 import warp as wp
 
 from ngp_warp import launch, samplers
-from ngp_warp.encodings.grid import grid_levels
 from ngp_warp.encodings.grid import resolve as resolve_encoding
-from ngp_warp.field import Field
-from ngp_warp.networks.mlp import make_network
+from ngp_warp.field import Field, training_bytes
 from ngp_warp.primitives.image import kernels
 from ngp_warp.primitives.image.config import ImageConfig, resolve
 from ngp_warp.primitives.image.data import Image
@@ -25,22 +23,8 @@ def estimate(image: Image, config: ImageConfig, device: str) -> tuple[ImageConfi
     config = resolve(config, image.info, device)
     config = replace(config, encoding=resolve_encoding(config.encoding))
     _, config = choose(config, image)
-    encoding = config.encoding
-    levels = grid_levels(encoding, 2)
-    n_features = int(encoding.n_features_per_level or 0)
-    n_entries = levels[-1].offset + levels[-1].size
-    per_value = 16 + (4 if config.optimizer.ema_decay else 0)
-    half = encoding.dtype == "float16" or encoding.quantization > 0
-    per_value += 2 if half else 0
-    # a checkpoint is written from a copy of values, moments and counts
-    per_value += 12 + (4 if config.optimizer.ema_decay else 0)
-    table = n_entries * (n_features * per_value + 5)
-    n_rows = len(levels) * n_features
-    network = make_network(config.network, n_rows, image.info.channels, device).n_params * per_value
-    rows = n_rows * 2 + 2 + 2 * image.info.channels
-    batch = int(config.training.batch_size or 0) * rows * 4
-    need = {"table": table, "network": network, "batch": batch, "decoding": 256 << 20}
-    return config, need
+    need = training_bytes(config, 2, image.info.channels, device)
+    return config, {**need, "decoding": 256 << 20}
 
 
 class ImageTask:

@@ -33,7 +33,7 @@ Mesh = tuple[np.ndarray, np.ndarray]
 class Units(Protocol):
     """What is needed of the mesh's frame."""
 
-    def distance_from_unit(self, d: Any) -> Any:
+    def distance_from_unit(self, distance: Any) -> Any:
         """Return a distance of unit space in the input's units."""
         ...
 
