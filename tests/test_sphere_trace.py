@@ -185,8 +185,8 @@ def test_clearance_is_the_angle_to_the_sphere(ball):
     missed = ~trace.hit & (exact > 0.005) & (exact < 0.1)
     assert missed.sum() > 200
     ratio = trace.clearance[missed] / exact[missed]
-    # never more, and less by an eighth at most: where the spheres of two steps of 0.95 of a constant
-    # distance meet, sqrt(1 - 0.475^2)
+    # never more, and less by an eighth at most: where the spheres of two steps of 0.95 of a
+    # constant distance meet, sqrt(1 - 0.475^2)
     assert 0.87 < ratio.min() <= ratio.max() < 1.01
 
 

@@ -38,9 +38,13 @@ class Studio:
     fill: np.ndarray
 
     @classmethod
-    def of(cls, camera: Camera) -> "Studio":
-        """Place the key light above the camera's left shoulder, the fill light to its right."""
-        up = _unit(np.asarray(camera.up, np.float64))
+    def of(cls, camera: Camera, up: np.ndarray) -> "Studio":
+        """Place the key light above the camera's left shoulder, the fill light to its right.
+
+        Args:
+            camera: of the picture.
+            up: unit vector against gravity.
+        """
         right = camera.camera_to_world()[:3, 0]
         back = np.cross(right, up)  # level, towards the viewer
         return cls(
