@@ -60,7 +60,7 @@ class Renderer:
         """Return the shaded picture, uint8 sRGB [height, width, 3].
 
         Every pixel gets a sample in its middle; those that differ from a neighbour by then, on
-        edges and fine relief, get the others (Whitted 1980).
+        edges and fine relief, get ``spp`` others instead (Whitted 1980).
 
         Args:
             camera: where from.
@@ -75,18 +75,14 @@ class Renderer:
             raise ConfigError(f"spp must be from 1 to {MAX_SPP}, got {spp}")
         check_memory(camera)
         view = _View(camera, shading.Studio.of(camera, self.up))
-        offsets = pixel_offsets(spp)
-        first, rest = tiles(camera, 1), tiles(camera, spp - 1) if spp > 1 else []
+        first, second = tiles(camera, 1), tiles(camera, spp) if spp > 1 else []
         light = np.zeros((camera.height, camera.width, 3), np.float32)
-        chosen = np.ones(light.shape[:2], bool)
-        for index, tile in enumerate([*first, *rest]):
+        chosen, offsets = np.ones(light.shape[:2], bool), pixel_offsets(1)
+        for index, tile in enumerate([*first, *second]):
             if index == len(first):
-                chosen = contrasted(shading.to_srgb(light))
-            part = offsets[:1] if index < len(first) else offsets[1:]
-            self._add_samples(view, light, tile.select(chosen), part)
-            progress(Progress(stage="write", step=index + 1, total=len(first) + len(rest)))
-        if rest:
-            light[chosen] /= np.float32(spp)
+                chosen, offsets = contrasted(shading.to_srgb(light)), pixel_offsets(spp)
+            self._sample(view, light, tile.select(chosen), offsets)
+            progress(Progress(stage="write", step=index + 1, total=len(first) + len(second)))
         return shading.to_srgb(light)
 
     def depth(self, camera: Camera, *, progress: Report = report_nothing) -> np.ndarray:
@@ -120,17 +116,17 @@ class Renderer:
             progress(Progress(stage="write", step=index + 1, total=len(parts)))
         return picture
 
-    def _add_samples(
+    def _sample(
         self, view: "_View", light: np.ndarray, pixels: tuple[np.ndarray, ...], offsets: np.ndarray
     ) -> None:
-        """Add the radiance at some offsets in the pixels (rows, columns) to ``light``."""
+        """Set ``light`` in pixels (rows, columns) to the mean over some offsets in them."""
         rows, columns = pixels
         if len(rows):
             # all samples of a pixel at once: neighbours in space are neighbours in the batch
             x = (columns[:, None] + offsets[:, 0]).ravel()
             y = (rows[:, None] + offsets[:, 1]).ravel()
             colours = self._shade(view, *view.camera.rays(x, y))
-            light[rows, columns] += colours.reshape(len(rows), len(offsets), 3).sum(axis=1)
+            light[rows, columns] = colours.reshape(len(rows), len(offsets), 3).mean(axis=1)
 
     def _shade(self, view: "_View", rays_o: np.ndarray, rays_d: np.ndarray) -> np.ndarray:
         """Return the radiance along rays, float32 [n, 3]."""

@@ -83,10 +83,8 @@ def check_memory(camera: Camera) -> None:
 def pixel_offsets(spp: int) -> np.ndarray:
     """Return where in a pixel its samples lie, float64 [spp, 2], in pixels.
 
-    The same in all pixels, so that edges are smooth, not noisy. The first is the pixel's middle;
-    the others are the R2 lattice (Roberts 2018), which fills the pixel evenly for any number of
-    them, moved so that their mean is the middle too.
+    The same in all pixels, so that edges are smooth, not noisy: the R2 lattice (Roberts 2018),
+    which fills the pixel evenly for any number of samples, moved so that their mean is the middle.
     """
-    lattice = np.arange(1, spp)[:, None] * np.array([0.7548776662466927, 0.5698402909980532]) % 1
-    rest = lattice - lattice.mean(axis=0) + 0.5 if spp > 1 else lattice
-    return np.concatenate([[[0.5, 0.5]], rest])
+    lattice = np.arange(spp)[:, None] * np.array([0.7548776662466927, 0.5698402909980532]) % 1
+    return lattice - lattice.mean(axis=0) + 0.5
