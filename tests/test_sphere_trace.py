@@ -252,3 +252,11 @@ def test_a_field_that_is_no_distance_is_refused(device):
 
     with pytest.raises(ShapeError, match="3 coordinates to 1 value, got 2 to 3"):
         SphereTracer(make(device))
+
+
+@pytest.mark.parametrize("arch", [80, 90])
+def test_kernels_compile_for_cuda(arch, tmp_path):
+    import warp as wp
+
+    (path,) = wp.compile_aot_module(kernels, arch=arch, module_dir=tmp_path)
+    assert path.stat().st_size > 0
