@@ -185,8 +185,8 @@ def test_clearance_is_the_angle_to_the_sphere(ball):
     missed = ~trace.hit & (exact > 0.005) & (exact < 0.1)
     assert missed.sum() > 200
     ratio = trace.clearance[missed] / exact[missed]
-    # never more, and less by an eighth at most: where the spheres of two steps of 0.95 of a constant
-    # distance meet, sqrt(1 - 0.475^2)
+    # never more, and less by an eighth at most: where the spheres of two steps of 0.95 of a
+    # constant distance meet, sqrt(1 - 0.475^2)
     assert 0.87 < ratio.min() <= ratio.max() < 1.01
 
 
@@ -252,3 +252,11 @@ def test_a_field_that_is_no_distance_is_refused(device):
 
     with pytest.raises(ShapeError, match="3 coordinates to 1 value, got 2 to 3"):
         SphereTracer(make(device))
+
+
+@pytest.mark.parametrize("arch", [80, 90])
+def test_kernels_compile_for_cuda(arch, tmp_path):
+    import warp as wp
+
+    (path,) = wp.compile_aot_module(kernels, arch=arch, module_dir=tmp_path)
+    assert path.stat().st_size > 0

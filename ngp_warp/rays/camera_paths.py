@@ -121,7 +121,8 @@ def _key_frames(values: dict[str, Any], width: int, height: int) -> CameraPath:
             for name, default in (("position", None), ("look_at", CENTRE), ("up", (0, 1, 0)))
         ]
         fov = _numbers([frame.get("fov", DEFAULT_FOV)], 1, f"{where}.fov")[0]
-        keys.append(_camera(*vectors, float(fov), width, height))
+        position, look_at, up = vectors
+        keys.append(_camera(position, look_at, up, float(fov), width, height))
     fps = _positive(values, "fps", DEFAULT_FPS)
     n_frames = _frames(fps * _positive(values, "seconds", DEFAULT_SECONDS))
     closed = bool(values.get("closed", False))

@@ -22,7 +22,8 @@ CENTRE = (0.5, 0.5, 0.5)
 
 # Up axis -> (up, front): azimuth 0 looks at the front. A person's face is towards +z where y is up
 # (glTF), towards -y where z is up (CAD, Blender).
-_AXES: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+_Vector = tuple[float, float, float]
+_AXES: dict[str, tuple[_Vector, _Vector]] = {
     "x": ((1.0, 0.0, 0.0), (0.0, 0.0, 1.0)),
     "y": ((0.0, 1.0, 0.0), (0.0, 0.0, 1.0)),
     "z": ((0.0, 0.0, 1.0), (0.0, -1.0, 0.0)),
@@ -38,7 +39,7 @@ class Camera:
     look_at: tuple[float, float, float] = CENTRE
     """A point that the middle of the picture shows."""
     up: tuple[float, float, float] = (0.0, 1.0, 0.0)
-    """Direction that is up in the picture; also the direction in which things stand."""
+    """Direction that is up in the picture."""
     fov: float = DEFAULT_FOV
     """Vertical field of view in degrees."""
     width: int = 800
@@ -112,6 +113,17 @@ class Camera:
         return replace(self, position=move(self.position), look_at=move(self.look_at))
 
 
+def up_vector(up: Up) -> tuple[float, float, float]:
+    """Return the unit vector of the world's up axis.
+
+    Raises:
+        ConfigError: another name than x, y or z.
+    """
+    if up not in _AXES:
+        raise ConfigError(f"the up axis must be one of {', '.join(_AXES)}, got {up}")
+    return _AXES[up][0]
+
+
 def orbit(
     azimuth: float,
     elevation: float,
@@ -145,9 +157,8 @@ def orbit(
         raise ConfigError(f"the camera's distance must be above 0, got {distance:g}")
     if not math.isfinite(azimuth):
         raise ConfigError(f"the azimuth must be a number of degrees, got {azimuth:g}")
-    if up not in _AXES:
-        raise ConfigError(f"the up axis must be one of {', '.join(_AXES)}, got {up}")
-    axis, front = (np.array(v) for v in _AXES[up])
+    axis = np.array(up_vector(up))
+    front = np.array(_AXES[up][1])
     a, e = math.radians(azimuth), math.radians(elevation)
     ring = math.cos(a) * front + math.sin(a) * np.cross(axis, front)
     x, y, z = np.asarray(target) + distance * (math.cos(e) * ring + math.sin(e) * axis)

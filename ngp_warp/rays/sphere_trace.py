@@ -140,7 +140,8 @@ class SphereTracer:
         """Drop the rays that have ended from the first ``n_active`` listed; return what is left."""
         if n_active == 0:
             return 0
-        flags, sums = self._flags[:n_active], self._sums[:n_active]
+        flags: Any = self._flags[:n_active]
+        sums: Any = self._sums[:n_active]
         args = [self._active, self._state.status, self._flags]
         launch.launch(kernels.flag_kernel, n_active, args, self.device)
         wp.utils.array_scan(flags, sums, inclusive=True)

@@ -7,49 +7,28 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ngp_warp import memory
-from ngp_warp.errors import ConfigError, ResourceError
+from ngp_warp.errors import ConfigError
 from ngp_warp.field import Field
-from ngp_warp.files import format_bytes
 from ngp_warp.primitive import Progress, Report, report_nothing
 from ngp_warp.primitives.sdf import shading
-from ngp_warp.rays.cameras import CENTRE, Camera
+from ngp_warp.primitives.sdf.floor import find_floor
+from ngp_warp.primitives.sdf.tiles import check_memory, contrasted, pixel_offsets, tiles
+from ngp_warp.rays.cameras import Camera, Up, up_vector
 from ngp_warp.rays.sphere_trace import SphereTracer
 
 DEFAULT_SPP = 4
 MAX_SPP = 4096
 
-_TILE = 64
-"""Side of a tile in pixels: its rays share cells of the grid."""
-_BATCH = 2**16
-"""Rays of a batch, about."""
-_CONTRAST = 5
-"""Difference of neighbours, of 255, from which on a pixel gets all its samples."""
-_PIXEL_BYTES = 64
-"""Memory of a pixel while a picture is made, about."""
-
 _SHADOW_MARGIN = 0.35
 """Shadow rays are followed this far beside the cube, where an object still dims the light."""
 _LIFT = 2e-3
 """Shadow rays begin this far above the surface: more than a learned field's errors."""
-_FLOOR_GAP = 5e-4
-"""The floor lies this far below the lowest point that was found."""
-_FLOOR_RAYS = 384
-"""Rays along a side of the grid that looks for the lowest point."""
+_MIN_FOOTPRINT = 1e-3
+"""Normals are means over at least this, in cube sides: a close view would show the grid's cells."""
 
 _OCCLUSION_RANGE = 0.16
 _OCCLUSION_STEPS = (0.04, 0.12, 0.28, 0.55, 1.0)
 _OCCLUSION_STRENGTH = 1.8
-
-
-@dataclass(frozen=True)
-class Floor:
-    """A plane below the object."""
-
-    height: float
-    """Along the up direction."""
-    middle: np.ndarray
-    """float32 [3]: below the object's middle."""
 
 
 class Renderer:
@@ -58,13 +37,18 @@ class Renderer:
     Args:
         field: 3D, one output: the signed distance, negative inside.
         floor: put the object on a floor that takes its shadow.
+        up: the axis against gravity, along which the object stands.
+
+    Raises:
+        ShapeError: a field that is no signed distance in three dimensions.
+        ConfigError: an axis that is none.
     """
 
-    def __init__(self, field: Field, *, floor: bool = True):
+    def __init__(self, field: Field, *, floor: bool = True, up: Up = "y"):
         self.field = field
         self.tracer = SphereTracer(field)
-        self._with_floor = floor
-        self._floors: dict[tuple[float, ...], Floor | None] = {}
+        self.up = np.array(up_vector(up))
+        self.floor = find_floor(self.tracer, self.up) if floor else None
 
     def image(
         self,
@@ -76,7 +60,7 @@ class Renderer:
         """Return the shaded picture, uint8 sRGB [height, width, 3].
 
         Every pixel gets a sample in its middle; those that differ from a neighbour by then, on
-        edges and fine relief, get the others (Whitted 1980).
+        edges and fine relief, get ``spp`` others instead (Whitted 1980).
 
         Args:
             camera: where from.
@@ -89,20 +73,16 @@ class Renderer:
         """
         if not 1 <= spp <= MAX_SPP:
             raise ConfigError(f"spp must be from 1 to {MAX_SPP}, got {spp}")
-        _check_memory(camera)
-        view = _View(camera, shading.Studio.of(camera), self._floor(camera))
-        offsets = pixel_offsets(spp)
-        first, rest = _tiles(camera, 1), _tiles(camera, spp - 1) if spp > 1 else []
+        check_memory(camera)
+        view = _View(camera, shading.Studio.of(camera, self.up))
+        first, second = tiles(camera, 1), tiles(camera, spp) if spp > 1 else []
         light = np.zeros((camera.height, camera.width, 3), np.float32)
-        chosen = np.ones(light.shape[:2], bool)
-        for index, tile in enumerate([*first, *rest]):
+        chosen, offsets = np.ones(light.shape[:2], bool), pixel_offsets(1)
+        for index, tile in enumerate([*first, *second]):
             if index == len(first):
-                chosen = contrasted(shading.to_srgb(light))
-            part = offsets[:1] if index < len(first) else offsets[1:]
-            self._add_samples(view, light, tile.select(chosen), part)
-            progress(Progress(stage="write", step=index + 1, total=len(first) + len(rest)))
-        if rest:
-            light[chosen] /= np.float32(spp)
+                chosen, offsets = contrasted(shading.to_srgb(light)), pixel_offsets(spp)
+            self._sample(view, light, tile.select(chosen), offsets)
+            progress(Progress(stage="write", step=index + 1, total=len(first) + len(second)))
         return shading.to_srgb(light)
 
     def depth(self, camera: Camera, *, progress: Report = report_nothing) -> np.ndarray:
@@ -121,8 +101,8 @@ class Renderer:
         depth = kind == "depth"
         picture = np.full(shape, np.inf, np.float32) if depth else np.zeros((*shape, 3), np.float32)
         forward = -camera.camera_to_world()[:3, 2].astype(np.float32)
-        tiles = _tiles(camera, 1)
-        for index, tile in enumerate(tiles):
+        parts = tiles(camera, 1)
+        for index, tile in enumerate(parts):
             rows, columns = tile.select(None)
             rays_o, rays_d = camera.rays(columns + 0.5, rows + 0.5)
             trace = self.tracer.trace(rays_o, rays_d)
@@ -133,28 +113,32 @@ class Renderer:
                 points = rays_o[hit] + t[:, None] * rays_d[hit]
                 values = smooth_normals(self.field, points, t * camera.pixel_size)
             picture[rows[hit], columns[hit]] = values
-            progress(Progress(stage="write", step=index + 1, total=len(tiles)))
+            progress(Progress(stage="write", step=index + 1, total=len(parts)))
         return picture
 
-    def _add_samples(
+    def _sample(
         self, view: "_View", light: np.ndarray, pixels: tuple[np.ndarray, ...], offsets: np.ndarray
     ) -> None:
-        """Add the radiance at some offsets in the pixels (rows, columns) to ``light``."""
+        """Set ``light`` in pixels (rows, columns) to the mean over some offsets in them."""
         rows, columns = pixels
         if len(rows):
             # all samples of a pixel at once: neighbours in space are neighbours in the batch
             x = (columns[:, None] + offsets[:, 0]).ravel()
             y = (rows[:, None] + offsets[:, 1]).ravel()
             colours = self._shade(view, *view.camera.rays(x, y))
-            light[rows, columns] += colours.reshape(len(rows), len(offsets), 3).sum(axis=1)
+            light[rows, columns] = colours.reshape(len(rows), len(offsets), 3).mean(axis=1)
 
     def _shade(self, view: "_View", rays_o: np.ndarray, rays_d: np.ndarray) -> np.ndarray:
         """Return the radiance along rays, float32 [n, 3]."""
-        camera, studio, plane = view.camera, view.studio, view.plane
+        camera, studio, plane = view.camera, view.studio, self.floor
         trace = self.tracer.trace(rays_o, rays_d)
         hit = trace.hit
         colours = shading.background(studio, rays_d)
-        t_floor = _floor_distance(studio.up, plane, rays_o, rays_d)
+        t_floor = (
+            plane.meet(studio.up, rays_o, rays_d)
+            if plane is not None
+            else np.full(len(rays_o), np.inf, np.float32)
+        )
         on_floor = t_floor < np.where(hit, trace.t, np.inf)
         hit = hit & ~on_floor
         t = np.where(on_floor, t_floor, trace.t)
@@ -167,7 +151,7 @@ class Renderer:
         split = len(first)
         normals[:split] = smooth_normals(self.field, points[:split], t[first] * camera.pixel_size)
         key = self._key_light(studio, points, normals)
-        openness = self._openness(studio, plane, points, normals)
+        openness = self._openness(points, normals)
         colours[first] = shading.clay(
             studio, normals[:split], rays_d[first], key[:split], openness[:split]
         )
@@ -189,9 +173,7 @@ class Renderer:
         share[facing] = shading.penumbra(trace.hit, trace.clearance)
         return share
 
-    def _openness(
-        self, studio: shading.Studio, plane: Floor | None, points: np.ndarray, normals: np.ndarray
-    ) -> np.ndarray:
+    def _openness(self, points: np.ndarray, normals: np.ndarray) -> np.ndarray:
         """Return the visible share of the surroundings (ambient occlusion), float32 [n].
 
         Above an open plane the distance grows by the height; what it falls short of that, summed
@@ -204,8 +186,8 @@ class Renderer:
         heights = np.float32(_OCCLUSION_RANGE) * np.array(_OCCLUSION_STEPS, np.float32)
         at = points[near, None] + heights[:, None] * normals[near, None]
         distance = self.distances(at.reshape(-1, 3)).reshape(at.shape[:2])
-        if plane is not None:
-            above = (at @ studio.up) - np.float32(plane.height)
+        if self.floor is not None:
+            above = at @ self.up.astype(np.float32) - np.float32(self.floor.height)
             distance = np.minimum(distance, np.maximum(above, 0))
         missing = np.clip(1 - distance / heights, 0, 1).mean(axis=1)
         openness[near] = np.exp(-_OCCLUSION_STRENGTH * missing)
@@ -222,14 +204,6 @@ class Renderer:
         e = np.linalg.norm(points - inside, axis=1)
         return np.where(e > 0, np.sqrt(e * e + np.maximum(distance, 0) ** 2), distance)
 
-    def _floor(self, camera: Camera) -> Floor | None:
-        """Return the floor for a camera's up direction; None: unwanted, or nothing to stand."""
-        if not self._with_floor:
-            return None
-        if camera.up not in self._floors:
-            self._floors[camera.up] = find_floor(self.tracer, camera.up)
-        return self._floors[camera.up]
-
 
 def render_image(
     field: Field,
@@ -237,6 +211,7 @@ def render_image(
     *,
     spp: int = DEFAULT_SPP,
     floor: bool = True,
+    up: Up = "y",
     progress: Report = report_nothing,
 ) -> np.ndarray:
     """Return the shaded picture of a field's zero level, uint8 sRGB [height, width, 3].
@@ -246,6 +221,7 @@ def render_image(
         camera: in the coordinates of the unit cube; see ``ngp_warp.rays.cameras.orbit``.
         spp: samples of a pixel where the picture is not smooth.
         floor: put the object on a floor that takes its shadow.
+        up: the axis against gravity, along which the object stands.
         progress: told of the tiles done.
 
     Raises:
@@ -253,7 +229,7 @@ def render_image(
         ResourceError: a picture that does not fit in memory.
         ShapeError: a field that is no signed distance in three dimensions.
     """
-    return Renderer(field, floor=floor).image(camera, spp=spp, progress=progress)
+    return Renderer(field, floor=floor, up=up).image(camera, spp=spp, progress=progress)
 
 
 def smooth_normals(field: Field, points: np.ndarray, footprint: np.ndarray) -> np.ndarray:
@@ -277,125 +253,9 @@ def smooth_normals(field: Field, points: np.ndarray, footprint: np.ndarray) -> n
     return gradient / np.maximum(length, np.finfo(np.float32).tiny)
 
 
-_MIN_FOOTPRINT = 1e-3
-"""Normals are means over at least this, in cube sides: a close view would show the grid's cells."""
-
-
-def pixel_offsets(spp: int) -> np.ndarray:
-    """Return where in a pixel its samples lie, float64 [spp, 2], in pixels.
-
-    The same in all pixels, so that edges are smooth, not noisy. The first is the pixel's middle;
-    the others are the R2 lattice (Roberts 2018), which fills the pixel evenly for any number of
-    them, moved so that their mean is the middle too.
-    """
-    lattice = np.arange(1, spp)[:, None] * np.array([0.7548776662466927, 0.5698402909980532]) % 1
-    rest = lattice - lattice.mean(axis=0) + 0.5 if spp > 1 else lattice
-    return np.concatenate([[[0.5, 0.5]], rest])
-
-
-def find_floor(tracer: SphereTracer, up: tuple[float, ...]) -> Floor | None:
-    """Return the plane just below the object, or None where no ray from below meets one.
-
-    Args:
-        tracer: of the object's field.
-        up: direction that the floor is perpendicular to.
-    """
-    axis = np.asarray(up, np.float64) / np.linalg.norm(up)
-    side = np.cross(axis, np.eye(3)[np.argmin(np.abs(axis))])
-    side = side / np.linalg.norm(side)
-    # reaches over the cube's diagonal, as the up direction may be any
-    steps = (np.arange(_FLOOR_RAYS) + 0.5) / _FLOOR_RAYS * 1.74 - 0.87
-    a, b = (g.ravel()[:, None] for g in np.meshgrid(steps, steps))
-    origins = np.array(CENTRE) + a * side + b * np.cross(axis, side) - axis
-    rays_d = np.broadcast_to(axis, origins.shape)
-    trace = tracer.trace(origins, rays_d)
-    if not trace.hit.any():
-        return None
-    points = origins[trace.hit] + trace.t[trace.hit, None] * axis
-    height = float((points @ axis).min()) - _FLOOR_GAP
-    middle = (points.min(axis=0) + points.max(axis=0)) / 2
-    return Floor(height, middle.astype(np.float32))
-
-
-def _floor_distance(
-    up: np.ndarray, plane: Floor | None, rays_o: np.ndarray, rays_d: np.ndarray
-) -> np.ndarray:
-    """Return where rays from above meet the floor, float32 [n], infinite where they do not."""
-    t = np.full(len(rays_o), np.inf, np.float32)
-    if plane is None:
-        return t
-    fall = -(rays_d @ up)
-    height = rays_o @ up - np.float32(plane.height)
-    meets = (fall > 1e-6) & (height > 0)
-    t[meets] = height[meets] / fall[meets]
-    return t
-
-
 @dataclass(frozen=True)
 class _View:
     """What does not change within a picture."""
 
     camera: Camera
     studio: shading.Studio
-    plane: Floor | None
-
-
-@dataclass(frozen=True)
-class _Tile:
-    """A part of the picture that is worked on at once."""
-
-    top: int
-    bottom: int
-    left: int
-    right: int
-
-    def select(self, chosen: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-        """Return rows and columns [n] of its pixels, of all or of those that are chosen."""
-        # column by column: neighbours in the list lie in squares of the tile's height
-        columns, rows = np.meshgrid(
-            np.arange(self.left, self.right), np.arange(self.top, self.bottom), indexing="ij"
-        )
-        rows, columns = rows.ravel(), columns.ravel()
-        if chosen is None:
-            return rows, columns
-        kept = chosen[rows, columns]
-        return rows[kept], columns[kept]
-
-
-def _tiles(camera: Camera, samples: int) -> list[_Tile]:
-    """Return tiles of the whole picture that take about a batch of rays each."""
-    height = max(min(_TILE, int((_BATCH / samples) ** 0.5)), 1)
-    width = max(_BATCH // (height * height * samples), 1) * height
-    return [
-        _Tile(top, min(top + height, camera.height), left, min(left + width, camera.width))
-        for top in range(0, camera.height, height)
-        for left in range(0, camera.width, width)
-    ]
-
-
-def contrasted(picture: np.ndarray) -> np.ndarray:
-    """Return bool [h, w]: pixels that differ from one above, below or beside them.
-
-    Args:
-        picture: uint8 [h, w, 3]; a difference counts from ``_CONTRAST`` on.
-    """
-    values = picture.astype(np.int16)
-    uneven = np.zeros(picture.shape[:2], bool)
-    down = np.abs(np.diff(values, axis=0)).max(axis=2) >= _CONTRAST
-    right = np.abs(np.diff(values, axis=1)).max(axis=2) >= _CONTRAST
-    uneven[1:] |= down
-    uneven[:-1] |= down
-    uneven[:, 1:] |= right
-    uneven[:, :-1] |= right
-    return uneven
-
-
-def _check_memory(camera: Camera) -> None:
-    """Raise ResourceError where a picture does not fit in memory."""
-    needed = camera.width * camera.height * _PIXEL_BYTES
-    available = memory.available_bytes()
-    if needed > available:
-        raise ResourceError(
-            f"a picture of {camera.width}x{camera.height} pixels takes {format_bytes(needed)} of "
-            f"memory and {format_bytes(available)} are available; give a smaller size"
-        )

@@ -13,11 +13,11 @@ from ngp_warp.rays.cameras import Camera
 LIGHT_RADIUS = 0.14
 """Tangent of the key light's angular radius (8 degrees, a softbox): the width of its penumbrae."""
 
-_KEY = np.array([1.95, 1.83, 1.66], np.float32)
+_KEY = np.array([1.75, 1.66, 1.53], np.float32)
 _FILL = np.array([0.14, 0.17, 0.22], np.float32)
 _SKY = np.array([0.42, 0.46, 0.52], np.float32)
 _GROUND = np.array([0.27, 0.25, 0.235], np.float32)
-_CLAY = np.array([0.42, 0.335, 0.27], np.float32)
+_CLAY = np.array([0.40, 0.335, 0.285], np.float32)
 _FLOOR = np.array([0.60, 0.605, 0.615], np.float32)
 _HORIZON = np.array([0.62, 0.635, 0.66], np.float32)
 _ZENITH = np.array([0.36, 0.41, 0.49], np.float32)
@@ -38,9 +38,13 @@ class Studio:
     fill: np.ndarray
 
     @classmethod
-    def of(cls, camera: Camera) -> "Studio":
-        """Place the key light above the camera's left shoulder, the fill light to its right."""
-        up = _unit(np.asarray(camera.up, np.float64))
+    def of(cls, camera: Camera, up: np.ndarray) -> "Studio":
+        """Place the key light above the camera's left shoulder, the fill light to its right.
+
+        Args:
+            camera: of the picture.
+            up: unit vector against gravity.
+        """
         right = camera.camera_to_world()[:3, 0]
         back = np.cross(right, up)  # level, towards the viewer
         return cls(

@@ -62,7 +62,8 @@ def draw_slice(values: np.ndarray, interval: float, pixel: float, limit: float) 
     share = np.sqrt(np.clip(np.abs(values) / limit, 0, 1))[..., None]
     inside, outside = (c[0] * (1 - share) + c[1] * share for c in (_INSIDE, _OUTSIDE))
     picture = np.where(values[..., None] < 0, inside, outside)
-    slope = np.hypot(*np.gradient(values.astype(np.float64)))
+    down, right = np.gradient(values.astype(np.float64))
+    slope = np.hypot(down, right)
     # Pixels to the nearest contour; where the field is flat (its medial axis) a line is no wider.
     slope = np.maximum(slope, 0.25 * pixel)
     phase = values / interval

@@ -1,0 +1,90 @@
+"""The pixels of a picture in batches of rays, and where in a pixel its samples lie."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ngp_warp import memory
+from ngp_warp.errors import ResourceError
+from ngp_warp.files import format_bytes
+from ngp_warp.rays.cameras import Camera
+
+_TILE = 64
+"""Side of a tile in pixels: its rays share cells of the grid."""
+_BATCH = 2**16
+"""Rays of a batch, about."""
+_CONTRAST = 5
+"""Difference of neighbours, of 255, from which on a pixel gets all its samples."""
+_PIXEL_BYTES = 64
+"""Memory of a pixel while a picture is made, about."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A part of the picture that is worked on at once."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+    def select(self, chosen: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """Return rows and columns [n] of its pixels, of all or of those that are chosen."""
+        # column by column: neighbours in the list lie in squares of the tile's height
+        columns, rows = np.meshgrid(
+            np.arange(self.left, self.right), np.arange(self.top, self.bottom), indexing="ij"
+        )
+        rows, columns = rows.ravel(), columns.ravel()
+        if chosen is None:
+            return rows, columns
+        kept = chosen[rows, columns]
+        return rows[kept], columns[kept]
+
+
+def tiles(camera: Camera, samples: int) -> list[Tile]:
+    """Return tiles of the whole picture whose ``samples`` a pixel are about a batch of rays."""
+    height = max(min(_TILE, int((_BATCH / samples) ** 0.5)), 1)
+    width = max(_BATCH // (height * height * samples), 1) * height
+    return [
+        Tile(top, min(top + height, camera.height), left, min(left + width, camera.width))
+        for top in range(0, camera.height, height)
+        for left in range(0, camera.width, width)
+    ]
+
+
+def contrasted(picture: np.ndarray) -> np.ndarray:
+    """Return bool [h, w]: pixels that differ from one above, below or beside them.
+
+    Args:
+        picture: uint8 [h, w, 3]; a difference counts from ``_CONTRAST`` on.
+    """
+    values = picture.astype(np.int16)
+    uneven = np.zeros(picture.shape[:2], bool)
+    down = np.abs(np.diff(values, axis=0)).max(axis=2) >= _CONTRAST
+    right = np.abs(np.diff(values, axis=1)).max(axis=2) >= _CONTRAST
+    uneven[1:] |= down
+    uneven[:-1] |= down
+    uneven[:, 1:] |= right
+    uneven[:, :-1] |= right
+    return uneven
+
+
+def check_memory(camera: Camera) -> None:
+    """Raise ResourceError where a picture does not fit in memory."""
+    needed = camera.width * camera.height * _PIXEL_BYTES
+    available = memory.available_bytes()
+    if needed > available:
+        raise ResourceError(
+            f"a picture of {camera.width}x{camera.height} pixels takes {format_bytes(needed)} of "
+            f"memory and {format_bytes(available)} are available; give a smaller size"
+        )
+
+
+def pixel_offsets(spp: int) -> np.ndarray:
+    """Return where in a pixel its samples lie, float64 [spp, 2], in pixels.
+
+    The same in all pixels, so that edges are smooth, not noisy: the R2 lattice (Roberts 2018),
+    which fills the pixel evenly for any number of samples, moved so that their mean is the middle.
+    """
+    lattice = np.arange(spp)[:, None] * np.array([0.7548776662466927, 0.5698402909980532]) % 1
+    return lattice - lattice.mean(axis=0) + 0.5
