@@ -123,7 +123,8 @@ def test_keys_do_what_the_flags_do_and_undo_it() -> None:
             seen.append(shown.pixels())
         vis.destroy_window()
     assert not np.array_equal(seen[0], seen[1])
-    assert not np.array_equal(seen[0], seen[3])
+    # The result itself, above the scale
+    assert np.mean(seen[0][:100, 160:] != seen[3][:100, 160:]) > 0.02
     assert np.array_equal(seen[0], seen[2])
     assert np.array_equal(seen[0], seen[4])
 
