@@ -129,6 +129,24 @@ def test_keys_do_what_the_flags_do_and_undo_it() -> None:
     assert np.array_equal(seen[0], seen[4])
 
 
+def test_an_interrupt_ends_the_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = []
+
+    def sleep(seconds: float) -> None:
+        frames.append(seconds)
+        if len(frames) == 3:
+            raise KeyboardInterrupt
+
+    # Without a display Open3D draws the same window to memory.
+    monkeypatch.setattr(view.time, "sleep", sleep)
+    mesh = cone()
+    with open3d_loader.without_chatter():
+        scene = build_scene(mesh, mesh, "y")
+    with pytest.raises(KeyboardInterrupt):
+        view._window(scene, True, True, 320, 200)
+    assert len(frames) == 3
+
+
 # --- the scene
 
 
