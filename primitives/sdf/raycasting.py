@@ -59,10 +59,13 @@ class Raycasting:
         starts = np.flatnonzero(np.diff(bodies[order], prepend=-1))
         self._first_face = starts
         self._scene = o3d.t.geometry.RaycastingScene()
-        corners = o3d.core.Tensor(self.vertices)
-        for part in np.split(self.faces.astype(np.uint32), starts[1:]):
-            if len(part):
-                self._scene.add_triangles(corners, o3d.core.Tensor(np.ascontiguousarray(part)))
+        for part in np.split(self.faces, starts[1:]):
+            # A body takes its own corners only: Open3D copies what it is given.
+            used, index = np.unique(part, return_inverse=True)
+            if len(used):
+                corners = o3d.core.Tensor(self.vertices[used])
+                index = index.reshape(-1, 3).astype(np.uint32)
+                self._scene.add_triangles(corners, o3d.core.Tensor(index))
 
     def distance(self, points: np.ndarray) -> np.ndarray:
         """Return the distance float32 [n] of points [n, 3] to the surface, never negative."""
