@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ngp_warp.errors import DataError
+from ngp_warp.errors import DataError, ResourceError
 from ngp_warp.primitives.sdf.clean import (
     area_vectors,
     drop_unused,
@@ -59,6 +59,10 @@ def load_mesh(path: Path) -> Surface:
         return clean_surface(soup, str(path))
     except DataError as error:
         raise DataError(f"cannot fit {path}: {error}") from error
+    except MemoryError as error:
+        raise ResourceError(
+            f"not enough memory for the {len(soup.faces)} faces of {path}"
+        ) from error
 
 
 def clean_surface(soup: Soup, path: str) -> Surface:
