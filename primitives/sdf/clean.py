@@ -2,13 +2,12 @@
 
 import numpy as np
 
-from ngp_warp.primitives.sdf.topology import components, find_edges
+from ngp_warp.primitives.sdf.topology import Edges, components
 
 _FLAT = 1e-12
 """Height over longest edge below which a triangle has no area: float64 rounding, not size."""
 _SEAM = 1e-7
 """In unit space; float32 has steps of 6e-8 there."""
-_WELD_ROUNDS = 4  # each joins nearest neighbours: after four, sixteen copies are one
 _MIX = (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9)  # odd, bits well spread
 
 
@@ -52,39 +51,32 @@ def merge_vertices(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray,
     return vertices[first], group[faces]
 
 
-def weld_borders(
-    vertices: np.ndarray, points: np.ndarray, faces: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Merge vertices on open borders that lie closer together than float32 resolves.
+def find_seams(points: np.ndarray, edges: Edges) -> np.ndarray | None:
+    """Pair vertices on open borders that lie closer together than float32 resolves.
 
     Formats that repeat each corner, and exporters that transform each copy, leave seams of a
     rounding error's width.
 
     Args:
-        vertices: float64 [n, 3], input units.
-        points: the same in unit space.
-        faces: int64 [m, 3].
+        points: float64 [n, 3], unit space.
+        edges: of the faces.
 
     Returns:
-        The vertices that are left, and the faces on them.
+        int64 [n], equal for vertices to be merged: each with its nearest; where several lie
+        together, a second call on the merged may find more. None where there is nothing to merge.
     """
     from scipy.spatial import KDTree
 
-    for _ in range(_WELD_ROUNDS):
-        edges = find_edges(faces)
-        border = np.flatnonzero(mark(len(vertices), edges.ends[edges.is_boundary]))
-        if len(border) < 2:
-            break
-        near, other = KDTree(points[border]).query(points[border], k=2, distance_upper_bound=_SEAM)
-        # Of two that coincide for the tree, either may come first; those without one have inf.
-        pairs = np.stack([border, border[np.where(other[:, 1] < len(border), other[:, 1], 0)]])
-        pairs = pairs[:, np.isfinite(near[:, 1]) & (pairs[0] != pairs[1])]
-        if not pairs.size:
-            break
-        label = components(len(vertices), pairs[0], pairs[1])
-        first = np.unique(label, return_index=True)[1]
-        vertices, points, faces = vertices[first], points[first], label[faces]
-    return vertices, faces
+    border = np.flatnonzero(mark(len(points), edges.ends[edges.is_boundary]))
+    if len(border) < 2:
+        return None
+    near = KDTree(points[border]).query(points[border], k=2, distance_upper_bound=_SEAM)[1]
+    # Of two at one point, either may come first. Where there is no second, it is out of range.
+    index, column = np.nonzero(np.asarray(near) < len(border))
+    other = np.asarray(near)[index, column]
+    if (index == other).all():
+        return None
+    return components(len(points), border[index], border[other])
 
 
 def mark(n: int, indices: np.ndarray) -> np.ndarray:

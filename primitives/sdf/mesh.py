@@ -5,20 +5,21 @@ from pathlib import Path
 
 import numpy as np
 
-from ngp_warp.errors import DataError
+from ngp_warp.errors import DataError, ResourceError
 from ngp_warp.primitives.sdf.clean import (
     area_vectors,
     drop_unused,
+    find_seams,
     first_of_each,
     has_area,
     has_three_corners,
     mark,
     merge_vertices,
-    weld_borders,
 )
 from ngp_warp.primitives.sdf.frame import Frame, bounds_of
 from ngp_warp.primitives.sdf.readers import Soup, read_soup
 from ngp_warp.primitives.sdf.report import Cleaning, MeshReport, inspect
+from ngp_warp.primitives.sdf.topology import Edges, find_edges
 from ngp_warp.primitives.sdf.winding import mend_winding
 
 _SHEET = 1e-6
@@ -58,6 +59,10 @@ def load_mesh(path: Path) -> Surface:
         return clean_surface(soup, str(path))
     except DataError as error:
         raise DataError(f"cannot fit {path}: {error}") from error
+    except MemoryError as error:
+        raise ResourceError(
+            f"not enough memory for the {len(soup.faces)} faces of {path}"
+        ) from error
 
 
 def clean_surface(soup: Soup, path: str) -> Surface:
@@ -73,23 +78,21 @@ def clean_surface(soup: Soup, path: str) -> Surface:
     vertices, faces, merged = _merge(soup)
     rough = Frame.around(bounds_of(vertices))
     n_merged = len(vertices)
-    vertices, faces = weld_borders(vertices, rough.to_unit(vertices), faces)
+    vertices, faces, edges, n_removed = _weld(vertices, rough, faces)
     points = rough.to_unit(vertices)
-    whole = faces[has_three_corners(faces)]
-    distinct = first_of_each(whole)
-    vectors = area_vectors(points, distinct)
-    keeps = has_area(points, distinct, vectors)
+    vectors = area_vectors(points, faces)
+    keeps = has_area(points, faces, vectors)
     if not keeps.any():
         raise DataError(f"none of its {len(soup.faces)} faces has an area")
-    _check_depth(points[mark(len(points), distinct[keeps])])
+    _check_depth(points[mark(len(points), faces[keeps])])
     # Faces without area are still there: they hold their neighbours together.
-    mended = mend_winding(points, distinct, vectors)
+    mended = mend_winding(points, faces, vectors, edges)
     final_vertices, final_faces = drop_unused(vertices, mended.faces[keeps])
     done = Cleaning(
         merged_vertices=merged,
         welded_vertices=n_merged - len(vertices),
-        degenerate_faces=len(faces) - len(whole) + int((~keeps).sum()),
-        duplicate_faces=len(whole) - len(distinct),
+        degenerate_faces=n_removed[0] + int((~keeps).sum()),
+        duplicate_faces=n_removed[1],
         polygons=soup.n_polygons,
         parts=soup.n_parts,
         ignored=soup.ignored,
@@ -98,6 +101,37 @@ def clean_surface(soup: Soup, path: str) -> Surface:
     report = inspect(path, final_vertices, mended, keeps, rough.scale, done)
     frame = Frame.around(bounds_of(final_vertices))
     return Surface(final_vertices, final_faces.astype(np.int32), report, frame)
+
+
+def _weld(
+    vertices: np.ndarray, frame: Frame, faces: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, Edges, tuple[int, int]]:
+    """Close seams, and remove faces of less than three vertices and duplicates.
+
+    Args:
+        vertices: float64 [n, 3], input units.
+        frame: of the vertices.
+        faces: int64 [m, 3].
+
+    Returns:
+        The vertices that are left, the faces on them, their edges, and how many faces of either
+        kind were removed.
+
+    Raises:
+        DataError: no face has three different vertices.
+    """
+    n_faces, n_duplicates = len(faces), 0
+    while True:  # each round merges at least two vertices
+        whole = faces[has_three_corners(faces)]
+        if not len(whole):
+            raise DataError(f"none of its {n_faces} faces has an area")
+        faces = first_of_each(whole)
+        n_duplicates += len(whole) - len(faces)
+        edges = find_edges(faces)
+        label = find_seams(frame.to_unit(vertices), edges)
+        if label is None:
+            return vertices, faces, edges, (n_faces - n_duplicates - len(faces), n_duplicates)
+        vertices, faces = vertices[np.unique(label, return_index=True)[1]], label[faces]
 
 
 def _merge(soup: Soup) -> tuple[np.ndarray, np.ndarray, int]:

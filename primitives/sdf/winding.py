@@ -29,15 +29,17 @@ class Mended:
     """``inconsistent_edges`` before, ``turned_faces`` and ``inside_out_bodies``."""
 
 
-def mend_winding(points: np.ndarray, faces: np.ndarray, vectors: np.ndarray) -> Mended:
+def mend_winding(
+    points: np.ndarray, faces: np.ndarray, vectors: np.ndarray, edges: Edges
+) -> Mended:
     """Turn faces that disagree with most of their neighbours, and bodies that are inside out.
 
     Args:
         points: float64 [n, 3], unit space.
         faces: int64 [m, 3].
         vectors: float64 [m, 3], normals as long as the faces' areas.
+        edges: of the faces.
     """
-    edges = find_edges(faces)
     n_inconsistent = int(edges.is_inconsistent.sum())
     minority = find_minority(lengths(vectors), edges)
     if minority.any():

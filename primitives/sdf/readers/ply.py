@@ -82,7 +82,7 @@ def _parse_header(data: bytes) -> tuple[str, list[_Element], int]:
     end = data.find(b"end_header")
     if data[:3].lower() != b"ply" or end < 0:
         raise DataError("it is no PLY: it has no header from 'ply' to 'end_header'")
-    order, elements = None, []
+    order, elements, line = None, [], ""
     try:
         for line in data[:end].decode("latin-1").splitlines()[1:]:
             words = line.split()

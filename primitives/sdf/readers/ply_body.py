@@ -55,7 +55,7 @@ class Body(ABC):
 
     @abstractmethod
     def gather(self, starts: np.ndarray, counts: np.ndarray, dtype: np.dtype) -> np.ndarray:
-        """Return the values of lists that lie at ``starts``, one after the other, int64."""
+        """Return the values of lists that lie at ``starts``, one after the other."""
 
     @abstractmethod
     def advance(self, n_rows: int, position: int) -> None:
@@ -100,7 +100,7 @@ class BinaryBody(Body):
         """Whatever their order in the bytes."""
         ends = starts + counts * dtype.itemsize
         parts = [self._data[a:b] for a, b in zip(starts.tolist(), ends.tolist(), strict=True)]
-        return np.frombuffer(b"".join(parts), dtype).astype(np.int64)
+        return np.frombuffer(b"".join(parts), dtype)
 
     def advance(self, n_rows: int, position: int) -> None:
         """To the position."""
@@ -156,7 +156,7 @@ class TextBody(Body):
         """By index."""
         before = np.cumsum(counts) - counts
         index = np.arange(int(counts.sum())) + np.repeat(starts - before, counts)
-        return self._values[index].astype(np.int64)
+        return self._values[index]
 
     def advance(self, n_rows: int, position: int) -> None:
         """By the lines."""
@@ -176,8 +176,7 @@ def read_rows(
         wanted: the list property to return, or "".
 
     Returns:
-        The scalar columns [n_rows]; none where lists change their length from row to row. And the
-        wanted list.
+        The scalar columns [n_rows], and the wanted list.
 
     Raises:
         DataError: the file ends before the rows do, or a list's length is negative.
@@ -191,7 +190,7 @@ def read_rows(
     table = body.table(n_rows, columns) if max(c[2] for c in columns) < _TABLE_LIST_MAX else None
     lists = [p for p in properties if p.count is not None]
     if table is None or any((table[_count_name(p)] != table[p.name].shape[1]).any() for p in lists):
-        return {}, _walk(body, element, n_rows, properties, wanted)
+        return _walk(body, element, n_rows, properties, wanted)
     start = body.row(0, 0)[0]
     body.advance(n_rows, start + n_rows * (end - start))
     scalars = {p.name: table[p.name][:, 0] for p in properties if p.count is None}
@@ -223,29 +222,36 @@ def _columns(
     return columns, position
 
 
-def _walk(body: Body, element: str, n_rows: int, properties: list[Property], wanted: str) -> Lists:
-    """Step through rows of unlike lengths."""
-    starts, counts = np.zeros(n_rows, np.int64), np.zeros(n_rows, np.int64)
+def _walk(
+    body: Body, element: str, n_rows: int, properties: list[Property], wanted: str
+) -> tuple[dict[str, np.ndarray], Lists]:
+    """Step through rows of unlike lengths; what it returns is as of `read_rows`."""
+    starts = np.zeros((len(properties), n_rows), np.int64)
+    counts = np.ones((len(properties), n_rows), np.int64)
     steps = [
-        (p.count, body.width(p.count or p.dtype), body.width(p.dtype), p.name == wanted)
-        for p in properties
+        (i, p.count, body.width(p.count or p.dtype), body.width(p.dtype))
+        for i, p in enumerate(properties)
     ]
-    kind = next((p.dtype for p in properties if p.name == wanted), np.dtype(np.int64))
     position = 0
     for row in range(n_rows):
         position, limit = body.row(row, position)
-        for count, head, width, is_wanted in steps:
-            start = position
-            position += head
+        for i, count, head, width in steps:
+            starts[i, row] = position
             if count is not None:
-                length = _length(body, element, n_rows, start, limit, count)
-                if is_wanted:
-                    starts[row], counts[row] = position, length
+                length = _length(body, element, n_rows, position, limit, count)
+                starts[i, row], counts[i, row] = position + head, length
                 position += length * width
+            position += head
         if position > limit:
             raise _cut_short(element, n_rows)
     body.advance(n_rows, position)
-    return body.gather(starts, counts, kind), counts
+    scalars, lists = {}, (np.zeros(0, np.int64), np.zeros(0, np.int64))
+    for i, p in enumerate(properties):
+        if p.count is None:
+            scalars[p.name] = body.gather(starts[i], counts[i], p.dtype)
+        elif p.name == wanted:
+            lists = body.gather(starts[i], counts[i], p.dtype).astype(np.int64), counts[i]
+    return scalars, lists
 
 
 def _length(

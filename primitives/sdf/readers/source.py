@@ -55,6 +55,11 @@ def reading(path: Path) -> Iterator[None]:
         raise ResourceError(f"cannot read {path} without the package {error.name}") from error
     except MemoryError as error:
         raise ResourceError(f"not enough memory to read {path}") from error
+    except FileNotFoundError as error:
+        missing = error.filename or error
+        raise DataError(
+            f"cannot read {path}: the file {missing}, which it needs, is missing"
+        ) from error
     except Exception as error:
         # OSErrors of the system have a number; those of the readers have none.
         reason = error.strerror if isinstance(error, OSError) and error.errno else str(error)
