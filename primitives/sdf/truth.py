@@ -181,7 +181,7 @@ def _prepare(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.nd
     if not large.any():
         raise DataError("the mesh has no face with an area; give a mesh with a surface")
     # only then: slivers too join their neighbours
-    faces = orient_faces(faces, area)[large]
+    faces = orient_faces(unique, faces)[large]
     order, bounds = leaf_order(unique[faces].mean(axis=1))
     faces = faces[order]
     used, first, inverse = np.unique(faces, return_index=True, return_inverse=True)
