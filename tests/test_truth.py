@@ -49,6 +49,35 @@ def test_normal_and_winding_signs_are_exact_for_watertight_meshes(device, name):
         assert np.array_equal(negative[clear], inside[clear]), sign
 
 
+@pytest.mark.parametrize("sign", SIGNS)
+@pytest.mark.parametrize("name", WATERTIGHT)
+def test_both_searches_find_the_same(name, sign):
+    vertices, faces = meshes.WATERTIGHT[name]()
+    points = meshes.points_about(vertices, faces, 1000)
+    vector, portable = (
+        SignedDistance(vertices, faces, sign, "cpu", search) for search in ("vector", "portable")
+    )
+    for radius in (None, 0.02):
+        difference = vector.query(points, radius) - portable.query(points, radius)
+        assert np.abs(difference).max() < TOLERANCE
+    assert portable.scene.nodes is None
+
+
+@pytest.mark.parametrize("m", [1, 2, 15, 16, 17, 255, 256, 257, 300, 4097])
+def test_any_number_of_faces_makes_a_tree(m):
+    rng = np.random.default_rng(m)
+    corners = rng.random((m, 1, 3)) + 0.1 * rng.random((m, 3, 3))
+    vertices, faces = corners.reshape(-1, 3), np.arange(3 * m).reshape(-1, 3)
+    points = rng.random((50, 3)).astype(np.float32)
+    truth = SignedDistance(vertices, faces, "winding", "cpu")
+    wanted = reference.distance(vertices.astype(np.float32), faces, points)
+    assert np.abs(np.abs(truth.query(points)) - wanted).max() < TOLERANCE
+    sizes = np.diff(truth.scene.leaf_faces.numpy())
+    assert sizes.sum() == m
+    assert sizes.min() >= 1
+    assert sizes.max() <= 16
+
+
 def test_three_methods_agree_on_a_convex_body(device):
     vertices, faces = meshes.sphere()
     points = meshes.points_about(vertices, faces, 1000)
@@ -181,6 +210,8 @@ def test_errors_say_what_is_wrong(device):
         SignedDistance(vertices, faces, "magic", device)  # type: ignore[arg-type]
     with pytest.raises(DataError, match="no face with an area"):
         SignedDistance(vertices * [1, 0, 0], faces, "normal", device)
+    with pytest.raises(ConfigError, match="search must be portable on cuda:0, got vector"):
+        SignedDistance(vertices, faces, "normal", "cuda:0", "vector")
     truth = SignedDistance(vertices, faces, "normal", device)
     with pytest.raises(ShapeError, match=r"\[n, 3\], got \[4, 2\]"):
         truth.query(np.zeros((4, 2)))
@@ -194,6 +225,6 @@ def test_errors_say_what_is_wrong(device):
 @pytest.mark.parametrize("arch", [80, 90])
 @pytest.mark.parametrize("sign", SIGNS)
 def test_query_compiles_for_cuda(sign, arch, tmp_path):
-    module = kernels.query_kernel(sign).module
+    module = kernels.query_kernel(sign, "portable").module
     (path,) = wp.compile_aot_module(module, arch=arch, module_dir=tmp_path, use_ptx=True)
     assert path.stat().st_size > 0

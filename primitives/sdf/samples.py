@@ -20,12 +20,13 @@ from ngp_warp.primitives.sdf.kernels import samples as kernels
 from ngp_warp.primitives.sdf.sign import Sign
 from ngp_warp.primitives.sdf.truth import SignedDistance
 
-# Refreshed points a step, as a share of the batch's points of the kind: near, uniform. Queries
-# cost 1, 10 or 20 us near the surface (normal, winding, raystab), 5 to 10 far from it.
+# Refreshed points a step, as a share of the batch's points of the kind: near, uniform. A query
+# near the surface costs 0.6, 12 or 22 us (normal, winding, raystab), one far from it 2, 10 or 5: of
+# a step of 15 to 20 ms, truth takes a tenth with normals, a fifth with the others.
 _FRESH: dict[Sign, tuple[float, float]] = {
     "normal": (1 / 4, 1 / 16),
-    "winding": (1 / 16, 1 / 32),
-    "raystab": (1 / 32, 1 / 32),
+    "winding": (1 / 32, 1 / 32),
+    "raystab": (1 / 64, 1 / 32),
 }
 # Slots of a pool on small batches: filled in about a second, and too many to be learned by heart
 _POOL_SLOTS = 2**17
@@ -121,14 +122,17 @@ class Batches:
         pool, truth = self._near, self.truth
         args = [truth.scene, self._cumulated, self._seeds[0], self._seeds[1], step]
         args += [self._noise_scale, pool.n_fresh, pool.n_parts, pool.x, pool.distance]
-        return [[self._record(kernels.near_kernel(truth.sign), pool.n_fresh, args)]]
+        return [[self._record(kernels.near_kernel(truth.sign, truth.search), pool.n_fresh, args)]]
 
     def _refresh_uniform(self, step: wp.array) -> _Stages:
         pool, truth = self._uniform, self.truth
         fresh = wp.empty(pool.n_fresh * 3, dtype=float, device=self.device)
         draw = samplers.sample("stratified", 3, self._seeds[2], step, fresh, self.device)
         args = [truth.scene, fresh, step, pool.n_parts, pool.x, pool.distance]
-        return [[draw], [self._record(kernels.uniform_kernel(truth.sign), pool.n_fresh, args)]]
+        return [
+            [draw],
+            [self._record(kernels.uniform_kernel(truth.sign, truth.search), pool.n_fresh, args)],
+        ]
 
     def _fill(
         self, step: wp.array, x: wp.array, target: wp.array, n_near: int, n_uniform: int

@@ -1,4 +1,7 @@
-"""Which sign method suits a mesh, and the mending of its winding that two of them need."""
+"""What the sign of a distance depends on: a mesh's edges, and its winding, which is mended.
+
+Source of the winding number: Van Oosterom and Strackee 1983.
+"""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -29,48 +32,6 @@ class Topology:
         return not self.n_boundary_edges and not self.n_branching_edges
 
 
-def choose_sign(faces: np.ndarray) -> tuple[Sign, str]:
-    """Return the sign method that suits a mesh, and why in one line.
-
-    Measured by the IoU with the intact mesh's inside (bunny: 42 boundary edges even where intact;
-    spot and torus: watertight), 20,000 points of the cube. "as it is": without ``orient_faces``.
-
-    ==================  ===================  ===================  ===================
-    IoU                 normal               raystab              winding
-    bunny, spot, torus
-    ==================  ===================  ===================  ===================
-    intact              0.999, 1.000, 1.000  0.690, 1.000, 1.000  1.000, 1.000, 1.000
-    5% deleted          0.999, 1.000, 1.000  0.164, 0.245, 0.219  1.000, 1.000, 0.999
-    1/3 flipped, as is  0.273, 0.191, 0.208  0.690, 1.000, 1.000  0.059, 0.060, 0.038
-    1/3 flipped         0.999, 1.000, 1.000  0.690, 1.000, 1.000  1.000, 1.000, 1.000
-    both                0.997, 1.000, 1.000  0.164, 0.245, 0.219  1.000, 1.000, 0.999
-    ==================  ===================  ===================  ===================
-
-    So a hole makes rays useless (a ray of 32 finds it), and flipped faces make the others useless
-    unless the winding is mended across the edges, which ``SignedDistance`` does. Rays remain for
-    closed meshes that no mending winds consistently.
-
-    Args:
-        faces: int [m, 3], vertices at one place merged.
-    """
-    topology = find_topology(faces)
-    mended = ""
-    if topology.n_inconsistent_edges:
-        mended = f", the winding of {topology.n_inconsistent_edges} edges mended"
-    if topology.watertight and topology.orientable:
-        return "normal", f"the mesh is watertight{mended}: pseudo-normals are exact"
-    if not topology.n_boundary_edges:
-        return "raystab", (
-            f"the mesh is closed, but {topology.n_branching_edges} edges have three faces or more"
-            f"{'' if topology.orientable else ' and it cannot be wound consistently'}: rays do not "
-            "depend on the winding"
-        )
-    return "winding", (
-        f"{topology.n_boundary_edges} edges of {topology.n_faces} faces border on a hole{mended}: "
-        "winding numbers close holes smoothly"
-    )
-
-
 def find_topology(faces: np.ndarray) -> Topology:
     """Count a mesh's edges by kind.
 
@@ -79,13 +40,13 @@ def find_topology(faces: np.ndarray) -> Topology:
     """
     n_faces = len(faces)
     faces = faces[distinct_faces(faces)]
-    first, second, same, n_faces_of_edge = _neighbours(faces)
+    first, second, same, n_faces_of_edge, _ = _neighbours(faces)
     return Topology(
         n_faces=n_faces,
         n_boundary_edges=int((n_faces_of_edge == 1).sum()),
         n_branching_edges=int((n_faces_of_edge > 2).sum()),
         n_inconsistent_edges=int(same.sum()),
-        orientable=not _flips(first, second, same, np.ones(len(faces)))[1],
+        orientable=not _flips(first, second, same, np.ones(len(faces)))[1].any(),
     )
 
 
@@ -97,39 +58,83 @@ def distinct_faces(faces: np.ndarray) -> np.ndarray:
     return first & (ordered[:, 0] < ordered[:, 1]) & (ordered[:, 1] < ordered[:, 2])
 
 
-def orient_faces(faces: np.ndarray, areas: np.ndarray) -> np.ndarray:
+def orient_faces(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """Return the faces wound consistently across every edge of two faces.
 
-    Of a connected body the larger area keeps its winding, so that a consistent mesh, cavities
-    included, stays as it is. A body that cannot be wound consistently stays as it is too.
+    A connected body that is consistent stays as it is. Of the others a closed one is turned
+    outwards, or inwards where it lies within another and so bounds a cavity; an open one follows
+    the larger area; one that cannot be wound consistently stays as it is.
 
     Args:
+        vertices: [n, 3].
         faces: int [m, 3], vertices at one place merged.
-        areas: [m].
     """
-    first, second, same, _ = _neighbours(faces)
+    first, second, same, _, rim = _neighbours(faces)
     if not same.any():
         return faces
-    flip, _ = _flips(first, second, same, areas)
-    return np.where(flip[:, None], faces[:, ::-1], faces)
+    flip, twisted, body = _flips(first, second, same, _areas(vertices, faces))
+    mended = np.where(flip[:, None], faces[:, ::-1], faces)
+    is_open = np.zeros(body.max() + 1, bool)
+    is_open[body[rim]] = True
+    is_open |= twisted
+    for b in np.unique(body[first[same]]):
+        if not is_open[b] and _inside_out(vertices, mended, body, b, is_open):
+            part = body == b
+            mended[part] = mended[part][:, ::-1]
+    return mended
 
 
-def _neighbours(faces: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return the two faces of each edge of two, whether both run the same way, and counts."""
+def _areas(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    a, b, c = np.moveaxis(vertices[faces].astype(np.float64), 1, 0)
+    return np.linalg.norm(np.cross(b - a, c - a), axis=1)
+
+
+def _inside_out(
+    vertices: np.ndarray, faces: np.ndarray, body: np.ndarray, b: int, is_open: np.ndarray
+) -> bool:
+    """Whether closed body b is wound the wrong way for the number of closed bodies about it."""
+    part = body == b
+    a_, b_, c_ = np.moveaxis(vertices[faces[part]].astype(np.float64) - 0.5, 1, 0)
+    volume = (a_ * np.cross(b_, c_)).sum()
+    largest = np.linalg.norm(np.cross(b_ - a_, c_ - a_), axis=1).argmax()
+    point = vertices[faces[part][largest]].astype(np.float64).mean(axis=0)
+    others = ~part & ~is_open[body]
+    # each counts 1 or -1, however it is wound: the parity is right
+    depth = round(winding_number(vertices[faces[others]].astype(np.float64), point))
+    return bool((volume < 0) == (depth % 2 == 0))
+
+
+def winding_number(triangles: np.ndarray, point: np.ndarray) -> float:
+    """Return how often triangles, float64 [m, 3, 3], wind about a point: solid angle over 4 pi."""
+    a, b, c = np.moveaxis(triangles - point, 1, 0)
+    la, lb, lc = (np.linalg.norm(v, axis=1) for v in (a, b, c))
+    ab, bc, ca = (a * b).sum(axis=1), (b * c).sum(axis=1), (c * a).sum(axis=1)
+    below = la * lb * lc + ab * lc + bc * la + ca * lb
+    return float(np.arctan2((a * np.cross(b, c)).sum(axis=1), below).sum() / (2 * np.pi))
+
+
+def _neighbours(
+    faces: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return the two faces of each edge of two, and whether both run the same way.
+
+    Also the number of faces of each edge, and the faces at edges of another number than two.
+    """
     faces = np.asarray(faces, np.int64)
     a, b = faces.reshape(-1), np.roll(faces, -1, axis=1).reshape(-1)
     keys = np.minimum(a, b) * (int(faces.max(initial=0)) + 1) + np.maximum(a, b)
     order = np.argsort(keys, kind="stable")
     _, start, counts = np.unique(keys[order], return_index=True, return_counts=True)
+    rim = order[np.repeat(counts != 2, counts)] // 3
     start = start[counts == 2]
     one, other = order[start], order[start + 1]
-    return one // 3, other // 3, (a < b)[one] == (a < b)[other], counts
+    return one // 3, other // 3, (a < b)[one] == (a < b)[other], counts, rim
 
 
 def _flips(
     first: np.ndarray, second: np.ndarray, same: np.ndarray, areas: np.ndarray
-) -> tuple[np.ndarray, bool]:
-    """Return which faces to flip, and whether any body cannot be wound consistently.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return which faces to flip, which bodies cannot be wound consistently, and faces' bodies.
 
     Each face is two nodes, as it is (f) and flipped (f + m). Nodes that go together are joined; a
     body then is two components, mirror images, of which one is chosen; a Moebius strip is one.
@@ -146,4 +151,8 @@ def _flips(
     as_is, flipped = component[:m], component[m:]
     better = kept[flipped] > kept[as_is]
     tie = (kept[flipped] == kept[as_is]) & (flipped < as_is)
-    return better | tie, bool((as_is == flipped).any())
+    _, body = np.unique(np.minimum(as_is, flipped), return_inverse=True)
+    body = body.reshape(-1)
+    twisted = np.zeros(body.max(initial=0) + 1, bool)
+    twisted[body[as_is == flipped]] = True
+    return better | tie, twisted, body

@@ -1,12 +1,12 @@
-"""Exact signed distances to a mesh: closest point by Warp's tree, sign by one of three methods.
+"""Exact signed distances to a mesh: closest face by a tree, sign by one of three methods.
 
 Sources: closest point on a triangle after Ericson 2005, section 5.1.5; angle-weighted
 pseudo-normals Baerentzen and Aanaes 2005; generalised winding numbers Barill et al. 2018 (Warp's);
 ray stabbing Nooruddin and Turk 2003. Not differentiable. Twin: tests/reference/truth.py.
 
-Warp's tree finds the closest face in float32; the closest point on that face, its feature and the
-distance are computed again in float64: the float32 barycentrics of a small face seen from afar
-are noise, and would choose the wrong feature and with it the wrong sign.
+The trees (Warp's, and kernels/tree.py) find the closest face in float32; the closest point on that
+face, its feature and the distance are computed again in float64: the float32 barycentrics of a
+small face seen from afar are noise, and would choose the wrong feature and with it the wrong sign.
 """
 
 import functools
@@ -15,6 +15,7 @@ from typing import Any
 import warp as wp
 
 from ngp_warp.launch import module_options
+from ngp_warp.primitives.sdf.kernels.tree import nearest_face_vector
 
 wp.set_module_options(module_options())
 
@@ -33,6 +34,11 @@ class Scene:
     directions: wp.array(dtype=wp.vec3)  # [N_DIRECTIONS], Fibonacci points of the unit sphere
     balls: wp.array(dtype=float)  # [n_cells^3], signed distances of a grid's cell centres
     n_cells: int  # 0: there is no grid yet
+    # of the vector search, else empty; see primitives/sdf/tree.py
+    nodes: wp.array(dtype=float)
+    leaves: wp.array(dtype=float)
+    first_child: wp.array(dtype=int)
+    leaf_faces: wp.array(dtype=int)
 
 
 @wp.struct
@@ -150,53 +156,69 @@ def escapes(scene: Scene, p: wp.vec3) -> bool:
 
 
 @wp.func
-def signed_by_normal(scene: Scene, p: wp.vec3, radius: float) -> float:
-    """Sign by the pseudo-normal of the closest feature; UNBOUNDED: nothing within the radius."""
+def nearest_portable(scene: Scene, p: wp.vec3, radius: float) -> int:
+    """Return the closest face, or -1 if there is none within the radius."""
     q = wp.mesh_query_point_no_sign(scene.mesh, p, radius)
-    if not q.result:
-        return UNBOUNDED
-    r = closest_on_mesh(scene.mesh, q.face, p)
-    n = scene.normals[q.face * 7 + r.feature]
-    d = float(wp.length(r.offset))
-    side = wp.dot(r.offset, wp.vec3d(wp.float64(n[0]), wp.float64(n[1]), wp.float64(n[2])))
-    return wp.where(side < wp.float64(0.0), -d, d)
+    return wp.where(q.result, q.face, -1)
 
 
 @wp.func
-def signed_by_rays(scene: Scene, p: wp.vec3, radius: float) -> float:
-    """Outside if any ray escapes; UNBOUNDED: nothing within the radius."""
-    q = wp.mesh_query_point_no_sign(scene.mesh, p, radius)
-    if not q.result:
-        return UNBOUNDED
-    d = float(wp.length(closest_on_mesh(scene.mesh, q.face, p).offset))
-    return wp.where(escapes(scene, p), d, -d)
+def nearest_vector(scene: Scene, p: wp.vec3, radius: float) -> int:
+    """Return the closest face, or -1 if there is none within the radius."""
+    return nearest_face_vector(
+        scene.nodes, scene.leaves, scene.first_child, scene.leaf_faces, p, radius
+    )
 
 
 @wp.func
-def signed_by_winding(scene: Scene, p: wp.vec3, radius: float) -> float:
-    """Inside where the winding number exceeds 1/2; UNBOUNDED: nothing within the radius."""
+def side_by_normal(scene: Scene, p: wp.vec3, face: int, closest: Closest) -> float:
+    """Return -1 behind the pseudo-normal of the closest feature, else 1."""
+    n = scene.normals[face * 7 + closest.feature]
+    along = wp.dot(closest.offset, wp.vec3d(wp.float64(n[0]), wp.float64(n[1]), wp.float64(n[2])))
+    return wp.where(along < wp.float64(0.0), -1.0, 1.0)
+
+
+@wp.func
+def side_by_rays(scene: Scene, p: wp.vec3, face: int, closest: Closest) -> float:
+    """Return 1 if any ray escapes, else -1."""
+    return wp.where(escapes(scene, p), 1.0, -1.0)
+
+
+@wp.func
+def side_by_winding(scene: Scene, p: wp.vec3, face: int, closest: Closest) -> float:
+    """Return -1 where the winding number exceeds 1/2, else 1."""
+    # Warp searches the closest point once more, which a known distance makes short
+    radius = float(wp.length(closest.offset)) * 1.0001 + 1.0e-6
     q = wp.mesh_query_point_sign_winding_number(scene.mesh, p, radius, 2.0, 0.5)
     if not q.result:
-        return UNBOUNDED
-    d = float(wp.length(closest_on_mesh(scene.mesh, q.face, p).offset))
-    return d * q.sign
+        q = wp.mesh_query_point_sign_winding_number(scene.mesh, p, UNBOUNDED, 2.0, 0.5)
+    return q.sign
+
+
+_SIDES = {"normal": side_by_normal, "raystab": side_by_rays, "winding": side_by_winding}
+_SEARCHES = {"portable": nearest_portable, "vector": nearest_vector}
 
 
 @functools.cache
-def signed_function(sign: str) -> Any:
-    """Return the ``wp.func`` (scene, p, radius) -> signed distance of a sign method."""
-    methods = {
-        "normal": signed_by_normal,
-        "raystab": signed_by_rays,
-        "winding": signed_by_winding,
-    }
-    return methods[sign]
+def signed_function(sign: str, search: str) -> Any:
+    """Return the ``wp.func`` (scene, p, radius) -> signed distance; UNBOUNDED: none within it."""
+    nearest, side = _SEARCHES[search], _SIDES[sign]
+
+    @wp.func
+    def signed(scene: Scene, p: wp.vec3, radius: float) -> float:
+        face = nearest(scene, p, radius)
+        if face < 0:
+            return UNBOUNDED
+        closest = closest_on_mesh(scene.mesh, face, p)
+        return float(wp.length(closest.offset)) * side(scene, p, face, closest)
+
+    return signed
 
 
 @functools.cache
-def query_kernel(sign: str) -> wp.Kernel:
-    """Return the kernel of a query with a sign method."""
-    signed = signed_function(sign)
+def query_kernel(sign: str, search: str) -> wp.Kernel:
+    """Return the kernel of a query with a sign method and a search."""
+    signed = signed_function(sign, search)
     constant_in_balls = sign == "normal"
 
     @wp.kernel(module="unique", module_options=module_options())

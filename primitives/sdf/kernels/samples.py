@@ -35,7 +35,7 @@ def surface_point(
 ) -> wp.vec3:
     """Point i of n: somewhere in the i-th n-th of the area, evenly over its face.
 
-    Faces lie along a Morton curve, so that neighbours in the batch are neighbours in space.
+    Faces lie in the order of a tree, so that neighbours in the batch are neighbours in space.
     """
     share = (wp.float64(i) + wp.float64(random_unit(key, i, 0))) / wp.float64(n)
     face = face_at(cumulated, share)
@@ -116,9 +116,9 @@ def pool_samples(
 
 
 @functools.cache
-def near_kernel(sign: str) -> wp.Kernel:
+def near_kernel(sign: str, search: str) -> wp.Kernel:
     """Return the kernel that refreshes a part of the pool of points near the surface."""
-    signed = signed_function(sign)
+    signed = signed_function(sign, search)
 
     @wp.kernel(module="unique", module_options=module_options())
     def refresh_near(
@@ -156,9 +156,9 @@ def near_kernel(sign: str) -> wp.Kernel:
 
 
 @functools.cache
-def uniform_kernel(sign: str) -> wp.Kernel:
+def uniform_kernel(sign: str, search: str) -> wp.Kernel:
     """Return the kernel that refreshes a part of the pool of points of the whole cube."""
-    signed = signed_function(sign)
+    signed = signed_function(sign, search)
 
     @wp.kernel(module="unique", module_options=module_options())
     def refresh_uniform(
