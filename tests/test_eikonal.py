@@ -235,8 +235,8 @@ def test_default_size_is_the_twins_at_its_first_points(device, activation):
         assert np.count_nonzero(part[:, 0]) > 0.2 * len(part)
     field.table.gradient.zero_()
     field.table.touched.zero_()
-    part = away_from_kinks(field, x[:500])
-    assert 300 < len(part) < 500
+    part = away_from_kinks(field, x[:200])
+    assert 100 < len(part) < 200
     got = gradients(field, x[part], target[part])
     wanted = twin(field, x[part], target[part])
     assert np.linalg.norm(wanted["d_table"]) > 1e-3

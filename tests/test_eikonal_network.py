@@ -6,6 +6,7 @@ import pytest
 from ngp_warp import launch
 from ngp_warp.config import NetworkConfig
 from ngp_warp.errors import ConfigError, ShapeError
+from ngp_warp.kernels import eikonal as kernels
 from ngp_warp.networks import unfused
 from ngp_warp.networks.eikonal import FusedEikonal, make_eikonal_network
 from ngp_warp.networks.eikonal_unfused import UnfusedEikonal
@@ -177,6 +178,31 @@ def test_threads_do_not_matter(case, backend):
     launch.set_num_threads(None)
     for name in OUTPUTS:
         assert np.array_equal(results[0][name], results[1][name])
+
+
+@pytest.fixture
+def cudas_text(monkeypatch):
+    """Run the text for a CUDA thread, one point at a time, on the CPU."""
+    caches = [kernels.eikonal_kernel, kernels.tangent_kernel, kernels.delta_kernel]
+    both = kernels._on_both
+
+    def only_cuda(text):
+        return both(text).replace("#ifdef __CUDA_ARCH__", "#if 1")
+
+    monkeypatch.setattr(kernels, "_on_both", only_cuda)
+    monkeypatch.setattr(kernels, "block_items", lambda n_blocks, device: n_blocks * 32)
+    for factory in caches:
+        factory.cache_clear()
+    yield
+    for factory in caches:
+        factory.cache_clear()
+
+
+@pytest.mark.parametrize("case", [FUSED[1], UNFUSED[1], UNFUSED[2]], ids=str)
+@pytest.mark.usefixtures("cudas_text")
+def test_the_text_for_cuda_is_the_twin(case):
+    it = EikonalCase(*case, "cpu", "portable")
+    check(it.train(), it.twin())
 
 
 def test_slices_add_up(device, monkeypatch):
