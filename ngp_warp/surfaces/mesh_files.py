@@ -1,4 +1,4 @@
-"""Meshes to files, by extension, each there whole or not at all; and their decimation."""
+"""Meshes to files, by extension, each there whole or not at all."""
 
 import math
 import os
@@ -63,35 +63,6 @@ def write_mesh(
     with atomic_path(path) as temporary:
         _WRITERS[path.suffix.lower()](temporary, vertices, faces, normals)
         return temporary.stat().st_size
-
-
-def decimate(
-    vertices: np.ndarray, faces: np.ndarray, n_faces: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return a mesh of about ``n_faces`` faces, by quadric edge collapse.
-
-    It may no longer be closed: ask ``pieces.is_closed``. A mesh that has no more faces than wanted
-    comes back as it is.
-
-    Args:
-        vertices: float64 [n, 3].
-        faces: int32 [m, 3].
-        n_faces: at least 4.
-
-    Raises:
-        ConfigError: fewer than 4 faces.
-    """
-    from fast_simplification import simplify
-
-    if n_faces < 4:
-        raise ConfigError(f"a mesh has at least 4 faces, got {n_faces}")
-    if n_faces >= len(faces):
-        return vertices, faces
-    # Far from the origin the quadrics would lose their digits.
-    middle = vertices.mean(axis=0)
-    points, corners = simplify(vertices - middle, faces, target_count=n_faces)[:2]
-    used, corners = np.unique(corners, return_inverse=True)
-    return points[used] + middle, corners.reshape(-1, 3).astype(np.int32)
 
 
 def _write_obj(

@@ -11,9 +11,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from ngp_warp.primitive import Progress, Report, report_nothing
+from ngp_warp.surfaces.decimate import decimate
 from ngp_warp.surfaces.extract import LIPSCHITZ, extract
 from ngp_warp.surfaces.lattice import Evaluate, Lattice
-from ngp_warp.surfaces.mesh_files import check_output, decimate, write_mesh
+from ngp_warp.surfaces.mesh_files import check_output, write_mesh
 from ngp_warp.surfaces.normals import Gradient, face_normals, gradient_normals
 from ngp_warp.surfaces.nvdb import BAND, write_nvdb
 from ngp_warp.surfaces.pieces import Pieces, find_pieces, is_closed, largest_piece, volume
