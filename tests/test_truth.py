@@ -78,6 +78,19 @@ def test_any_number_of_faces_makes_a_tree(m):
     assert sizes.max() <= 16
 
 
+@pytest.mark.parametrize("width", [1e-2, 1e-3, 1e-4, 1e-5])
+def test_needles_are_measured_exactly(width):
+    # a fan of long faces, whose float32 barycentrics are noise
+    angle = width * np.arange(40)
+    rim = np.stack([0.9 * np.cos(angle), 0.9 * np.sin(angle), 0.01 * np.sin(angle / width)], 1)
+    vertices = np.concatenate([[[0, 0, 0.3]], rim]).astype(np.float32)
+    faces = np.array([[0, i, i + 1] for i in range(1, 40)])
+    faces = np.stack([np.roll(f, i) for i, f in enumerate(faces)])
+    points = meshes.points_about(vertices, faces, 300)
+    got = SignedDistance(vertices, faces, "winding", "cpu").query(points)
+    assert np.abs(np.abs(got) - reference.distance(vertices, faces, points)).max() < TOLERANCE
+
+
 def test_three_methods_agree_on_a_convex_body(device):
     vertices, faces = meshes.sphere()
     points = meshes.points_about(vertices, faces, 1000)

@@ -18,7 +18,7 @@ class Tree:
     nodes: np.ndarray
     """float32 [n_nodes, 6, 16]: boxes of each node's children; the root is the last."""
     leaves: np.ndarray
-    """float32 [n_leaves, 13, 16]: triangles."""
+    """float32 [n_leaves, 17, 16]: triangles."""
     first_child: np.ndarray
     """int32 [n_nodes]: leaves count from 0, nodes from n_leaves on."""
     leaf_faces: np.ndarray
@@ -80,11 +80,16 @@ def build_tree(triangles: np.ndarray, bounds: np.ndarray) -> Tree:
 
 
 def _leaf_rows(triangles: np.ndarray) -> np.ndarray:
-    """Return what a leaf holds of each face, float32 [m, 13]."""
+    """Return what a leaf holds of each face, float32 [m, 17]."""
     a, b, c = np.moveaxis(triangles.astype(np.float64), 1, 0)
     normal = np.cross(b - a, c - a)
-    squares = [(e * e).sum(axis=1) for e in (b - a, c - a, c - b, normal)]
-    rows = [a, b - a, c - a, 1 / np.stack(squares, axis=1)]
+    length = np.linalg.norm(b - a, axis=1, keepdims=True)
+    along = (b - a) / length
+    normal /= np.linalg.norm(normal, axis=1, keepdims=True)
+    across = np.cross(normal, along)
+    place = [((c - a) * axis).sum(axis=1, keepdims=True) for axis in (along, across)]
+    scales = [1 / (e * e).sum(axis=1, keepdims=True) for e in (c - a, c - b)]
+    rows = [a, along, across, normal, length, *place, *scales]
     result = np.concatenate(rows, axis=1).astype(np.float32)
     assert result.shape[1] == LEAF_ROWS
     return result
