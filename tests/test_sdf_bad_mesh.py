@@ -218,3 +218,27 @@ def test_damaged_files_are_read_or_refused_in_silence(
     assert "\n" not in message
     assert str(damaged) in message
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_text_stl_that_lost_a_line_inside_is_refused(tmp_path: Path) -> None:
+    lines = trimesh.exchange.stl.export_stl_ascii(ball()).split("\n")
+    dropped = [i for i, line in enumerate(lines) if line.strip().startswith("vertex")][30:33]
+    path = tmp_path / "lost.stl"
+    path.write_text("\n".join(line for i, line in enumerate(lines) if i not in dropped))
+    assert "320 facets and 957 vertices" in refusal(path)
+
+
+def test_what_trimesh_logs_reaches_nobody(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    header = _gltf(tmp_path)
+    # an accessor that an extension would fill, which trimesh warns of
+    attributes = header["meshes"][0]["primitives"][0]["attributes"]
+    header["accessors"].append({"componentType": 5126, "type": "VEC3", "count": 8})
+    attributes["NORMAL"] = len(header["accessors"]) - 1
+    header["meshes"][0]["primitives"][0]["extensions"] = {"KHR_unknown": {}}
+    path = tmp_path / "warned.gltf"
+    path.write_text(json.dumps(header))
+    trimesh.load_scene(path)
+    assert "KHR_unknown" in caplog.text
+    caplog.clear()
+    assert load_mesh(path).report.watertight
+    assert not caplog.records

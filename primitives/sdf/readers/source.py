@@ -40,12 +40,9 @@ def reading(path: Path) -> Iterator[None]:
         DataError: the file cannot be opened or read.
         ResourceError: there is not enough memory, or a package is missing.
     """
-    log = logging.getLogger("trimesh")
-    was_disabled = log.disabled
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _silent_log("trimesh"):
             warnings.simplefilter("ignore")
-            log.disabled = True
             yield
     except DataError as error:
         raise DataError(f"cannot read {path}: {error}") from error
@@ -65,8 +62,25 @@ def reading(path: Path) -> Iterator[None]:
         reason = error.strerror if isinstance(error, OSError) and error.errno else str(error)
         reason = " ".join((reason or type(error).__name__).split())[:200]
         raise DataError(f"cannot read {path}: {reason}; is it whole?") from error
+
+
+@contextmanager
+def _silent_log(name: str) -> Iterator[None]:
+    """Stop what loggers of a name and below it would pass on.
+
+    To disable a logger does not disable those below it; and where no handler is found at all,
+    logging prints.
+    """
+    log = logging.getLogger(name)
+    nowhere = logging.NullHandler()
+    propagated = log.propagate
+    log.addHandler(nowhere)
+    log.propagate = False
+    try:
+        yield
     finally:
-        log.disabled = was_disabled
+        log.propagate = propagated
+        log.removeHandler(nowhere)
 
 
 def parse_numbers(text: bytes, dtype: Any, what: str) -> np.ndarray:
