@@ -33,4 +33,6 @@ for frame in range(60):
 
 # Rays ask from farther away: how wide is the free way along each axis?
 rays_o, rays_d = np.tile(centre, (3, 1)) - 2 * size * np.eye(3), np.eye(3)
-print("the surface begins at", run.sphere_trace(rays_o, rays_d).t.round(3) - 2 * size, "of the centre")
+print(
+    "the surface begins at", run.sphere_trace(rays_o, rays_d).t.round(3) - 2 * size, "of the centre"
+)

@@ -56,14 +56,20 @@ class FakeCore:
             if "progress" in kwargs:
                 kwargs["progress"](Progress(stage="train", step=1, total=2, metric=40.0))
             self.do()
-            return self.metrics if result == "metrics" else self.run
+            made = {"output": args[1] if len(args) > 1 else None, "n_faces": 12}
+            return {"metrics": self.metrics, "made": made}.get(result) or self.run
 
         return call
 
     @property
     def run(self) -> Any:
         return types.SimpleNamespace(
-            path=self.path, metrics=self.metrics, config=self.config, primitive="image"
+            path=self.path,
+            metrics=self.metrics,
+            config=self.config,
+            primitive="image",
+            render=self.record("render"),
+            export=self.record("export", "made"),
         )
 
     @property
@@ -80,8 +86,6 @@ def fake_core(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeC
     (fake.path / "renders" / "result.png").write_bytes(b"")
     primitive = types.SimpleNamespace(
         config=FakeConfig,
-        render=fake.record("render"),
-        exporters={"dzi": fake.record("dzi"), "png": fake.record("png")},
         evaluate=fake.record("evaluate", "metrics"),
     )
     modules = {

@@ -81,15 +81,14 @@ def test_threads_come_from_the_environment_too(
 def test_render_export_eval_and_info_call_the_primitive(fake_core: Any) -> None:
     assert app.main(["render", "r", "--scale", "0.5", "--crop", "1,2,30,40", "-o", "o.png"]) == 0
     name, args, kwargs = fake_core.last
-    assert (name, args[1]) == ("render", Path("o.png"))
+    assert (name, args[0]) == ("render", Path("o.png"))
     assert kwargs["scale"] == 0.5
     assert kwargs["width"] is None
     assert kwargs["crop"] == (1, 2, 30, 40)
     assert app.main(["export", "r", "--format", "dzi"]) == 0
-    assert fake_core.last[:2][0] == "dzi"
-    assert fake_core.last[1][1] is None
+    assert fake_core.last[:2] == ("export", ("dzi", None))
     assert app.main(["export", "r", "--format", "png", "-o", "there.png"]) == 0
-    assert fake_core.last[1][1] == Path("there.png")
+    assert fake_core.last[1] == ("png", Path("there.png"))
     assert app.main(["eval", "r"]) == 0
     assert fake_core.last[0] == "evaluate"
     assert app.main(["info", "r"]) == 0

@@ -16,8 +16,8 @@ from tests.reference import sdf_samples as twin
 from tests.reference.mlp import from_blocks
 
 N = 512
-SURFACE, NEAR = slice(0, N // 2), slice(N // 2, N * 7 // 8)
-UNIFORM = slice(N * 7 // 8, N)
+SURFACE, NEAR = slice(0, N // 8), slice(N // 8, N * 3 // 4)
+UNIFORM = slice(N * 3 // 4, N)
 
 
 @pytest.fixture(autouse=True)
@@ -66,17 +66,20 @@ def test_targets_are_the_truth(device, sign):
         assert np.abs(distance[SURFACE]).max() < 2e-7  # rounding of a point in the cube
         assert np.all(target[SURFACE] == 0)
         # one code and one mesh: only the radius of the search differs
-        assert np.abs(target - distance)[N // 2 :].max() < 2e-7
+        assert np.abs(target - distance)[N // 8 :].max() < 2e-7
         assert np.abs(np.roll(target, 1) - distance).max() > 0.01
 
 
-def test_half_lies_on_the_surface_and_an_eighth_everywhere(device):
+def test_most_lie_near_the_surface_and_a_quarter_everywhere(device):
     drawn = Drawn(make(device=device))
     parts = [drawn.next() for _ in range(40)]
     near = np.concatenate([d[NEAR] for _, d in parts])
     everywhere = np.concatenate([x[UNIFORM] for x, _ in parts])
-    # of the three axes' noise the one along the normal counts
-    assert np.std(near) == pytest.approx(samples.NOISE_STD, rel=0.2)
+    # of the three axes' noise the one along the normal counts; a quarter has six times as much
+    std = samples.NOISE_STD * np.sqrt(3 / 4 + 36 / 4)
+    assert np.std(near) == pytest.approx(std, rel=0.2)
+    # so that half of them are nearer than of one distribution, whose median is 0.6 deviations
+    assert np.median(np.abs(near)) < 0.4 * std
     assert 0.3 < (near < 0).mean() < 0.7
     counts, _ = np.histogramdd(everywhere, bins=[2] * 3, range=[(0, 1)] * 3)
     # drawn with replacement from 2048 slots or more, most of them seen: half as much again as
@@ -100,7 +103,7 @@ def test_surface_points_are_the_twins(device):
     x, _ = drawn.next()
     seed = drawn.batches._seeds[3]
     args = truth.vertices, truth.faces, shares, seed
-    wanted = np.array([twin.surface_point(*args, 42, i, N // 2) for i in range(N // 2)])
+    wanted = np.array([twin.surface_point(*args, 42, i, N // 8) for i in range(N // 8)])
     # float32 sums of three corners in the cube
     assert np.abs(x[SURFACE] - wanted).max() < 4e-7
     assert np.abs(x[SURFACE] - np.roll(wanted, 1, axis=0)).max() > 0.01
@@ -111,7 +114,7 @@ def test_near_points_are_the_twins(device):
     shares = np.cumsum(truth.areas()) / truth.areas().sum()
     drawn = Drawn(truth, step=41)
     x, _ = drawn.next()
-    batches, n = drawn.batches, N * 3 // 8
+    batches, n = drawn.batches, N * 5 // 8
     pool, seeds = batches._near, batches._seeds
     wanted = []
     for i in range(n):
@@ -119,8 +122,8 @@ def test_near_points_are_the_twins(device):
         step, index = twin.last_step(slot, pool.n_parts, 42)
         args = truth.vertices, truth.faces, shares, seeds[:2], step, batches._noise_scale
         wanted.append(twin.near_point(*args, index, pool.n_fresh))
-    # logarithms of up to 17, times a scale of 5e-4, in float32, on top of the source's rounding
-    assert np.abs(x[NEAR] - wanted).max() < 1e-6
+    # logarithms of up to 17, times a scale of 3e-3, in float32, on top of the source's rounding
+    assert np.abs(x[NEAR] - wanted).max() < 3e-6
 
 
 @pytest.mark.parametrize("sign", SIGNS)
@@ -212,10 +215,10 @@ def test_any_multiple_of_32_is_a_batch(device, n):
     x, target = Drawn(truth, n=n).next()
     assert np.isfinite(target).all()
     distance = truth.query(x)
-    n_surface = n - n * 3 // 8 - n // 8
+    n_surface = n // 8
     assert np.abs(distance[:n_surface]).max() < 2e-7
     assert np.abs(distance - target)[n_surface:].max() < 2e-7
-    assert np.abs(distance[n_surface + n * 3 // 8 :]).max() > 0.02
+    assert np.abs(distance[n - n // 4 :]).max() > 0.02
 
 
 def test_arrays_of_another_size_are_refused(device):

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from ngp_warp.primitive import Progress, Report
+from ngp_warp.primitives.sdf.choose import choose_sign
 from ngp_warp.primitives.sdf.config import SdfConfig
 from ngp_warp.primitives.sdf.frame import Frame
 from ngp_warp.primitives.sdf.mesh import Surface, load_mesh
-from ngp_warp.primitives.sdf.sign import Sign, choose_sign
+from ngp_warp.primitives.sdf.sign import Sign
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,9 @@ def load(source: Path, config: SdfConfig, report: Report) -> SdfData:
     surface = load_mesh(source)
     for line in surface.report.lines():
         report(Progress(stage="load", message=line))
+    sign, reason = config.sign, "as asked"
     if config.sign == "auto":
-        sign, reason = choose_sign(surface.faces)
-    else:
-        sign, reason = config.sign, "as asked"
+        vertices = surface.frame.to_unit(surface.vertices)
+        sign, reason = choose_sign(vertices, surface.faces, "cpu")
     report(Progress(stage="load", message=f"sign by {sign}: {reason}"))
     return SdfData(surface, sign, reason)

@@ -17,6 +17,7 @@ def surface_point(vertices, faces, shares, seed, step, i, n):
 def near_point(vertices, faces, shares, seeds, step, scale, i, n):
     """A surface point moved by logistic noise."""
     p = surface_point(vertices, faces, shares, seeds[0], step, i, n)
+    scale = scale * (6 if i % 4 == 0 else 1)
     u = [unit(random_bits(seeds[1], step % 2**32, i, d)) + 2.0**-25 for d in range(3)]
     return np.clip(p + scale * np.log(np.array(u) / (1 - np.array(u))), 0, 1)
 

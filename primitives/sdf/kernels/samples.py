@@ -15,6 +15,11 @@ from ngp_warp.primitives.sdf.kernels.distance import UNBOUNDED, Scene, reach, si
 wp.set_module_options(module_options())
 
 
+WIDE_EVERY = wp.constant(4)
+WIDE = wp.constant(6.0)
+"""Every so many points near the surface have so many times the noise."""
+
+
 @wp.func
 def face_at(cumulated: wp.array(dtype=wp.float64), share: wp.float64) -> int:
     """Return the first face whose cumulated share of the area exceeds ``share``."""
@@ -141,8 +146,11 @@ def near_kernel(sign: str, search: str) -> wp.Kernel:
         source = surface_point(scene.mesh, cumulated, random_key(seed, step[0]), i, n_fresh)
         key = random_key(noise_seed, step[0])
         p = wp.vec3()
+        scale = noise_scale
+        if i % WIDE_EVERY == 0:
+            scale *= WIDE
         for d in range(3):
-            moved = source[d] + noise_scale * logistic(random_bits(key, i, d))
+            moved = source[d] + scale * logistic(random_bits(key, i, d))
             p[d] = wp.clamp(moved, 0.0, 1.0)
         # the slack holds the rounding of the source and of the tree's distances
         distance = signed(scene, p, wp.length(p - source) * 1.0001 + 1.0e-6)
