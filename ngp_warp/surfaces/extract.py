@@ -82,15 +82,15 @@ def extract(
     pool = NodePool(lattice, closed=True, n_expected=n_near)
     triangles = _Triangles(lattice)
     added, wave = near, np.argwhere(near).astype(np.int32)
+    furthest = 0.1
     while len(wave):
-        # almost all of the work is in the first wave
-        pool.add(wave, lambda share: done(0.1 + 0.6 * share))
+        pool.add(wave, lambda share, begin=furthest: done(begin + (0.8 - begin) * share))
+        furthest = 0.8  # almost all of the work is in the first wave
         wanted = np.zeros_like(added)
         for part in batches(wave, _BLOCKS_AT_ONCE):
             triangles.add(part, pool.cubes(part), wanted)
         wave = np.argwhere(wanted & ~added).astype(np.int32)
         added |= wanted
-    done(0.8)
     vertices, faces = triangles.gather()
     done(1.0)
     if not len(faces):

@@ -16,6 +16,8 @@ _AT_ONCE = 1 << 18
 def face_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """Return the normals float32 [n, 3] of vertices: the mean of their faces', weighted by area.
 
+    Where they cancel, along z.
+
     Args:
         vertices: [n, 3].
         faces: [m, 3], anticlockwise seen from outside.
@@ -28,7 +30,9 @@ def face_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
         for axis in range(3):
             weights = np.repeat(normals[:, axis], 3)
             total[:, axis] += np.bincount(corners.ravel(), weights, minlength=len(vertices))
-    return _normalised(total)
+    normals = _normalised(total)
+    normals[~np.any(normals, axis=1)] = (0.0, 0.0, 1.0)
+    return normals
 
 
 def gradient_normals(vertices: np.ndarray, faces: np.ndarray, gradient: Gradient) -> np.ndarray:
@@ -54,9 +58,7 @@ def gradient_normals(vertices: np.ndarray, faces: np.ndarray, gradient: Gradient
 
 
 def _normalised(vectors: np.ndarray) -> np.ndarray:
-    """Return unit vectors float32; what has no direction points along z."""
+    """Return unit vectors float32; zero for what has no direction."""
     vectors = np.where(np.isfinite(vectors), vectors, 0.0)
     length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    unit = vectors / np.where(length > 0, length, 1.0)
-    unit[length[:, 0] == 0] = (0.0, 0.0, 1.0)
-    return unit.astype(np.float32)
+    return (vectors / np.where(length > 0, length, 1.0)).astype(np.float32)

@@ -212,7 +212,7 @@ def _tell_pieces(pieces: Pieces, largest_only: bool, progress: Report) -> None:
     n_faces += ", ..." if len(others) > _PIECES_TOLD else ""
     n_cavities = sum(piece.volume < 0 for piece in others)
     message = (
-        f"the surface has {len(pieces)} pieces: the largest has {first.share:.2%} of the faces, "
+        f"the surface has {len(pieces)} pieces: the largest has {first.n_faces} faces, "
         f"the others have {n_faces} ({n_cavities} cavities); "
         f"{'only the largest was kept' if largest_only else 'all were kept'}"
     )
