@@ -21,7 +21,7 @@ size = (high - low).max()
 centre, radius = (low + high) / 2, 0.1 * size
 
 # A ball touches the mesh where the distance of its centre is its radius: all in the mesh's units.
-ball = centre + [0.0, 0.0, size]
+ball = centre + np.array([0.0, 0.0, size])
 velocity = np.array([0.02, 0.01, -1.0]) * size
 for frame in range(60):
     ball = ball + velocity / 30
@@ -31,8 +31,7 @@ for frame in range(60):
         velocity = velocity - 2 * (velocity @ normal) * normal
         print(f"frame {frame}: hit, {radius - distance:.3g} deep, bounces along {normal.round(2)}")
 
-# Rays ask from farther away: how wide is the free way along each axis?
-rays_o, rays_d = np.tile(centre, (3, 1)) - 2 * size * np.eye(3), np.eye(3)
-print(
-    "the surface begins at", run.sphere_trace(rays_o, rays_d).t.round(3) - 2 * size, "of the centre"
-)
+# Rays ask from farther away: where does each axis first meet the mesh?
+rays_o, rays_d = centre - 2 * size * np.eye(3), np.eye(3)
+hits = run.sphere_trace(rays_o, rays_d)
+print("met at", (rays_o + np.where(hits.hit, hits.t, np.nan)[:, None] * rays_d).round(3).tolist())

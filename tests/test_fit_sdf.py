@@ -64,7 +64,7 @@ def test_distances_are_in_the_units_of_the_mesh(run: ngp_warp.Run) -> None:
         values = run.query(CENTRE + radius * directions())
         assert np.abs(values[:, 0] - (radius - RADIUS)).max() < 0.05 * RADIUS
     # beside the box: at least the way to it, at most the way to the mesh
-    far = run.query(np.array(CENTRE) + [[20.0, 0, 0], [0, -30.0, 0], [0, 0, 40.0]])[:, 0]
+    far = run.query(CENTRE + np.diag([20.0, -30.0, 40.0]))[:, 0]
     assert np.all(np.abs(far - [17, 27, 37]) < 0.1)
     with pytest.raises(ShapeError, match="finite"):
         run.query(np.full((1, 3), np.nan))
@@ -250,7 +250,7 @@ def test_another_mesh_is_not_measured_nor_resumed(run: ngp_warp.Run, tmp_path: P
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("empty.obj", b"", "holds"),
+        ("empty.obj", b"", "empty"),
         ("points.obj", b"v 0 0 0\nv 1 0 0\nv 0 1 0\n", "no faces"),
         ("flat.obj", b"v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n", "plane"),
         ("nan.obj", b"v 0 0 nan\nv 1 0 0\nv 0 1 0\nv 0 0 1\nf 1 2 3\nf 2 3 4\n", "finite"),

@@ -60,9 +60,10 @@ def load(source: Path, config: SdfConfig, report: Report) -> SdfData:
     surface = load_mesh(source)
     for line in surface.report.lines():
         report(Progress(stage="load", message=line))
-    sign, reason = config.sign, "as asked"
     if config.sign == "auto":
         vertices = surface.frame.to_unit(surface.vertices)
         sign, reason = choose_sign(vertices, surface.faces, "cpu")
+    else:
+        sign, reason = config.sign, "as asked"
     report(Progress(stage="load", message=f"sign by {sign}: {reason}"))
     return SdfData(surface, sign, reason)

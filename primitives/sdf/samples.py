@@ -2,9 +2,9 @@
 
 A batch is one eighth exact surface points, five eighths points near the surface, a quarter points
 of the whole cube. Mueller et al. 2022, section 5.2, take 4, 3 and 1 eighths; with so many targets
-of exactly zero the field learns to be flat at the surface: after 2,000 steps of 2^15 its slope there
-was 0.3 instead of 1, twice as many points had the wrong sign, and normals were noise. A quarter of
-the near points are moved six times as far, which halves the error in a band of 0.02.
+of exactly zero the field learns to be flat at the surface: after 2,000 steps of 2^15 its slope was
+0.3 there instead of 1, twice as many points had the wrong sign, and normals were noise. A quarter
+of the near points are moved six times as far, which halves the error in a band of 0.02.
 
 Surface points are fresh at every step. The others come from pools of which every step refreshes
 one part, because their distance and sign cost: the part and its points depend on the seed and the
