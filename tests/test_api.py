@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from image_runs import SMALL, settings, write_picture
-from sdf_runs import write_sphere
+from sdf_runs import make_quick, write_sphere
 
 import ngp_warp
 
@@ -119,6 +119,7 @@ def test_an_example_runs(
 ) -> None:
     source = write_picture(tmp_path / "a.png")
     if script.stem == "collision":
+        make_quick(monkeypatch)
         source = write_sphere(tmp_path / "sphere.ply")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", [str(script), str(source), "3"])

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import trimesh
-from sdf_runs import CENTRE, RADIUS, SMALL, write_sphere
+from sdf_runs import CENTRE, RADIUS, SMALL, make_quick, write_sphere
 
 import ngp_warp
 from ngp_warp import launch, trainer
@@ -18,8 +18,15 @@ from ngp_warp.errors import ConfigError, DataError, ShapeError
 STEPS = 300
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _quick() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        make_quick(patch)
+        yield
+
+
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> ngp_warp.Run:
+def run(_quick: None, tmp_path_factory: pytest.TempPathFactory) -> ngp_warp.Run:
     folder = tmp_path_factory.mktemp("sdf")
     mesh = write_sphere(folder / "sphere.obj")
     return ngp_warp.fit_sdf(mesh, steps=STEPS, out=folder / "run", device="cpu", **SMALL)
@@ -252,7 +259,7 @@ def test_another_mesh_is_not_measured_nor_resumed(run: ngp_warp.Run, tmp_path: P
     [
         ("empty.obj", b"", "empty"),
         ("points.obj", b"v 0 0 0\nv 1 0 0\nv 0 1 0\n", "no faces"),
-        ("flat.obj", b"v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n", "plane"),
+        ("flat.obj", b"v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n", "flat sheet"),
         ("nan.obj", b"v 0 0 nan\nv 1 0 0\nv 0 1 0\nv 0 0 1\nf 1 2 3\nf 2 3 4\n", "finite"),
         ("text.ply", b"this is no mesh\n", "ply"),
         ("mesh.xyz", b"0 0 0\n", ".obj"),

@@ -17,7 +17,7 @@ from ngp_warp.surfaces.extract import extract
 
 RESOLUTION = 256
 """Cells along the cube's edge of the mesh that is compared with the original."""
-_PICTURE_SIDE = 800
+_PICTURE_SIDE = 512
 
 
 def distances(field: Field) -> Callable[[np.ndarray], np.ndarray]:

@@ -11,7 +11,7 @@ from ngp_warp.rays.cameras import Camera
 
 _TILE = 64
 """Side of a tile in pixels: its rays share cells of the grid."""
-_BATCH = 2**16
+_BATCH = 2**18
 """Rays of a batch, about."""
 _CONTRAST = 5
 """Difference of neighbours, of 255, from which on a pixel gets all its samples."""
