@@ -15,6 +15,9 @@ _DIRECTIONS = np.array(
     [[0.3191, 0.5302, 0.7855], [-0.7413, 0.2287, 0.6310], [0.5718, -0.8011, 0.1767]], np.float32
 )
 
+# Beyond this the inside depends on how the holes are filled.
+_FILLED_SHARE = 0.05
+
 
 class Raycasting:
     """A mesh that answers how far a point is, and whether it is inside.
@@ -23,14 +26,16 @@ class Raycasting:
     winding number, counted by the signed crossings of a ray: inside is where it is not 0, so that
     bodies that overlap count as their union. Other closed surfaces give the parity of the
     crossings. A ray through an edge may count one crossing too many: where two rays differ, a third
-    one decides.
+    one decides. A surface with holes has the inside of the one whose holes Open3D has filled, where
+    that closes it; distances are always to the surface as it is.
 
     Attributes:
         vertices: float32 [n, 3].
         faces: int64 [m, 3], without faces of no area, body after body.
         normals: float64 [m, 3], the faces' unit normals.
         areas: float64 [m].
-        inside_method: "winding number", "parity", or None where inside has no meaning.
+        inside_method: "winding number" or "parity", with a word on filled holes; None where inside
+            has no meaning.
         reason: why ``inside_method`` is None, else "".
     """
 
@@ -49,7 +54,10 @@ class Raycasting:
         if not distance_only:
             faces = _without_duplicates(faces)
             self.inside_method, self.reason = _inside_method(faces)
-        bodies = _bodies(faces) if self.inside_method else np.zeros(len(faces), np.int64)
+        self._filled: Raycasting | None = None
+        if len(faces) and self.inside_method is None and not distance_only:
+            self._fill_holes(faces)
+        bodies = _bodies(faces) if self._rays_tell else np.zeros(len(faces), np.int64)
         normals, areas = _normals(np.asarray(vertices, np.float64), faces)
         order = np.argsort(bodies, kind="stable")
         order = order[areas[order] > 0]
@@ -66,6 +74,36 @@ class Raycasting:
                 corners = o3d.core.Tensor(self.vertices[used])
                 index = index.reshape(-1, 3).astype(np.uint32)
                 self._scene.add_triangles(corners, o3d.core.Tensor(index))
+
+    @property
+    def _rays_tell(self) -> bool:
+        """Whether rays through this surface itself tell what is inside."""
+        return self.inside_method is not None and self._filled is None
+
+    def _fill_holes(self, faces: np.ndarray) -> None:
+        """Take the inside from the surface with its holes filled, if they are small."""
+        o3d = load_open3d()
+        tensor = o3d.core.Tensor
+        mesh = o3d.t.geometry.TriangleMesh(tensor(self.vertices), tensor(faces))
+        # larger than any hole in the unit cube
+        filled = mesh.fill_holes(10.0)
+        vertices = filled.vertex.positions.numpy()
+        more = _without_duplicates(filled.triangle.indices.numpy().astype(np.int64))
+        if _inside_method(more)[0] is None:
+            self.reason += ", and filling its holes does not close it"
+            return
+        before, after = (
+            _normals(v.astype(np.float64), f)[1].sum()
+            for v, f in ((self.vertices, faces), (vertices, more))
+        )
+        share = 1 - before / after
+        if share > _FILLED_SHARE:
+            self.reason += f", and its holes are {share:.0%} of it"
+            return
+        self._filled = Raycasting(vertices, more)
+        self.inside_method = (
+            f"{self._filled.inside_method}, holes of {share:.1%} of the surface filled"
+        )
 
     def distance(self, points: np.ndarray) -> np.ndarray:
         """Return the distance float32 [n] of points [n, 3] to the surface, never negative."""
@@ -85,6 +123,8 @@ class Raycasting:
         """
         if self.inside_method is None:
             raise ValueError(self.reason)
+        if self._filled is not None:
+            return self._filled.inside(points)
         first, second = (self._inside_along(points, along) for along in _DIRECTIONS[:2])
         undecided = np.flatnonzero(first != second)
         first[undecided] = self._inside_along(points[undecided], _DIRECTIONS[2])
