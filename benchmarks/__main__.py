@@ -53,7 +53,11 @@ def _parser() -> argparse.ArgumentParser:
     gigapixel.add_argument("--cache-dir", type=Path, help="as ngp fit-image's")
     gigapixel.add_argument("--crop", default="100,100,1000,1000", metavar="x,y,w,h")
     gigapixel.set_defaults(run=_gigapixel)
-    for command in (step, image, gigapixel):
+    distance = commands.add_parser("distance", help="exact signed distances to a mesh a second")
+    distance.add_argument("mesh", type=Path)
+    distance.add_argument("--points-log2", type=int, default=18, help="log2 of a query's points")
+    distance.set_defaults(run=_distance)
+    for command in (step, image, gigapixel, distance):
         command.add_argument("--threads", type=int, help="CPU threads; every core if not given")
     for command in commands.choices.values():
         command.add_argument("--json", type=Path, metavar="FILE", help="also write the results")
@@ -102,6 +106,13 @@ def _gigapixel(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
             fit_flags=args.fit_flags,
         )
     return gigapixel.describe(results), results
+
+
+def _distance(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    from benchmarks import distance
+
+    results = distance.run(args.mesh, args.points_log2)
+    return distance.describe(results), results
 
 
 def main(argv: list[str] | None = None) -> int:

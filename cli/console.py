@@ -170,6 +170,8 @@ def _rows(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     for name, value in values.items():
         if isinstance(value, dict):
             rows += _rows(value, f"{prefix}{name}.")
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            continue  # for --json; people were told
         else:
             rows.append((f"{prefix}{name}", format_value(name, value)))
     return rows

@@ -93,5 +93,5 @@ def command(
     opened = open_for(run, device, threads)
     with Console(quiet=quiet, as_json=as_json) as console:
         opened.render(output, progress=console.progress, **options)
-    console.say(f"picture {output}")
+    console.say(f"wrote {output}")
     return {"output": output}

@@ -14,7 +14,7 @@ mesh = sys.argv[1] if len(sys.argv) > 1 else Path(__file__).with_name("spot.obj"
 length = {"steps": int(sys.argv[2])} if len(sys.argv) > 2 else {"seconds": 30}
 
 run = ngp_warp.fit_sdf(mesh, **length)
-print(f"IoU {run.metrics['iou']:.4f} after {run.metrics['steps']} steps, in {run.path}")
+print(f"IoU {run.metrics['iou']} after {run.metrics['steps']} steps, in {run.path}")
 
 low, high = np.array(run.metrics["mesh"]["report"]["bounds"])
 size = (high - low).max()

@@ -15,6 +15,7 @@ from ngp_warp.checkpoint import save_checkpoint
 from ngp_warp.encodings.grid import GridEncoding
 from ngp_warp.errors import CheckpointError, ConfigError
 from ngp_warp.field import Field
+from ngp_warp.files import check_output
 from ngp_warp.primitive import Progress, Report, report_nothing
 
 PARTS = ("coded", "lengths", "widths")
@@ -96,8 +97,8 @@ def stored_bytes(field: Field) -> int:
 
 def export_compact(
     run: Any, output: Path | None = None, *, progress: Report = report_nothing
-) -> Path:
-    """Write a run's compact form, which every command reads as it reads a checkpoint.
+) -> dict[str, Any]:
+    """Write a run's compact form, which every command but --resume reads as it reads a run.
 
     Args:
         run: a ``ngp_warp.run.Run``.
@@ -105,18 +106,17 @@ def export_compact(
         progress: told what is done.
 
     Returns:
-        The file. It cannot be trained further.
+        "output", the file.
 
     Raises:
-        ConfigError: the run was not trained for it, or has not come so far.
+        ConfigError: the run was not trained for it, or has not come so far; or another extension.
         CheckpointError: the run cannot be read.
         ResourceError: the file cannot be written.
     """
     from ngp_warp.decode import load_field
 
     target = Path(run.path, "exports", f"compact{SUFFIX}") if output is None else output
-    if target.suffix.lower() != SUFFIX:
-        raise ConfigError(f"--format compact writes to a file named *{SUFFIX}, not {target}")
+    check_output(target, (SUFFIX,))
     field = load_field(run)
     table = field.table
     step = 0.0 if table.quantum is None else float(table.quantum.numpy()[0])
@@ -132,4 +132,4 @@ def export_compact(
     arrays["network.value"] = field.weights.value.numpy()
     header = {**run.header, "curve": [], "compact": True, "parameters": field.n_params}
     save_checkpoint(target, header, arrays)
-    return target
+    return {"output": target}

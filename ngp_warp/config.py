@@ -78,8 +78,8 @@ class GridEncodingConfig:
     dtype: TableDtype = "float32"
     """Storage of the table that is read; float16 keeps float32 master values."""
     quantization: float = 0.0
-    """Round the table that is read to multiples of this share of its root mean square, from the
-    middle of training on, for a compact export of a few bits a value (0.5); 0: do not."""
+    """Round the table that is read to multiples of this share of its root mean square, after two
+    fifths of the steps, for a compact export of a few bits a value (0.5); 0: do not."""
 
     def __post_init__(self):
         check_choice("encoding.grid_type", self.grid_type, get_args(GridType))

@@ -2,12 +2,12 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from ngp_warp.errors import ResourceError
+from ngp_warp.errors import ConfigError, ResourceError
 
 _ZEROS_AT_A_TIME = 1 << 24
 
@@ -87,6 +87,24 @@ def _replaceable(path: Path, known: str) -> bool:
     if path.is_symlink() or not path.is_dir():
         return False
     return (path / known).is_file() or not any(path.iterdir())
+
+
+def check_output(path: str | Path, suffixes: Sequence[str]) -> Path:
+    """Return the path of a file to be written, or raise: ask before the work.
+
+    Raises:
+        ConfigError: another extension.
+        ResourceError: the folder does not exist.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in suffixes:
+        raise ConfigError(
+            f"cannot write {path}: the name must end in {' or '.join(suffixes)}, "
+            f"not in {path.suffix!r}"
+        )
+    if not os.path.isdir(path.parent):  # noqa: PTH112, Path.is_dir raises on long names
+        raise ResourceError(f"cannot write {path}: the folder {path.parent} does not exist")
+    return path
 
 
 def check_free_space(folder: Path, n_bytes: int, purpose: str, advice: str) -> None:

@@ -61,6 +61,8 @@ def fit(
         config = previous.config if previous else kind.config()
     check_out(Path(out) if out else None)
     path = _source(source, previous)
+    if previous is not None:
+        config = kind.resumed(config, previous.header["data"])
     report(Progress(stage="load", message=f"reading {path}"))
     data = kind.load(path, config, report)
     return _fit(kind, path, data, config, previous, Path(out) if out else None, device, report)
@@ -95,7 +97,8 @@ def fit_with_settings(
     if given:
         cls = get(primitive).config
         if config is None:
-            config = open_run(resume).config if resume is not None else cls()
+            previous = _resumed(primitive, resume, options.get("out"))
+            config = previous.config if previous else cls()
         config = from_dict(cls, override(to_dict(config), _nested(given)), "settings")
     return fit(primitive, source, config=config, resume=resume, **options)
 

@@ -91,6 +91,8 @@ class Task(Protocol):
     field: "Field"
     metric_name: str
     """The figure that progress shows."""
+    fill_seconds: float
+    """Training time that ``stages`` took, beside what was compiled: to fill pools of samples."""
 
     def stages(self) -> "list[list[Launch]]":
         """Record one training step: stages of launches that may run side by side."""
@@ -141,6 +143,9 @@ class Primitive:
     written, and what there is to say of it; None: in the run's exports."""
     evaluate: Callable[..., dict[str, Any]]
     """(run, *, progress) -> metrics against the original."""
+    resumed: Callable[[Any, dict[str, Any]], Any] = lambda config, described: config
+    """(config, what ``describe`` said) -> the config of a run that is resumed; ConfigError where it
+    cannot be."""
     query: Callable[..., Any]
     """(run, points [n, n_dims], gradient) -> values [n, c] and, where asked for, Jacobians
     [n, c, n_dims], else None; all in the input's units."""

@@ -177,6 +177,12 @@ class Run:
         known = kind.export_options.get(format_name, frozenset())
         check_options(given, known, f"--format {format_name}")
         target = None if output is None else Path(output)
+        if target is None:
+            folder = self.path / "exports"  # not yet there beside a compact export
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise ResourceError(f"cannot make {folder}: {error.strerror}") from error
         return kind.exporters[format_name](self, target, progress=progress, **given)
 
     def _kind(self) -> Any:

@@ -107,6 +107,7 @@ class Trainer:
         check_free_space(self.folder, self._checkpoint_bytes(), "a checkpoint", DISK_ADVICE)
         self.report(Progress(stage="compile"))
         step = _recorded_step(self.task.stages(), self.device)
+        state.seconds += self.task.fill_seconds
         with _interruptible() as stopped:
             self._loop(step, _Clock(state.seconds), stopped)
         self._wait_for_writer()
@@ -171,7 +172,7 @@ class Trainer:
         state, metric = self.state, self.task.batch_metric()
         if not math.isfinite(metric):
             raise ConfigError(
-                f"training diverged: the loss is infinite after step {state.step}; lower "
+                f"training diverged: values are no longer finite after step {state.step}; lower "
                 "--optimizer.learning-rate"
             )
         state.curve.append([state.step, now, metric])

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 from PIL import Image
+from sdf_runs import write_sphere
 
 from benchmarks import gigapixel, report, thumbnail
 from benchmarks.__main__ import main
@@ -213,3 +214,13 @@ def test_an_unreadable_photo_is_one_line_and_status_2(tmp_path, capsys):
     assert error.count("\n") == 1
     assert "none.jpg" in error
     assert not list(tmp_path.iterdir())
+
+
+def test_distances_are_timed_against_open3d(tmp_path, capsys):
+    mesh = write_sphere(tmp_path / "sphere.obj")
+    results = tmp_path / "results.json"
+    assert main(["distance", str(mesh), "--points-log2", "10", "--json", str(results)]) == 0
+    rates = json.loads(results.read_text())["queries_per_second"]
+    assert {name.split(",")[0] for name in rates} == {"normal", "raystab", "winding", "Open3D"}
+    assert all(rate > 0 for rate in rates.values())
+    assert "times Open3D" in capsys.readouterr().out

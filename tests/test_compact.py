@@ -15,11 +15,16 @@ from ngp_warp.compact import decode, encode, export_compact, stored_bytes
 from ngp_warp.config import GridEncodingConfig
 from ngp_warp.decode import load_field
 from ngp_warp.encodings.grid import GridEncoding, resolve
-from ngp_warp.errors import CheckpointError, ConfigError
+from ngp_warp.errors import CheckpointError, ConfigError, ResourceError
 from ngp_warp.optimizer import rounded
 from ngp_warp.run import describe
 
 QUANTUM = 0.125
+
+
+def export(run: ngp_warp.Run, path: Path) -> Path:
+    """Return the file of a run's compact form."""
+    return export_compact(run, path)["output"]
 
 
 def make_encoding(**changes: Any) -> GridEncoding:
@@ -96,7 +101,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> ngp_warp.Run:
 def test_a_compact_export_is_the_run(run: ngp_warp.Run, tmp_path: Path) -> None:
     from ngp_warp.primitives import get
 
-    path = export_compact(run, tmp_path / "small.safetensors")
+    path = export(run, tmp_path / "small.safetensors")
     compact = ngp_warp.open_run(path, device="cpu")
     points = np.random.default_rng(0).random((500, 2), np.float32)
     assert np.array_equal(compact.query(points), run.query(points))
@@ -109,15 +114,16 @@ def test_a_compact_export_is_the_run(run: ngp_warp.Run, tmp_path: Path) -> None:
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     assert describe(path)["parameters"] == run.metrics["parameters"]
     # what is made of it lies beside it
+    assert compact.export("npy")["output"] == tmp_path / "small" / "exports" / "image.npy"
     assert compact.path == tmp_path / "small"
-    again = export_compact(compact, tmp_path / "again.safetensors")
+    again = export(compact, tmp_path / "again.safetensors")
     assert np.array_equal(ngp_warp.open_run(again).query(points), run.query(points))
 
 
 def test_the_size_is_said(run: ngp_warp.Run, tmp_path: Path) -> None:
     field = load_field(run)
     assert run.metrics["bytes"] == stored_bytes(field)
-    on_disk = export_compact(run, tmp_path / "small.safetensors").stat().st_size
+    on_disk = export(run, tmp_path / "small.safetensors").stat().st_size
     # beside the values: the header with the settings
     assert stored_bytes(field) < on_disk < stored_bytes(field) + 4096
     assert stored_bytes(field) < 0.5 * 4 * field.n_params
@@ -138,12 +144,14 @@ def test_only_a_quantized_run_has_a_compact_form(tmp_path: Path) -> None:
     plain = ngp_warp.fit_image(picture, steps=2, out=tmp_path / "run", device="cpu", **settings())
     with pytest.raises(ConfigError, match=r"encoding\.quantization"):
         export_compact(plain)
-    with pytest.raises(ConfigError, match=r"\*\.safetensors"):
+    with pytest.raises(ConfigError, match=r"\.safetensors"):
         export_compact(plain, tmp_path / "small.bin")
+    with pytest.raises(ResourceError, match="does not exist"):
+        export_compact(plain, tmp_path / "none" / "small.safetensors")
 
 
 def test_a_compact_export_is_not_trained_further(run: ngp_warp.Run, tmp_path: Path) -> None:
-    path = export_compact(run, tmp_path / "small.safetensors")
+    path = export(run, tmp_path / "small.safetensors")
     with pytest.raises(CheckpointError, match="compact export"):
         ngp_warp.fit_image(resume=path, device="cpu")
 
@@ -153,7 +161,7 @@ def test_the_average_is_what_is_exported(run: ngp_warp.Run, tmp_path: Path) -> N
     averaged = ngp_warp.fit_image(
         run.source, steps=300, out=tmp_path / "run", device="cpu", **small
     )
-    compact = ngp_warp.open_run(export_compact(averaged, tmp_path / "small.safetensors"))
+    compact = ngp_warp.open_run(export(averaged, tmp_path / "small.safetensors"))
     points = np.random.default_rng(0).random((500, 2), np.float32)
     assert np.array_equal(compact.query(points), averaged.query(points))
     assert not np.array_equal(compact.query(points), run.query(points))

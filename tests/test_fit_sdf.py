@@ -13,7 +13,7 @@ from sdf_runs import CENTRE, RADIUS, SMALL, make_quick, write_sphere
 import ngp_warp
 from ngp_warp import launch, trainer
 from ngp_warp.cli import app
-from ngp_warp.errors import ConfigError, DataError, ShapeError
+from ngp_warp.errors import ConfigError, DataError, ResourceError, ShapeError
 
 STEPS = 300
 
@@ -133,6 +133,8 @@ def test_exports_of_distances(run: ngp_warp.Run, tmp_path: Path) -> None:
         run.export("npz", tmp_path / "b.npz", faces=100)
     with pytest.raises(ConfigError, match=r"\*\.obj"):
         run.export("obj", tmp_path / "a.ply")
+    with pytest.raises(ResourceError, match="does not exist"):
+        run.export("nvdb", tmp_path / "none" / "a.nvdb")
     with pytest.raises(ConfigError, match="one of compact, glb"):
         run.export("dzi")
 
@@ -155,12 +157,44 @@ def test_pictures_and_what_does_not_go_together(run: ngp_warp.Run, tmp_path: Pat
         ({"show": "slices", "camera": "orbit:0,0,2"}, "--camera is not for"),
         ({"show": "x-ray"}, "--show must be"),
         ({"camera": "front"}, "orbit:"),
+        ({"show": "slices", "up": "z"}, "--up is not for"),
     ):
         with pytest.raises(ConfigError, match=match):
             run.render(tmp_path / "no.png", **options)
     with pytest.raises(ConfigError, match=r"\*\.png"):
         run.render(tmp_path / "no.tiff")
+    for fps in (0.0, -1.0):
+        with pytest.raises(ConfigError, match="fps"):
+            run.render(tmp_path / "no.mp4", fps=fps)
+    with pytest.raises(ResourceError, match="does not exist"):
+        run.render(tmp_path / "none" / "a.png")
     assert not list(tmp_path.glob("no.*"))
+
+
+def test_up_turns_camera_and_floor(tmp_path: Path) -> None:
+    from PIL import Image
+
+    # a plate that lies flat where z is up, and stands where y is up
+    plate = trimesh.creation.box((1.0, 1.0, 0.2))
+    plate.export(tmp_path / "plate.ply")
+    flat = ngp_warp.fit_sdf(
+        tmp_path / "plate.ply", steps=STEPS, out=tmp_path / "run", device="cpu", **SMALL
+    )
+    pictures = {}
+    for up in ("y", "z"):
+        path = flat.render(tmp_path / f"{up}.png", up=up, camera="orbit:0,10,2", width=64)
+        flat.render(tmp_path / "d.npy", up=up, camera="orbit:0,10,2", width=64, show="depth")
+        covered = np.isfinite(np.load(tmp_path / "d.npy"))
+        pictures[up] = np.asarray(Image.open(path)).astype(int), covered
+    assert pictures["z"][1].sum() < 0.5 * pictures["y"][1].sum()
+    # the floor lies below it: the picture differs from the one in which the plate stands
+    assert np.abs(pictures["z"][0] - pictures["y"][0])[48:].mean() > 2
+
+
+def test_a_resumed_run_keeps_its_sign_method(run: ngp_warp.Run) -> None:
+    assert ngp_warp.open_run(run.path).header["data"]["sign"] == "normal"
+    with pytest.raises(ConfigError, match="fit the mesh anew"):
+        ngp_warp.fit_sdf(resume=run.path, sign="winding", device="cpu")
 
 
 def test_a_film_turns(run: ngp_warp.Run, tmp_path: Path) -> None:
@@ -225,7 +259,7 @@ def test_every_setting_counts(run: ngp_warp.Run, settings: Any, tmp_path: Path) 
     )
     assert other.metrics["iou"] > 0.95
     if "sign" in settings:  # of a closed mesh they agree, but for rounding
-        assert other.metrics["mesh"]["sign_reason"] == "as asked"
+        assert other.metrics["mesh"]["sign_reason"] == "as set"
     else:
         assert not np.array_equal(other.arrays()["encoding.value"], run.arrays()["encoding.value"])
 
@@ -235,6 +269,8 @@ def test_eval_repeats_the_metrics(
 ) -> None:
     assert app.main(["eval", str(run.path), "--json", "--device", "cpu"]) == 0
     metrics = json.loads(capfd.readouterr().out)
+    reason = run.metrics["mesh"]["sign_reason"]
+    metrics["mesh"]["sign_reason"] = reason  # of the choice, which is not made again
     assert metrics == {name: run.metrics[name] for name in metrics}
     assert {"iou", "chamfer", "normal_consistency", "mean_abs_distance"} <= set(metrics)
 

@@ -229,22 +229,6 @@ def test_arrays_of_another_size_are_refused(device):
         Batches(truth, 64, 0, step, *arrays)
 
 
-def test_band_points_fill_the_band_evenly(device):
-    radius, half_width = 0.4, 0.05
-    truth = SignedDistance(*meshes.sphere(3, radius), "normal", device)
-    points = samples.band_points(truth, 20_000, half_width, 0, resolution=16)
-    assert points.shape == (20_000, 3)
-    distance = truth.query(points)
-    assert np.abs(distance).max() <= half_width
-    r = np.linalg.norm(points.astype(np.float64) - 0.5, axis=1)
-    wanted = (radius**3 - 0.35**3) / (0.45**3 - 0.35**3)
-    # the icosphere of 1280 faces lies up to 0.002 within its sphere
-    assert (distance < 0).mean() == pytest.approx(wanted, abs=0.03)
-    assert r.min() < 0.36
-    assert r.max() > 0.44
-    assert np.abs(points.mean(axis=0) - 0.5).max() < 0.01
-
-
 def test_uniform_points_fill_the_cube():
     points = samples.uniform_points(10_000, 1)
     assert points.dtype == np.float32

@@ -236,7 +236,7 @@ def test_the_command_writes_a_picture_and_nothing_on_stdout(
 
 WRONG = {
     "there is no display": [],
-    "must be a .png": ["--screenshot", "a.jpg"],
+    "must end in .png": ["--screenshot", "a.jpg"],
     "up must be y or z": ["--screenshot", "a.png", "--up", "x"],
     "--width": ["--screenshot", "a.png", "--width", "10"],
     "--height": ["--screenshot", "a.png", "--height", "100000"],

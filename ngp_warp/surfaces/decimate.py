@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 
-from ngp_warp.errors import ConfigError
+from ngp_warp.errors import ConfigError, DataError
 from ngp_warp.surfaces.pieces import is_closed
 
 
@@ -27,6 +27,7 @@ def decimate(
 
     Raises:
         ConfigError: fewer than 4 faces.
+        DataError: a shape that so few faces cannot have.
     """
     from fast_simplification import simplify
 
@@ -40,6 +41,8 @@ def decimate(
     points, corners = points + middle, corners.astype(np.int32)
     if not is_closed(corners):
         points, corners = _split(points, _without_folds(corners))
+    if len(corners) < 4:
+        raise DataError(f"decimation to {n_faces} faces left {len(corners)}; ask for more faces")
     used, corners = np.unique(corners, return_inverse=True)
     return points[used], corners.reshape(-1, 3).astype(np.int32)
 

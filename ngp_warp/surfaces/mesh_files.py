@@ -1,38 +1,19 @@
 """Meshes to files, by extension, each there whole or not at all."""
 
 import math
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
 import numpy as np
 
-from ngp_warp.errors import ConfigError, ResourceError, ShapeError
-from ngp_warp.files import atomic_path
+from ngp_warp.errors import ShapeError
+from ngp_warp.files import atomic_path, check_output
 
 _LINES_AT_ONCE = 1 << 16
 
 
 MESH_SUFFIXES = (".obj", ".ply", ".stl", ".glb")
-
-
-def check_output(path: str | Path, suffixes: Sequence[str] = MESH_SUFFIXES) -> Path:
-    """Return the path of a file to be written, or raise: ask before the work.
-
-    Raises:
-        ConfigError: another extension.
-        ResourceError: the folder does not exist.
-    """
-    path = Path(path)
-    if path.suffix.lower() not in suffixes:
-        raise ConfigError(
-            f"cannot write {path}: the name must end in {' or '.join(suffixes)}, "
-            f"not in {path.suffix!r}"
-        )
-    if not os.path.isdir(path.parent):  # noqa: PTH112, Path.is_dir raises on long names
-        raise ResourceError(f"cannot write {path}: the folder {path.parent} does not exist")
-    return path
 
 
 def write_mesh(
@@ -57,7 +38,7 @@ def write_mesh(
         ResourceError: the folder is missing or cannot be written, or the disk is full.
         ShapeError: not one normal a vertex.
     """
-    path = check_output(path)
+    path = check_output(path, MESH_SUFFIXES)
     if normals is not None and normals.shape != vertices.shape:
         raise ShapeError(f"normals must be {list(vertices.shape)}, got {list(normals.shape)}")
     with atomic_path(path) as temporary:

@@ -65,7 +65,7 @@ def _export_dzi(run: Any, output: Path | None = None, **options: Any) -> dict[st
 def _export_compact(run: Any, output: Path | None = None, **options: Any) -> dict[str, Any]:
     from ngp_warp.compact import export_compact
 
-    return {"output": export_compact(run, output, **options)}
+    return export_compact(run, output, **options)
 
 
 def _picture_exporter(suffix: str) -> Callable[..., dict[str, Any]]:

@@ -37,6 +37,7 @@ class ImageTask:
     """
 
     metric_name = "PSNR"
+    fill_seconds = 0.0
 
     def __init__(self, image: Image, config: ImageConfig, device: str):
         self.image = image

@@ -1,10 +1,12 @@
 """Signed distance fields of meshes."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ngp_warp.primitive import Primitive, Report, check_same, report_nothing
+from ngp_warp.errors import ConfigError
+from ngp_warp.primitive import Primitive, Report, report_nothing
 from ngp_warp.primitives.sdf.config import SdfConfig
 
 _MESH_FORMATS = ("obj", "ply", "stl", "glb")
@@ -35,6 +37,14 @@ def _describe(data: Any) -> dict[str, Any]:
     return data.describe()
 
 
+def _resumed(config: SdfConfig, described: dict[str, Any]) -> SdfConfig:
+    """Keep the sign method that was chosen, whatever would be chosen today."""
+    sign = described["sign"]
+    if config.sign not in ("auto", sign):
+        raise ConfigError(f"the run has --sign {sign}; to have another, fit the mesh anew")
+    return replace(config, sign=sign)
+
+
 def _render(run: Any, output: Path, **options: Any) -> None:
     from ngp_warp.primitives.sdf.output import render
 
@@ -42,10 +52,10 @@ def _render(run: Any, output: Path, **options: Any) -> None:
 
 
 def _evaluate(run: Any, *, progress: Report = report_nothing) -> dict[str, Any]:
+    from ngp_warp.primitives.sdf.data import load_again
     from ngp_warp.primitives.sdf.evaluate import evaluate_field
 
-    data = _load(run.source, run.config, progress)
-    check_same(run.source, _describe(data), run.header["data"])
+    data = load_again(run, progress)
     return evaluate_field(run.fitted, data, run.config, progress)[0]
 
 
@@ -73,7 +83,7 @@ def _exporter(suffix: str) -> Callable[..., dict[str, Any]]:
 def _export_compact(run: Any, output: Path | None = None, **options: Any) -> dict[str, Any]:
     from ngp_warp.compact import export_compact
 
-    return {"output": export_compact(run, output, **options)}
+    return export_compact(run, output, **options)
 
 
 def _meshes(run: Any, **options: Any) -> Any:
@@ -90,6 +100,7 @@ PRIMITIVE = Primitive(
     estimate=_estimate,
     build=_build,
     describe=_describe,
+    resumed=_resumed,
     render=_render,
     render_options=_RENDER_OPTIONS,
     exporters={

@@ -1,14 +1,14 @@
 """A mesh as it is fitted: cleaned, with its sign method, its place in the unit cube."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ngp_warp.primitive import Progress, Report
+from ngp_warp.primitive import Progress, Report, check_same
 from ngp_warp.primitives.sdf.choose import choose_sign
 from ngp_warp.primitives.sdf.config import SdfConfig
 from ngp_warp.primitives.sdf.frame import Frame
@@ -61,9 +61,22 @@ def load(source: Path, config: SdfConfig, report: Report) -> SdfData:
     for line in surface.report.lines():
         report(Progress(stage="load", message=line))
     if config.sign == "auto":
+        report(Progress(stage="load", message="choosing the sign method"))
         vertices = surface.frame.to_unit(surface.vertices)
         sign, reason = choose_sign(vertices, surface.faces, "cpu")
     else:
-        sign, reason = config.sign, "as asked"
+        sign, reason = config.sign, "as set"
     report(Progress(stage="load", message=f"sign by {sign}: {reason}"))
     return SdfData(surface, sign, reason)
+
+
+def load_again(run: Any, report: Report) -> SdfData:
+    """Read the mesh that a run was fitted to, with the sign method that it had.
+
+    Raises:
+        DataError: it is gone, or another.
+    """
+    config = replace(run.config, sign=run.header["data"]["sign"])
+    data = load(run.source, config, report)
+    check_same(run.source, data.describe(), run.header["data"])
+    return data

@@ -48,11 +48,7 @@ def evaluate_field(
         seed=config.training.seed,
         progress=report,
     )
-    mesh = {
-        "report": data.surface.report.to_dict(),
-        "sign": data.sign,
-        "sign_reason": data.sign_reason,
-    }
+    mesh = {"report": data.surface.report.to_dict(), "sign": data.sign}
     return {**metrics, "extracted_resolution": RESOLUTION, "mesh": mesh}, result
 
 

@@ -10,11 +10,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ngp_warp.files import check_output
 from ngp_warp.primitive import Progress, Report, report_nothing
 from ngp_warp.surfaces.decimate import decimate
 from ngp_warp.surfaces.extract import LIPSCHITZ, extract
 from ngp_warp.surfaces.lattice import Evaluate, Lattice
-from ngp_warp.surfaces.mesh_files import check_output, write_mesh
+from ngp_warp.surfaces.mesh_files import MESH_SUFFIXES, write_mesh
 from ngp_warp.surfaces.normals import Gradient, face_normals, gradient_normals
 from ngp_warp.surfaces.nvdb import BAND, write_nvdb
 from ngp_warp.surfaces.pieces import Pieces, find_pieces, is_closed, largest_piece, volume
@@ -73,7 +74,7 @@ def export_mesh(
         DataError: the field has no surface, or is not finite.
         ResourceError: too little memory, or the file cannot be written.
     """
-    path = check_output(path)
+    path = check_output(path, MESH_SUFFIXES)
     mesh = extract(evaluate, resolution, progress=progress)
     vertices, faces = mesh.vertices, mesh.faces
     pieces = find_pieces(vertices, faces)

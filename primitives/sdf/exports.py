@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from ngp_warp.errors import ConfigError
-from ngp_warp.primitive import Report, check_same, report_nothing
-from ngp_warp.primitives.sdf import data as sdf_data
+from ngp_warp.primitive import Report, report_nothing
+from ngp_warp.primitives.sdf.data import load_again
 from ngp_warp.primitives.sdf.evaluate import distances, extracted
 from ngp_warp.primitives.sdf.export import export_mesh, export_npz, export_nvdb
 from ngp_warp.primitives.sdf.metrics import Mesh
@@ -73,8 +73,7 @@ def meshes(
     Raises:
         DataError: the original is gone, or another.
     """
-    data = sdf_data.load(run.source, run.config, progress)
-    check_same(run.source, data.describe(), run.header["data"])
+    data = load_again(run, progress)
     vertices, faces = extracted(run.fitted, resolution, progress)
     original = data.surface.vertices, data.surface.faces
     return original, (data.frame.from_unit(vertices), faces)

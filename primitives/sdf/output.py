@@ -6,20 +6,17 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from ngp_warp.errors import ConfigError
-from ngp_warp.files import atomic_path
+from ngp_warp.files import atomic_path, check_output
 from ngp_warp.primitive import Report, check_options, report_nothing
 from ngp_warp.primitives.pictures import save_png
 from ngp_warp.primitives.sdf.query import frame_of
 from ngp_warp.primitives.sdf.render import DEFAULT_SPP, Renderer
 from ngp_warp.primitives.sdf.slices import render_slices
-from ngp_warp.primitives.sdf.video import SUFFIXES, check_video, render_video
+from ngp_warp.primitives.sdf.video import SUFFIXES, check_fps, check_video, render_video
 from ngp_warp.rays.camera_paths import load_camera_path
 from ngp_warp.rays.cameras import Camera, Up, parse_camera, turntable
 
 Show = Literal["shaded", "normals", "depth", "slices"]
-OPTIONS = frozenset(
-    {"width", "height", "camera", "camera_path", "up", "spp", "show", "frames", "fps"}
-)
 DEFAULT_CAMERA = "orbit:30,20,2"
 _DEFAULT_SIDE = 800
 _TURN_FRAMES, _FPS = 120, 24.0
@@ -33,7 +30,7 @@ def render(
     height: int | None = None,
     camera: str | None = None,
     camera_path: str | Path | None = None,
-    up: Up = "y",
+    up: Up | None = None,
     spp: int | None = None,
     show: Show = "shaded",
     frames: int | None = None,
@@ -49,7 +46,7 @@ def render(
         height: in pixels; None: the width.
         camera: "orbit:AZIMUTH,ELEVATION,DISTANCE" in degrees and sides of the unit cube.
         camera_path: of a film: JSON, see ``ngp_warp.rays.camera_paths``; None: a turntable.
-        up: the mesh's axis that points up.
+        up: the mesh's axis that points up; None: y.
         spp: samples of a pixel.
         show: the shaded surface, its normals (as colours), its depth (in the mesh's units, .npy;
             or as grey values), or slices through the field.
@@ -65,28 +62,30 @@ def render(
     if show not in get_args(Show):
         raise ConfigError(f"--show must be one of {', '.join(get_args(Show))}, got {show}")
     film = output.suffix.lower() in SUFFIXES
-    given = {"camera": camera, "camera_path": camera_path, "spp": spp, "frames": frames, "fps": fps}
+    given = {"camera": camera, "camera_path": camera_path, "spp": spp, "frames": frames}
+    given |= {"fps": fps, "up": up, "height": height}
     _check(given, show, film, output)
-    side = width or height or _DEFAULT_SIDE
+    side = next((n for n in (width, height) if n is not None), _DEFAULT_SIDE)
     size = {"width": width or side, "height": height or side}
     if show == "slices":
-        picture = render_slices(run.fitted, size=side, scale=frame_of(run).scale)
-        save_png(output, picture)
+        save_png(output, render_slices(run.fitted, size=side, scale=frame_of(run).scale))
         return
+    up = up or "y"
     at = parse_camera(camera or DEFAULT_CAMERA, up=up, **size)
     if film:
         check_video(output, **size)
-        cameras, rate = _film(at, camera_path, frames, fps, size)
-        renderer = Renderer(run.fitted)
-        render_video(renderer, cameras, output, fps=rate, spp=spp or DEFAULT_SPP, progress=progress)
+    cameras, rate = _film(at, camera_path, frames, fps, size) if film else ([at], 0.0)
+    renderer = Renderer(run.fitted, up=up, floor=show == "shaded")
+    samples = DEFAULT_SPP if spp is None else spp
+    if film:
+        render_video(renderer, cameras, output, fps=rate, spp=samples, progress=progress)
     elif show == "shaded":
-        picture = Renderer(run.fitted).image(at, spp=spp or DEFAULT_SPP, progress=progress)
-        save_png(output, picture)
+        save_png(output, renderer.image(at, spp=samples, progress=progress))
     elif show == "normals":
-        normals = Renderer(run.fitted).normals(at, progress=progress)
+        normals = renderer.normals(at, progress=progress)
         save_png(output, np.rint(normals * 127.5 + 127.5).astype(np.uint8))
     else:
-        _write_depth(output, Renderer(run.fitted).depth(at, progress=progress), run)
+        _write_depth(output, renderer.depth(at, progress=progress), run)
 
 
 def _check(given: dict[str, Any], show: str, film: bool, output: Path) -> None:
@@ -95,21 +94,24 @@ def _check(given: dict[str, Any], show: str, film: bool, output: Path) -> None:
     if film and show != "shaded":
         raise ConfigError(f"a film shows the shaded surface, not --show {show}")
     if film:
-        known = (
-            {"spp", "camera_path"} if given["camera_path"] else {"camera", "spp", "frames", "fps"}
-        )
-        check_options(
-            names, known, "a film along a path" if given["camera_path"] else "a turntable"
-        )
+        if given["camera_path"] is not None:
+            # the floor lies across the up axis also where the cameras say what is up in the picture
+            check_options(names, {"spp", "camera_path", "up", "height"}, "a film along a path")
+        else:
+            known = {"camera", "spp", "frames", "fps", "up", "height"}
+            check_options(names, known, "a turntable")
+        check_output(output, SUFFIXES)
         return
-    known = {"shaded": {"camera", "spp"}, "normals": {"camera"}, "depth": {"camera"}}
-    check_options(names, known.get(show, set()), f"a picture with --show {show}")
-    suffixes = [".png", ".npy"] if show == "depth" else [".png"]
+    view = {"camera", "up", "height"}
+    known = {"shaded": {*view, "spp"}, "normals": view, "depth": view}.get(show, set())
+    check_options(names, known, f"a picture with --show {show}")
+    suffixes = (".png", ".npy") if show == "depth" else (".png",)
     if output.suffix.lower() not in suffixes:
         wanted = " or ".join(f"*{s}" for s in suffixes)
         raise ConfigError(
             f"cannot write {output}: a picture is named {wanted}, a film *{', *'.join(SUFFIXES)}"
         )
+    check_output(output, suffixes)
 
 
 def _film(
@@ -121,7 +123,10 @@ def _film(
 ) -> tuple[list[Camera], float]:
     """Return the cameras of a film and the pictures a second."""
     if path is None:
-        return turntable(at, frames or _TURN_FRAMES), fps or _FPS
+        n_frames = _TURN_FRAMES if frames is None else frames
+        rate = _FPS if fps is None else fps
+        check_fps(rate)
+        return turntable(at, n_frames), rate
     film = load_camera_path(path, **size)
     return list(film.cameras), film.fps
 

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from ngp_warp.errors import ShapeError
+from ngp_warp.field import as_numpy
 from ngp_warp.primitives.sdf.frame import Frame
 from ngp_warp.rays.sphere_trace import SphereTracer, Trace
 
@@ -56,16 +57,22 @@ def query(run: Any, points: np.ndarray, gradient: bool) -> tuple[np.ndarray, np.
 def trace(run: Any, rays_o: Any, rays_d: Any) -> Trace:
     """Return where rays meet the surface; see ``ngp_warp.run.Run.sphere_trace``."""
     frame = frame_of(run)
-    origins, directions = (np.asarray(rays, np.float64) for rays in (rays_o, rays_d))
+    origins, directions = (as_numpy(rays)[0] for rays in (rays_o, rays_d))
+    if any(rays.dtype.kind not in "fiu" for rays in (origins, directions)):
+        raise ShapeError(f"rays must be numbers, got {origins.dtype} and {directions.dtype}")
     if origins.ndim != 2 or origins.shape[1:] != (3,) or directions.shape != origins.shape:
         raise ShapeError(
             f"rays must be two arrays [n, 3], got {list(origins.shape)} and "
             f"{list(directions.shape)}"
         )
+    origins, directions = origins.astype(np.float64), directions.astype(np.float64)
     lengths = np.linalg.norm(directions, axis=1, keepdims=True)
     if not (np.isfinite(origins).all() and np.isfinite(lengths).all() and (lengths > 0).all()):
         raise ShapeError("rays must be finite, and their directions not zero")
-    unit = SphereTracer(run.fitted).trace(
+    # its launches are recorded once, as the field is loaded once
+    tracer = run.__dict__.setdefault("tracer", None) or SphereTracer(run.fitted)
+    run.__dict__["tracer"] = tracer
+    unit = tracer.trace(
         frame.to_unit(origins).astype(np.float32), (directions / lengths).astype(np.float32)
     )
     return Trace(frame.distance_from_unit(unit.t), unit.hit, unit.clearance)

@@ -12,6 +12,7 @@ step alone, so that a resumed run finds its pools again by repeating the last re
 """
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -85,6 +86,8 @@ class Batches:
 
     truth_stages: _Stages
     """Refresh the pools: all that queries the mesh."""
+    fill_seconds: float
+    """What filling the pools took; their kernels are compiled before."""
     batch_stages: _Stages
     """Fill x and target; after ``truth_stages``."""
 
@@ -114,18 +117,14 @@ class Batches:
         self._cumulated = wp.array(shares_of_area, dtype=wp.float64, device=self.device)
         self.truth_stages = self._refresh_near(step) + self._refresh_uniform(step)
         self.batch_stages = [self._fill(step, x, target, n_near, n_uniform)]
-        done = int(step.numpy()[0])
+        done, start = int(step.numpy()[0]), time.perf_counter()
         self._restore(self._near, self._refresh_near, done)
         self._restore(self._uniform, self._refresh_uniform, done)
+        self.fill_seconds = time.perf_counter() - start
 
     def stages(self) -> _Stages:
         """Return the stages of a batch: truth, then the batch."""
         return self.truth_stages + self.batch_stages
-
-    @property
-    def n_bytes(self) -> int:
-        """Memory of the pools."""
-        return sum(p.x.capacity + p.distance.capacity for p in (self._near, self._uniform))
 
     def _refresh_near(self, step: wp.array) -> _Stages:
         pool, truth = self._near, self.truth
@@ -192,33 +191,3 @@ def surface_points(truth: SignedDistance, n: int, seed: int) -> np.ndarray:
     a, b, c = (truth.vertices[truth.faces[face, k]].astype(np.float64) for k in range(3))
     root, share = np.sqrt(rng.random((n, 1))), rng.random((n, 1))
     return (a + (b - a) * root * (1 - share) + (c - a) * root * share).astype(np.float32)
-
-
-def band_points(
-    truth: SignedDistance, n: int, half_width: float, seed: int, resolution: int = 64
-) -> np.ndarray:
-    """Return n independent points of the cube that lie evenly within a distance of the surface.
-
-    Args:
-        truth: signed distances; only their absolute value counts.
-        n: number of points.
-        half_width: largest distance, in unit space, positive.
-        seed: of the points.
-        resolution: cells an axis; points are drawn in those that the band may touch.
-
-    Returns:
-        float32 [n, 3].
-    """
-    axis = (np.arange(resolution, dtype=np.float32) + 0.5) / resolution
-    centres = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3)
-    reach = half_width + math.sqrt(3) / 2 / resolution
-    cells = centres[np.abs(truth.query(centres, 1.001 * reach)) < 1.0005 * reach]
-    rng = np.random.default_rng(seed)
-    found: list[np.ndarray] = []
-    while sum(map(len, found)) < n:
-        size = 2 * n + 1024
-        points = cells[rng.integers(len(cells), size=size)]
-        points = points + (rng.random((size, 3), dtype=np.float32) - np.float32(0.5)) / resolution
-        points = points.astype(np.float32)
-        found.append(points[np.abs(truth.query(points, 1.001 * half_width)) <= half_width])
-    return np.concatenate(found)[:n]

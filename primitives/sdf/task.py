@@ -9,7 +9,7 @@ import warp as wp
 
 from ngp_warp import launch
 from ngp_warp.field import Field, training_bytes
-from ngp_warp.primitive import Report
+from ngp_warp.primitive import Progress, Report
 from ngp_warp.primitives.sdf.config import SdfConfig, resolve
 from ngp_warp.primitives.sdf.data import SdfData
 from ngp_warp.primitives.sdf.samples import Batches, uniform_points
@@ -19,6 +19,8 @@ from ngp_warp.primitives.sdf.truth import SignedDistance
 _PROGRESS_POINTS = 2**13
 _PROGRESS_SEED = 0x50524F47
 _TIMED_STEPS = 32
+# More than this is told.
+_TRUTH_SHARE = 0.3
 # A mesh's own arrays, its tree and its pseudo-normals, for a face.
 _BYTES_PER_FACE = 300
 _SAMPLE_BYTES = 1 << 26
@@ -28,8 +30,14 @@ def estimate(data: SdfData, config: SdfConfig, device: str) -> tuple[SdfConfig, 
     """Return the resolved config, and the memory in bytes of what will be allocated."""
     config = resolve(config, device)
     need = training_bytes(config, 3, 1, device)
-    mesh = len(data.surface.faces) * _BYTES_PER_FACE
-    return config, {**need, "mesh": mesh, "samples": _SAMPLE_BYTES}
+    batch = int(config.training.batch_size or 0)
+    if config.eikonal_weight:
+        levels = int(config.encoding.n_levels or 0)
+        n_rows = levels * int(config.encoding.n_features_per_level or 0)
+        need["eikonal term"] = batch * (n_rows * 4 + 3) * 4
+    need["mesh"] = len(data.surface.faces) * _BYTES_PER_FACE
+    # pools: a point and its distance
+    return config, {**need, "samples": max(_SAMPLE_BYTES, 16 * batch)}
 
 
 class SdfTask:
@@ -65,6 +73,11 @@ class SdfTask:
         self._look = self.field.evaluation_stages(at, self._values)
         self._batches: Batches | None = None
 
+    @property
+    def fill_seconds(self) -> float:
+        """See ``ngp_warp.primitive.Task``."""
+        return self._batches.fill_seconds if self._batches else 0.0
+
     def stages(self) -> list[list[launch.Launch]]:
         """Record one step: refresh the pools, draw, encode, network, scatter, update."""
         config, optimizer = self.config, self.field.optimizer
@@ -97,11 +110,16 @@ class SdfTask:
         """Measure the field against the mesh and write the pictures."""
         from ngp_warp.primitives.sdf.evaluate import evaluate
 
+        share = self._truth_share(curve)
+        if share is not None and share > _TRUTH_SHARE:
+            text = f"the mesh's distances took {share:.0%} of the time; larger batches need less"
+            report(Progress(stage="evaluate", message=text))
         metrics = evaluate(self.field, self.data, self.config, run, curve, report)
-        return {**metrics, "truth_share": self._truth_share(curve)}
+        metrics["mesh"]["sign_reason"] = self.data.sign_reason
+        return {**metrics, "truth_share": share}
 
     def _truth_share(self, curve: np.ndarray) -> float | None:
-        """Return what the mesh's queries take of a training step's time, measured now.
+        """Return what the mesh's queries took of the training time, by a step's measured now.
 
         None where nothing was trained, as in a run resumed at its end.
         """
@@ -116,4 +134,4 @@ class SdfTask:
             wp.synchronize_device(self.device)
         seconds = (time.perf_counter() - start) / _TIMED_STEPS
         step, total, _ = curve[-1]
-        return round(float(seconds / (total / step)), 3)
+        return round(float((self.fill_seconds + seconds * step) / total), 3)

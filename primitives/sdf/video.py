@@ -40,6 +40,12 @@ def check_video(path: str | Path, width: int, height: int) -> None:
     _require_av()
 
 
+def check_fps(fps: float) -> None:
+    """Raise ConfigError unless a film may have so many pictures a second."""
+    if not (0 < fps <= 1000 and math.isfinite(fps)):
+        raise ConfigError(f"fps must be above 0 and at most 1000, got {fps:g}")
+
+
 def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float = 24.0) -> Path:
     """Write pictures as an H.264 film (4:2:0, BT.709, as players expect of untagged films too).
 
@@ -57,8 +63,7 @@ def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float = 24.
             written.
     """
     path = Path(path)
-    if not (0 < fps <= 1000 and math.isfinite(fps)):
-        raise ConfigError(f"fps must be above 0 and at most 1000, got {fps:g}")
+    check_fps(fps)
     av = _require_av()
     frames = iter(frames)
     first = next(frames, None)

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from ngp_warp.errors import ConfigError, ResourceError
-from ngp_warp.files import atomic_path
+from ngp_warp.files import check_output
+from ngp_warp.primitives.pictures import save_png
 from ngp_warp.primitives.sdf.open3d_loader import load_open3d, without_chatter
 from ngp_warp.primitives.sdf.view_scene import Mesh, Scene, build_scene, camera_axes
 
@@ -65,7 +66,7 @@ def show(
             _window(scene, wireframe, error_colors, width, height)
         else:
             pixels = _picture(scene, wireframe, error_colors, width, height)
-            _write(screenshot, pixels)
+            save_png(screenshot, pixels)
     return {"mean_error": float(scene.errors.mean()), "max_error": float(scene.errors.max())}
 
 
@@ -86,8 +87,8 @@ def check(screenshot: Path | None, width: int, height: int, up: str) -> None:
             raise ResourceError(
                 "there is no display to open a window on; give --screenshot out.png"
             )
-    elif screenshot.suffix.lower() != ".png":
-        raise ConfigError(f"the screenshot must be a .png, got {screenshot}")
+    else:
+        check_output(screenshot, (".png",))
 
 
 def _has_display() -> bool:
@@ -199,13 +200,6 @@ def _picture(
         vis.destroy_window()
     large = Image.fromarray(np.rint(pixels * 255).astype(np.uint8))
     return np.asarray(large.resize((width, height), Image.Resampling.BOX))
-
-
-def _write(path: Path, pixels: np.ndarray) -> None:
-    from PIL import Image
-
-    with atomic_path(path) as temporary:
-        Image.fromarray(pixels).save(temporary, format="PNG")
 
 
 def _window(scene: Scene, wireframe: bool, error_colors: bool, width: int, height: int) -> None:
