@@ -13,12 +13,23 @@ import pytest
 import warp as wp
 
 import ngp_warp.kernels
-from ngp_warp.kernels import adam, adam_portable, eikonal, layout, linear_portable, samplers
+from ngp_warp.kernels import (
+    adam,
+    adam_portable,
+    eikonal,
+    layout,
+    linear_portable,
+    samplers,
+    sphere_trace,
+)
 from ngp_warp.kernels import grid_jacobian_portable as grid_jacobian
 from ngp_warp.kernels import grid_portable as grid
 from ngp_warp.kernels import loss as losses
 from ngp_warp.kernels.grid import GridShape
 from ngp_warp.primitives.image import kernels as image
+from ngp_warp.primitives.sdf.kernels import distance as sdf_distance
+from ngp_warp.primitives.sdf.kernels import samples as sdf_samples
+from ngp_warp.primitives.sdf.sign import SIGNS
 
 # Factories whose text is clang's vector extensions; CUDA has kernels of its own for their work.
 CPU_ONLY = {
@@ -77,8 +88,25 @@ KERNELS = {
     linear_portable.weight_gradient_kernel: [()],
     losses.loss_kernel: [(name,) for name in losses.LOSSES],
     samplers.sample_kernel: SAMPLERS,
+    # the vector search is for a CPU
+    sdf_distance.query_kernel: [(sign, "portable") for sign in SIGNS],
+    sdf_samples.near_kernel: [(sign, "portable") for sign in SIGNS],
+    sdf_samples.uniform_kernel: [(sign, "portable") for sign in SIGNS],
 }
-SINGLE = [adam.advance_kernel, layout.to_blocked, layout.from_blocked, layout.set_row]
+SINGLE = [
+    adam.advance_kernel,
+    layout.to_blocked,
+    layout.from_blocked,
+    layout.set_row,
+    sdf_distance.morton_codes,
+    sdf_samples.pool_samples,
+    sdf_samples.surface_samples,
+    sphere_trace.advance_kernel,
+    sphere_trace.compact_kernel,
+    sphere_trace.flag_kernel,
+    sphere_trace.load_kernel,
+    sphere_trace.start_kernel,
+]
 
 
 def kernel_modules():
@@ -87,8 +115,12 @@ def kernel_modules():
     names = [f"{folder.__name__}.{m.name}" for m in pkgutil.iter_modules(folder.__path__)]
     primitives = importlib.import_module("ngp_warp.primitives")
     for m in pkgutil.iter_modules(primitives.__path__):
-        if importlib.util.find_spec(f"ngp_warp.primitives.{m.name}.kernels"):
-            names.append(f"ngp_warp.primitives.{m.name}.kernels")
+        name = f"ngp_warp.primitives.{m.name}.kernels"
+        if m.ispkg and importlib.util.find_spec(name):
+            # a module, or a package of some
+            found = importlib.import_module(name)
+            inner = pkgutil.iter_modules(getattr(found, "__path__", []))
+            names += [name, *(f"{name}.{i.name}" for i in inner)]
     return [importlib.import_module(name) for name in names]
 
 
