@@ -8,6 +8,9 @@ from typing import Literal
 
 import numpy as np
 
+from ngp_warp.primitives.sdf.clean import group_rows, has_three_corners, mark
+from ngp_warp.primitives.sdf.topology import components, find_edges
+
 Sign = Literal["normal", "raystab", "winding"]
 SIGNS: tuple[Sign, ...] = ("normal", "raystab", "winding")
 
@@ -52,10 +55,8 @@ def find_topology(faces: np.ndarray) -> Topology:
 
 def distinct_faces(faces: np.ndarray) -> np.ndarray:
     """Return a mask [m] of faces of three vertices that no face before has too, in any order."""
-    ordered = np.sort(faces, axis=1)
-    first = np.zeros(len(faces), bool)
-    first[np.unique(ordered, axis=0, return_index=True)[1]] = True
-    return first & (ordered[:, 0] < ordered[:, 1]) & (ordered[:, 1] < ordered[:, 2])
+    first = group_rows(np.sort(np.asarray(faces, np.int64), axis=1))[0]
+    return mark(len(faces), first) & has_three_corners(faces)
 
 
 def orient_faces(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
@@ -120,15 +121,12 @@ def _neighbours(
 
     Also the number of faces of each edge, and the faces at edges of another number than two.
     """
-    faces = np.asarray(faces, np.int64)
-    a, b = faces.reshape(-1), np.roll(faces, -1, axis=1).reshape(-1)
-    keys = np.minimum(a, b) * (int(faces.max(initial=0)) + 1) + np.maximum(a, b)
-    order = np.argsort(keys, kind="stable")
-    _, start, counts = np.unique(keys[order], return_index=True, return_counts=True)
-    rim = order[np.repeat(counts != 2, counts)] // 3
-    start = start[counts == 2]
-    one, other = order[start], order[start + 1]
-    return one // 3, other // 3, (a < b)[one] == (a < b)[other], counts, rim
+    edges = find_edges(np.asarray(faces, np.int64))
+    face = edges.order // 3
+    start = edges.start[edges.is_manifold]
+    rim = face[np.repeat(~edges.is_manifold, edges.count)]
+    same = edges.is_inconsistent[edges.is_manifold]
+    return face[start], face[start + 1], same, edges.count, rim
 
 
 def _flips(
@@ -139,15 +137,11 @@ def _flips(
     Each face is two nodes, as it is (f) and flipped (f + m). Nodes that go together are joined; a
     body then is two components, mirror images, of which one is chosen; a Moebius strip is one.
     """
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
     m = len(areas)
     rows = np.concatenate([first, first + m])
     columns = np.concatenate([second + m * same, second + m * ~same])
-    graph = coo_matrix((np.ones(len(rows), np.int8), (rows, columns)), shape=(2 * m, 2 * m))
-    n_components, component = connected_components(graph, directed=False)
-    kept = np.bincount(component[:m], areas, minlength=n_components)
+    component = components(2 * m, rows, columns)
+    kept = np.bincount(component[:m], areas, minlength=component.max(initial=-1) + 1)
     as_is, flipped = component[:m], component[m:]
     better = kept[flipped] > kept[as_is]
     tie = (kept[flipped] == kept[as_is]) & (flipped < as_is)

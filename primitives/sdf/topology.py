@@ -44,11 +44,11 @@ def find_edges(faces: np.ndarray) -> Edges:
     """Sort the sides of faces [m, 3] into edges."""
     a = faces.reshape(-1)
     b = faces[:, [1, 2, 0]].reshape(-1)
-    n = int(faces.max()) + 1
+    n = int(faces.max(initial=0)) + 1
     key = np.minimum(a, b) * n + np.maximum(a, b)  # below 2**62 up to 2**31 vertices
     order = np.argsort(key, kind="stable")
     key = key[order]
-    start = np.flatnonzero(np.concatenate([[True], key[1:] != key[:-1]]))
+    start = np.flatnonzero(np.concatenate([[True], key[1:] != key[:-1]])[: len(key)])
     count = np.diff(start, append=len(key))
     balance = np.add.reduceat(np.where(a < b, 1, -1)[order], start)
     ends = np.stack(np.divmod(key[start], n), axis=1)
