@@ -94,14 +94,13 @@ def write_pictures(
 
 
 def _write_comparison(folder: Path, data: SdfData, result: Mesh, report: Report) -> None:
-    from ngp_warp.primitives.sdf.view import show
+    from ngp_warp.primitives.sdf.view import save_pictures
 
     if not len(result[1]):
         return
     original = data.surface.vertices, data.surface.faces
     fitted = data.frame.from_unit(result[0]), result[1]
     try:
-        show(original, fitted, screenshot=folder / "comparison.png")
-        show(original, fitted, error_colors=True, screenshot=folder / "error.png")
+        save_pictures(original, fitted, folder / "comparison.png", folder / "error.png")
     except ResourceError as error:
         report(Progress(stage="write", message=f"no comparison.png and error.png: {error}"))

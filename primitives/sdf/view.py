@@ -17,6 +17,8 @@ from ngp_warp.primitives.sdf.open3d_loader import load_open3d, without_chatter
 from ngp_warp.primitives.sdf.view_scene import Mesh, Scene, build_scene, camera_axes
 
 KEYS = "W: wireframe, E: error colours, R: first view, Q: close"
+WIDTH, HEIGHT = 1280, 720
+"""Of window and picture in pixels, unless asked for otherwise."""
 _FIELD_OF_VIEW = 15.0  # degrees; little perspective, so that both meshes are seen alike
 _OPEN3D_FIELD_OF_VIEW = 60.0
 _MARGIN = 1.05
@@ -31,8 +33,8 @@ def show(
     wireframe: bool = False,
     error_colors: bool = False,
     screenshot: Path | None = None,
-    width: int = 1280,
-    height: int = 720,
+    width: int = WIDTH,
+    height: int = HEIGHT,
     up: str = "y",
 ) -> dict[str, float]:
     """Show two meshes side by side, in a window until it is closed, or in a picture.
@@ -68,6 +70,14 @@ def show(
             pixels = _picture(scene, wireframe, error_colors, width, height)
             save_png(screenshot, pixels)
     return {"mean_error": float(scene.errors.mean()), "max_error": float(scene.errors.max())}
+
+
+def save_pictures(original: Mesh, result: Mesh, plain: Path, errors: Path) -> None:
+    """Write both meshes side by side as PNG, once plain, once in error colours; see ``show``."""
+    with without_chatter():
+        scene = build_scene(original, result, "y")
+        for path, error_colors in ((plain, False), (errors, True)):
+            save_png(path, _picture(scene, False, error_colors, WIDTH, HEIGHT))
 
 
 def check(screenshot: Path | None, width: int, height: int, up: str) -> None:
