@@ -88,10 +88,9 @@ def stored_bytes(field: Field) -> int:
     Four bytes a value, two in a float16 table, and the compact form of a quantized one.
     """
     table, n_bytes = field.table, field.weights.value.capacity
-    step = 0.0 if table.quantum is None else float(table.quantum.numpy()[0])
-    if step == 0:
+    if table.step == 0:
         return n_bytes + table.read.capacity
-    parts = encode(table.value.numpy(), step, field.encoding)
+    parts = encode(table.value.numpy(), table.step, field.encoding)
     return n_bytes + sum(a.nbytes for a in parts.values())
 
 
@@ -113,13 +112,10 @@ def export_compact(
         CheckpointError: the run cannot be read.
         ResourceError: the file cannot be written.
     """
-    from ngp_warp.decode import load_field
-
     target = Path(run.path, "exports", f"compact{SUFFIX}") if output is None else output
     check_output(target, (SUFFIX,))
-    field = load_field(run)
-    table = field.table
-    step = 0.0 if table.quantum is None else float(table.quantum.numpy()[0])
+    field = run.fitted
+    table, step = field.table, field.table.step
     if step == 0:
         raise ConfigError(
             f"{run.checkpoint} has no quantized table; train with --encoding.quantization 0.5, "

@@ -81,6 +81,11 @@ class GridEncodingConfig:
     """Round the table that is read to multiples of this share of its root mean square, after two
     fifths of the steps, for a compact export of a few bits a value (0.5); 0: do not."""
 
+    @property
+    def half(self) -> bool:
+        """Whether a float16 table is read; a quantized one always is."""
+        return self.dtype == "float16" or self.quantization > 0
+
     def __post_init__(self):
         check_choice("encoding.grid_type", self.grid_type, get_args(GridType))
         check_choice("encoding.interpolation", self.interpolation, get_args(Interpolation))

@@ -67,7 +67,7 @@ class Field:
             self.encoding.n_features,
             optimizer,
             device,
-            half=self.encoding.half,
+            half=encoding.half,
             quantization=encoding.quantization,
             fixed_point=deterministic and device != "cpu",
             trainable=trainable,
@@ -113,8 +113,7 @@ class Field:
         scatter = self.encoding.backward(
             x, d_features, self.table.gradient, self.table.touched, n_rows
         )
-        stages = [[encode], *([p] for p in passes[:-1]), [passes[-1], scatter]]
-        return stages + self.optimizer.update(), losses
+        return self._step_stages(encode, passes, scatter), losses
 
     def eikonal_train_stages(
         self, x: wp.array, target: wp.array, n_points: int, loss: Loss, weight: float
@@ -159,8 +158,14 @@ class Field:
         scatter = encoding.backward(
             x, arrays.d_features, arrays.slope, arrays.v, self.table.gradient, self.table.touched
         )
+        return self._step_stages(encode, passes, scatter), losses, residuals
+
+    def _step_stages(
+        self, encode: launch.Launch, passes: list[launch.Launch], scatter: launch.Launch
+    ) -> list[list[launch.Launch]]:
+        """Return a step's stages; the weight gradients' sum runs beside the table's scatter."""
         stages = [[encode], *([p] for p in passes[:-1]), [passes[-1], scatter]]
-        return stages + self.optimizer.update(), losses, residuals
+        return stages + self.optimizer.update()
 
     def evaluation_stages(self, x: wp.array, y: wp.array) -> list[list[launch.Launch]]:
         """Record y = field(x), both blocked, with the last parameters."""
@@ -274,9 +279,8 @@ def training_bytes(config: Any, n_dims: int, n_outputs: int, device: str) -> dic
     n_features = int(encoding.n_features_per_level or 0)
     n_entries = levels[-1].offset + levels[-1].size
     averaged = 4 if config.optimizer.ema_decay else 0
-    half = encoding.dtype == "float16" or encoding.quantization > 0
     # value, gradient, moments; a checkpoint is written from a copy of values, moments and counts
-    per_value = 16 + averaged + (2 if half else 0) + 12 + averaged
+    per_value = 16 + averaged + (2 if encoding.half else 0) + 12 + averaged
     n_rows = len(levels) * n_features
     network = make_network(config.network, n_rows, n_outputs, device)
     rows = n_rows * 2 + n_dims + 2 * n_outputs

@@ -60,12 +60,16 @@ class Parameters:
         """Set the values, float32 [n], and make the float16 copy anew."""
         self.value.assign(values)
         if self.half_value is not None:
-            step = 0.0 if self.quantum is None else float(self.quantum.numpy()[0])
-            self.half_value.assign(rounded(values, step).astype(np.float16))
+            self.half_value.assign(rounded(values, self.step).astype(np.float16))
+
+    @property
+    def step(self) -> float:
+        """The step of the values that are read; 0: they are not rounded, or not yet."""
+        return 0.0 if self.quantum is None else float(self.quantum.numpy()[0])
 
     def quantize(self) -> None:
         """Choose the step from the values as they are; what is read is rounded from now on."""
-        if self.quantum is None or self.quantum.numpy()[0] > 0:
+        if self.quantum is None or self.step > 0:
             return
         values = self.value.numpy()
         mean_square = float(np.square(values, dtype=np.float64).mean())

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -57,15 +58,12 @@ class Run:
         """Read the checkpoint's arrays, checked to be whole; see ``read_checkpoint``."""
         return read_checkpoint(self.checkpoint, parts)[1]
 
-    @property
+    @cached_property
     def fitted(self) -> Any:
         """The ``Field`` that was trained, on the run's device, in its own coordinates and units."""
         from ngp_warp.decode import load_field
 
-        if "field" not in self.__dict__:
-            # A frozen dataclass may still keep what can be read again at any time.
-            self.__dict__["field"] = load_field(self)
-        return self.__dict__["field"]
+        return load_field(self)
 
     def query(self, points: Any) -> Any:
         """Return what was fitted at points.

@@ -148,7 +148,7 @@ class GridEncoding:
             n_dims=n_dims,
             n_features=self.n_features,
             interpolation=config.interpolation,
-            dtype="float16" if self.half else "float32",
+            dtype="float16" if self.config.half else "float32",
         )
         self.scale = wp.array([v.scale for v in self.levels], dtype=float, device=device)
         meta = []
@@ -158,14 +158,9 @@ class GridEncoding:
         self.meta = wp.array(np.array(meta, np.uint32), device=device)
 
     @property
-    def half(self) -> bool:
-        """Whether forward reads a float16 table; a quantized one is always read so."""
-        return self.config.dtype == "float16" or self.config.quantization > 0
-
-    @property
     def table_dtype(self) -> Any:
         """Warp dtype of the table that forward reads."""
-        return wp.float16 if self.half else wp.float32
+        return wp.float16 if self.config.half else wp.float32
 
     def initial_table(self, seed: int) -> np.ndarray:
         """Return float32 [n_params], uniform in +-1e-4 (Mueller et al. 2022, section 4)."""

@@ -48,12 +48,11 @@ def _render(run: Any, output: Path, **options: Any) -> None:
 
 
 def _evaluate(run: Any, *, progress: Report = report_nothing) -> dict[str, Any]:
-    from ngp_warp.decode import load_field
     from ngp_warp.primitives.image.evaluate import measure
 
     image = _load(run.source, run.config, progress)
     check_same(run.source, _describe(image), run.header["data"])
-    return measure(load_field(run), image, run.config, progress)[0]
+    return measure(run.fitted, image, run.config, progress)[0]
 
 
 def _export_dzi(run: Any, output: Path | None = None, **options: Any) -> dict[str, Any]:

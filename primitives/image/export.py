@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from ngp_warp.decode import load_field
 from ngp_warp.errors import ConfigError
 from ngp_warp.files import atomic_folder
 from ngp_warp.primitive import Progress, Report, report_nothing
@@ -72,7 +71,7 @@ def export_dzi(run: Any, output: Path | None = None, *, progress: Report = repor
     data = run.header["data"]
     width, height, channels = data["width"], data["height"], data["n_outputs"]
     suffix = "png" if channels in (2, 4) else "jpg"
-    raster = Raster(load_field(run), transfer_of(run.config), width, height)
+    raster = Raster(run.fitted, transfer_of(run.config), width, height)
     with atomic_folder(target, known="image.dzi") as folder:
         _write_pages(folder, run.source.name, width, height, suffix)
         pyramid = Pyramid(width, height, channels, _tile_writer(folder / "image_files", suffix))

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from ngp_warp import memory
-from ngp_warp.decode import load_field
 from ngp_warp.errors import ConfigError, ResourceError
 from ngp_warp.files import format_bytes
 from ngp_warp.primitive import Progress, Report, report_nothing
@@ -52,7 +51,7 @@ def render(
     dtype = stored_dtype(data["dtype"], output)
     _check_row(box[2], data["n_outputs"])
     with open_writer(output, box[2], box[3], data["n_outputs"], np.dtype(dtype)) as writer:
-        raster = Raster(load_field(run), transfer_of(run.config), *full, box)
+        raster = Raster(run.fitted, transfer_of(run.config), *full, box)
         for row, band in raster.bands():
             writer.write(convert(band, data, dtype))
             progress(Progress(stage="write", step=row + len(band), total=box[3]))

@@ -70,9 +70,9 @@ def trace(run: Any, rays_o: Any, rays_d: Any) -> Trace:
     if not (np.isfinite(origins).all() and np.isfinite(lengths).all() and (lengths > 0).all()):
         raise ShapeError("rays must be finite, and their directions not zero")
     # its launches are recorded once, as the field is loaded once
-    tracer = run.__dict__.setdefault("tracer", None) or SphereTracer(run.fitted)
-    run.__dict__["tracer"] = tracer
-    unit = tracer.trace(
+    if "tracer" not in run.__dict__:
+        run.__dict__["tracer"] = SphereTracer(run.fitted)
+    unit = run.__dict__["tracer"].trace(
         frame.to_unit(origins).astype(np.float32), (directions / lengths).astype(np.float32)
     )
     return Trace(frame.distance_from_unit(unit.t), unit.hit, unit.clearance)
