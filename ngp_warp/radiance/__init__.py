@@ -1,0 +1,1 @@
+"""Radiance fields: rays marched through a density and a colour network."""
