@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 
+from ngp_warp.radiance.settings import ColorSpace
 from ngp_warp.rays.lenses import Lens
 
 Split = Literal["train", "val", "test"]
@@ -60,8 +61,8 @@ class Photos:
     """All pixels of some views, one after another, row by row."""
 
     pixels: np.ndarray
-    """[n_pixels, 4] red, green, blue, opacity: uint8 (sRGB, straight alpha), or float16 (linear, not
-    premultiplied) where any photo has more than 8 bits or no limit."""
+    """[n_pixels, 4] red, green, blue, opacity, not premultiplied: uint8, or float16 (shares of full
+    scale, or linear light) where any photo has more than 8 bits."""
     offsets: np.ndarray
     """int64 [n_views + 1]: first pixel of each view, and their number."""
     sizes: np.ndarray
@@ -72,8 +73,5 @@ class Photos:
     """float32 [n_pixels]: along the optical axis, scene units; 0: not known. None: no depths."""
     has_alpha: bool = False
     """Whether any pixel is not opaque."""
-
-    @property
-    def is_linear(self) -> bool:
-        """Whether colours are linear light rather than sRGB."""
-        return self.pixels.dtype == np.float16
+    color_space: ColorSpace = "srgb"
+    """Of the pixels; linear for EXR and Radiance files."""
