@@ -67,12 +67,10 @@ def draw_rays(
     n, device = batch.capacity, views.device
     pixel = wp.zeros(n * 2, dtype=wp.int32, device=device)
     alpha = wp.zeros(n, dtype=wp.float32, device=device)
-    args = [views.pixels, views.masks, views.depths, views.offsets, views.sizes, seed, step]
-    args += [batch.count, batch.view, pixel, batch.target, alpha, batch.weight, batch.depth_target]
-    kernel = kernels.pick_kernel(
-        views.pixels.dtype, views.masks.size > 0, views.depths.size > 0
-    )
-    pick = launch.record(kernel, n, args, device)
+    photos = [views.pixels, views.masks, views.depths, views.offsets, views.sizes]
+    kind = views.pixels.dtype, views.masks.size > 0, views.depths.size > 0
+    args: list[Any] = [*photos, seed, step, batch.count, batch.view, pixel]
+    pick = launch.record(kernels.pick_kernel(*kind), n, args, device)
     fixed = wp.vec3(0.0, 0.0, 0.0) if isinstance(background, str) else wp.vec3(*background)
     mode: kernels.Background = "random" if isinstance(background, str) else "fixed"
     texels, size = wp.zeros(0, dtype=wp.float32, device=device), (0, 0)
@@ -83,10 +81,9 @@ def draw_rays(
                 f"{views.color_space}"
             )
         mode, texels, size = "environment", environment.texels.value, environment.size
-    exposed = batch.exposure.size > 0
-    args: list[Any] = [batch.view, pixel, alpha, views.poses, views.lenses, views.exposures]
-    args += [float(views.frame.scale), seed, step, batch.count, fixed, texels, *size]
+    args = [*photos, views.poses, views.lenses, views.exposures, float(views.frame.scale)]
+    args += [seed, step, batch.count, fixed, texels, *size, batch.view, pixel, alpha]
     args += [batch.target, batch.weight, batch.depth_target, batch.origin, batch.direction]
     args += [batch.jitter, batch.background, batch.exposure]
-    kernel = kernels.ray_kernel(mode, views.color_space, exposed)
+    kernel = kernels.ray_kernel(*kind, mode, views.color_space, batch.exposure.size > 0)
     return Draw([[pick], [launch.record(kernel, n, args, device)]], pixel, alpha)

@@ -1,7 +1,7 @@
 """Drawing a training batch: pixels of the photos, and the rays through them.
 
-Two kernels, so that the reads of the photos, which miss every cache, overlap: what an item of the
-first one does beside its read is little. Not differentiable here; the derivatives by cameras and
+Two kernels, because reads of the photos miss every cache: the first one chooses the pixels and asks
+for their cache lines, so that the misses overlap. Not differentiable here; the derivatives by cameras and
 environment are kernels/refine.py and kernels/environment.py. Twin: tests/reference/draw.py.
 """
 
@@ -10,7 +10,7 @@ from typing import Literal
 
 import warp as wp
 
-from ngp_warp.kernels.lens import unproject
+from ngp_warp.kernels.lens import load_lens, unproject
 from ngp_warp.kernels.random import mix, random_bits, random_key, random_unit
 from ngp_warp.launch import module_options
 from ngp_warp.primitives.nerf.kernels.environment import environment_function
@@ -56,32 +56,30 @@ def view_of(offsets: wp.array(dtype=wp.int64), index: wp.int64) -> int:
     return low
 
 
-@wp.func_native("return mask.data[(size_t)index];")
-def mask_at(mask: wp.array(dtype=wp.uint8), index: wp.int64) -> wp.uint8:
-    """Read in 64 bits."""
-    ...
-
-
-@wp.func_native("return depth.data[(size_t)index];")
-def depth_at(depth: wp.array(dtype=float), index: wp.int64) -> float:
-    """Read in 64 bits."""
-    ...
-
-
 @functools.cache
 def pick_kernel(dtype: type, masks: bool, depths: bool) -> wp.Kernel:
-    """Return the kernel that draws pixels and reads them: uint8 (of 255) or float16."""
-    scale = "(1.f / 255.f) * " if dtype is wp.uint8 else ""
+    """Return the kernel that draws pixels, and asks for their cache lines ahead of ``ray_kernel``."""
     pixel_type = wp.array[dtype]
+    others = "__builtin_prefetch(mask.data + i);" if masks else ""
+    others += "__builtin_prefetch(depth.data + i);" if depths else ""
+    text = f"""
+#ifndef __CUDA_ARCH__
+const size_t i = (size_t)index;
+__builtin_prefetch(pixels.data + i * 4);
+{others}
+#endif
+"""
 
-    @wp.func_native(f"return {scale}(float)pixels.data[(size_t)index * 4 + channel];")
-    def value_at(pixels: pixel_type, index: wp.int64, channel: int) -> float: ...
+    @wp.func_native(text)
+    def prefetch(
+        pixels: pixel_type, mask: wp.array[wp.uint8], depth: wp.array[float], index: wp.int64
+    ): ...
 
     @wp.kernel(module="unique", module_options=module_options())
     def pick_pixels(
         begin: int,
         # in
-        pixels: pixel_type,  # [n_pixels, 4]; these three are addressed in 64 bits
+        pixels: pixel_type,  # [n_pixels, 4]
         mask: wp.array[wp.uint8],  # [n_pixels] or empty
         depth: wp.array[float],  # [n_pixels] or empty
         offsets: wp.array[wp.int64],  # [n_views + 1]
@@ -92,10 +90,6 @@ def pick_kernel(dtype: type, masks: bool, depths: bool) -> wp.Kernel:
         # out
         view: wp.array[int],  # [n]
         pixel: wp.array[int],  # [n, 2]: column and row
-        target: wp.array[float],  # [n, 3], without a background
-        alpha: wp.array[float],  # [n]
-        weight: wp.array[float],  # [n]
-        depth_target: wp.array[float],  # [n], along the optical axis, scene units
     ):
         """Each ray a pixel of all photos, each pixel alike."""
         ray = begin + wp.tid()
@@ -104,16 +98,7 @@ def pick_kernel(dtype: type, masks: bool, depths: bool) -> wp.Kernel:
         key = draw_key(seed, step[0])
         n = offsets[offsets.shape[0] - 1]
         index = random_index(random_bits(key, ray, 0), random_bits(key, ray, 1), n)
-        for c in range(3):
-            target[ray * 3 + c] = value_at(pixels, index, c)
-        alpha[ray] = value_at(pixels, index, 3)
-        weight[ray] = 1.0
-        if wp.static(masks):
-            if mask_at(mask, index) == wp.uint8(0):
-                weight[ray] = 0.0
-        depth_target[ray] = 0.0
-        if wp.static(depths):
-            depth_target[ray] = depth_at(depth, index)
+        prefetch(pixels, mask, depth, index)
         v = view_of(offsets, index)
         place = int(index - offsets[v])
         width = sizes[v * 2]
@@ -125,17 +110,33 @@ def pick_kernel(dtype: type, masks: bool, depths: bool) -> wp.Kernel:
 
 
 @functools.cache
-def ray_kernel(background_mode: Background, color_space: str, exposed: bool) -> wp.Kernel:
-    """Return the kernel of the rays through drawn pixels, and of their backgrounds."""
+def ray_kernel(
+    dtype: type, masks: bool, depths: bool, mode: Background, color_space: str, exposed: bool
+) -> wp.Kernel:
+    """Return the kernel of the rays through drawn pixels: uint8 (of 255) or float16."""
     lookup = environment_function(color_space)
+    pixel_type = wp.array[dtype]
+    scale = "(1.f / 255.f) * " if dtype is wp.uint8 else ""
+
+    # in 64 bits, which Warp's own indices have not
+    @wp.func_native(f"return {scale}(float)pixels.data[(size_t)index * 4 + channel];")
+    def value_at(pixels: pixel_type, index: wp.int64, channel: int) -> float: ...
+
+    @wp.func_native("return mask.data[(size_t)index] != 0;")
+    def mask_at(mask: wp.array[wp.uint8], index: wp.int64) -> bool: ...
+
+    @wp.func_native("return depth.data[(size_t)index];")
+    def depth_at(depth: wp.array[float], index: wp.int64) -> float: ...
 
     @wp.kernel(module="unique", module_options=module_options())
     def make_rays(
         begin: int,
         # in
-        view: wp.array[int],  # [n]
-        pixel: wp.array[int],  # [n, 2]
-        alpha: wp.array[float],  # [n]
+        pixels: pixel_type,  # [n_pixels, 4]; not premultiplied
+        mask: wp.array[wp.uint8],  # [n_pixels] or empty
+        depth: wp.array[float],  # [n_pixels] or empty: along the optical axis, scene units
+        offsets: wp.array[wp.int64],  # [n_views + 1]
+        sizes: wp.array[int],  # [n_views, 2]
         poses: wp.array[float],  # [n_views, 3, 4]: camera to box
         lenses: wp.array[float],  # [n_views, N_LENS]
         exposures: wp.array[float],  # [n_views, 3] or empty
@@ -147,11 +148,13 @@ def ray_kernel(background_mode: Background, color_space: str, exposed: bool) -> 
         texels: wp.array[float],  # [height, width, 4], or empty: the environment
         width: int,
         height: int,
-        # in and out
-        target: wp.array[float],  # [n, 3]; composited over the background
-        weight: wp.array[float],  # [n]; 0 where the lens has no ray
-        depth_target: wp.array[float],  # [n]; made a distance along the ray, box units
+        view: wp.array[int],  # [n]
+        pixel: wp.array[int],  # [n, 2]
         # out
+        alpha: wp.array[float],  # [n]
+        target: wp.array[float],  # [n, 3]
+        weight: wp.array[float],  # [n]
+        depth_target: wp.array[float],  # [n]
         origin: wp.array[float],  # [n, 3]
         direction: wp.array[float],  # [n, 3]
         jitter: wp.array[float],  # [n]
@@ -165,17 +168,22 @@ def ray_kernel(background_mode: Background, color_space: str, exposed: bool) -> 
         key = draw_key(seed, step[0])
         jitter[ray] = random_unit(key, ray, 2)
         v = view[ray]
-        x = float(pixel[ray * 2]) + 0.5
-        y = float(pixel[ray * 2 + 1]) + 0.5
-        local = unproject(lenses, v, x, y)
-        if local[2] == 0.0 and wp.dot(local, local) == 0.0:
-            weight[ray] = 0.0
+        x, y = pixel[ray * 2], pixel[ray * 2 + 1]
+        index = offsets[v] + wp.int64(y) * wp.int64(sizes[v * 2]) + wp.int64(x)
+        local = unproject(load_lens(lenses, v), float(x) + 0.5, float(y) + 0.5)
+        w = float(1.0)
+        if wp.static(masks):
+            if not mask_at(mask, index):
+                w = 0.0
+        if wp.dot(local, local) == 0.0:
+            w = 0.0
             local = wp.vec3(0.0, 0.0, -1.0)
-        depth = depth_target[ray]
-        if local[2] < 0.0 and depth > 0.0:
-            depth_target[ray] = depth * depth_scale / -local[2]
-        else:
-            depth_target[ray] = 0.0
+        weight[ray] = w
+        distance = float(0.0)
+        if wp.static(depths):
+            if local[2] < 0.0:
+                distance = -depth_at(depth, index) * depth_scale / local[2]
+        depth_target[ray] = distance
         d = wp.vec3()
         for i in range(3):
             at = v * 12 + i * 4
@@ -183,16 +191,17 @@ def ray_kernel(background_mode: Background, color_space: str, exposed: bool) -> 
             origin[ray * 3 + i] = poses[at + 3]
             direction[ray * 3 + i] = d[i]
         b = fixed
-        if wp.static(background_mode == "random"):
+        if wp.static(mode == "random"):
             other = mix(key)
             for c in range(3):
                 b[c] = random_unit(other, ray, c)
-        if wp.static(background_mode == "environment"):
+        if wp.static(mode == "environment"):
             b = lookup(texels, width, height, d)
-        a = alpha[ray]
+        a = value_at(pixels, index, 3)
+        alpha[ray] = a
         for c in range(3):
             background[ray * 3 + c] = b[c]
-            target[ray * 3 + c] = a * target[ray * 3 + c] + (1.0 - a) * b[c]
+            target[ray * 3 + c] = a * value_at(pixels, index, c) + (1.0 - a) * b[c]
             if wp.static(exposed):
                 exposure[ray * 3 + c] = exposures[v * 3 + c]
 
