@@ -191,7 +191,7 @@ class Lens:
         )
 
     def _undistort_radius(self, distorted: np.ndarray) -> np.ndarray:
-        """Invert ``_radial``: Newton between bounds that close in; NaN where there is no inverse."""
+        """Invert ``_radial``: Newton between bounds that close in; NaN: there is no inverse."""
         low, high = np.zeros_like(distorted), np.full_like(distorted, self.limit)
         beyond = np.zeros(distorted.shape, bool)
         if math.isfinite(self.limit):
