@@ -9,7 +9,7 @@ import numpy as np
 
 from ngp_warp.primitives.nerf.scene.checks import Checks, SceneError
 from ngp_warp.primitives.nerf.scene.files import is_file
-from ngp_warp.primitives.nerf.scene.photo import fit_lens, photo_sizes, same_shape
+from ngp_warp.primitives.nerf.scene.photo import check_lens, fit_lens, photo_sizes, same_shape
 from ngp_warp.primitives.nerf.scene.poses import TOLERANCE, check_pose
 from ngp_warp.primitives.nerf.scene.splits import SPLITS
 from ngp_warp.primitives.nerf.types import Split, View
@@ -123,8 +123,8 @@ class Assembly:
     def _hold_back(self) -> None:
         """Keep a photo of several splits in the last of train, val and test alone."""
         last: dict[str, Split] = {}
-        for view in self.views:
-            last[view.name] = max(last.get(view.name, "train"), view.split, key=SPLITS.index)
+        for split in SPLITS:
+            last.update({view.name: split for view in self.views if view.split == split})
         twice = [view.name for view in self.views if view.split != last[view.name]]
         self.views = [view for view in self.views if view.split == last[view.name]]
         if twice:
@@ -139,6 +139,7 @@ class Assembly:
         """Return the lens for the photo's own size."""
         sizes = photo_sizes(record.image)
         stated = record.lens(sizes[0])
+        check_lens(stated, record.where)
         lens = fit_lens(stated, sizes, record.where)
         if (lens.width, lens.height) != (stated.width, stated.height):
             self._scaled_lenses.append(record.name)

@@ -5,15 +5,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ngp_warp.config import check_choice
-from ngp_warp.primitives.nerf.scene import transforms
+from ngp_warp.primitives.nerf.scene import colmap, llff, transforms
 from ngp_warp.primitives.nerf.scene.checks import Checks, SceneError
 from ngp_warp.primitives.nerf.types import Scene
 
 READERS: dict[str, Callable[[Path, Checks], Scene]] = {
     "transforms": transforms.read,
+    "colmap": colmap.read,
+    "llff": llff.read,
 }
 _HOLDS: dict[str, Callable[[Path], bool]] = {
     "transforms": lambda path: bool(transforms.find(path)),
+    "colmap": lambda path: colmap.find(path) is not None,
+    "llff": lambda path: llff.find(path) is not None,
 }
 
 

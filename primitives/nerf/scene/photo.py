@@ -9,11 +9,14 @@ from ngp_warp.primitives.image.info import turned_size
 from ngp_warp.primitives.image.readers import open_source
 from ngp_warp.primitives.nerf.scene.checks import SceneError
 from ngp_warp.primitives.nerf.scene.files import is_file
+from ngp_warp.primitives.nerf.scene.values import LARGEST
 from ngp_warp.rays.lenses import Lens
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".exr", ".webp", ".tif", ".tiff", ".avif", ".hdr", ".npy")
 """Tried in this order where a name has none; capital letters too."""
 SIZE_MAX = 1 << 20
+FOCAL_LEAST = 1e-3
+"""Pixels."""
 
 
 def find_photo(folder: Path, name: str) -> Path | None:
@@ -38,6 +41,30 @@ def photo_sizes(path: Path) -> list[tuple[int, int]]:
     source = open_source(path)
     stored = (source.width, source.height)
     return list(dict.fromkeys((stored, turned_size(*stored, source.orientation))))
+
+
+def check_lens(lens: Lens, where: str) -> None:
+    """Raise unless a lens has a size, focal lengths above 0, and finite numbers.
+
+    Raises:
+        DataError: names what is wrong.
+    """
+    if not (1 <= lens.width <= SIZE_MAX and 1 <= lens.height <= SIZE_MAX):
+        raise SceneError(
+            where,
+            f"the lens is for {lens.width}x{lens.height} pixels",
+            f"width and height must lie between 1 and {SIZE_MAX}",
+        )
+    for name, value in dataclasses.asdict(lens).items():
+        if not abs(value) <= LARGEST:
+            raise SceneError(where, f"{name} of the lens is {value:g}", "calibrate it again")
+    for name, value in (("fx", lens.fx), ("fy", lens.fy)):
+        if not value >= FOCAL_LEAST:
+            raise SceneError(
+                where,
+                f"the focal length {name} is {value:g} pixels",
+                "it must be above 0: calibrate the lens again",
+            )
 
 
 def fit_lens(lens: Lens, sizes: list[tuple[int, int]], where: str) -> Lens:

@@ -30,12 +30,12 @@ def listed_splits(top: Values, names: list[str]) -> dict[str, Split] | None:
     Raises:
         DataError: a list names what no frame has.
     """
-    lists = {split: top.texts(f"{split}_filenames") for split in SPLITS}
-    if all(names is None for names in lists.values()):
+    lists = [(split, top.texts(f"{split}_filenames")) for split in SPLITS]
+    if all(listed is None for _, listed in lists):
         return None
     known = {os.path.normpath(name): name for name in names}
-    result: dict[str, Split] = {}
-    for split, listed in lists.items():  # held back comes last, and wins
+    result: dict[str, Split] = dict.fromkeys(names, "train") if lists[0][1] is None else {}
+    for split, listed in lists:  # held back comes last, and wins
         for name in listed or []:
             frame = known.get(os.path.normpath(name))
             if frame is None:
@@ -45,6 +45,4 @@ def listed_splits(top: Values, names: list[str]) -> dict[str, Split] | None:
                     "remove it there, or add the frame",
                 )
             result[frame] = split
-    if lists["train"] is None:
-        result = {**dict.fromkeys(names, "train"), **result}
     return result

@@ -1,6 +1,7 @@
 """The lens that a transforms.json states, for all frames or for one."""
 
 import math
+from typing import TypeVar
 
 from ngp_warp.primitives.nerf.scene.checks import SceneError
 from ngp_warp.primitives.nerf.scene.photo import SIZE_MAX
@@ -10,6 +11,8 @@ from ngp_warp.rays.lenses import Lens
 PERSPECTIVE = {"PERSPECTIVE", "SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV"}
 PERSPECTIVE |= {"FULL_OPENCV"}
 FISHEYE = {"OPENCV_FISHEYE", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE"}
+_N = TypeVar("_N", int, float)
+
 DISTORTION = ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2")
 # Keys of lenses and shutters that are no central perspective or fisheye projection.
 _OTHER_LENSES = ("latlong", "is_equirectangular", "ftheta_p0", "ortho", "rolling_shutter")
@@ -57,7 +60,7 @@ def read_lens(top: Values, frame: Values, size: tuple[int, int]) -> Lens:
     )
 
 
-def _first(values: list[float | None]) -> float | None:
+def _first(values: list[_N | None]) -> _N | None:
     return next((value for value in values if value is not None), None)
 
 
