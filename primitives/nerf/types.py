@@ -52,6 +52,8 @@ class Scene:
     """float64 [n, 3]: sparse points of a reconstruction, scene units."""
     near: float | None = None
     """Distance from the cameras at which there is something, scene units."""
+    far: float | None = None
+    """Distance from the cameras beyond which there is next to nothing, scene units."""
     has_splits: bool = False
     """Whether the files name test views; otherwise ``eval_every`` or ``eval_split`` choose them."""
 
