@@ -9,7 +9,7 @@ from ngp_warp.rays.cameras import orbit
 
 
 def ring(frame, lens, n, *, distance=1.4, up="z", elevation=25.0, n_test=2):
-    """n views around the box's middle, from ``distance`` box sides; the last ``n_test`` held back."""
+    """n views around the box's middle, the last of them held back; the distance is in its sides."""
     views = []
     for i in range(n):
         camera = orbit(360.0 * i / n, elevation, distance, up=up)
