@@ -192,7 +192,6 @@ class Renderer:
             directions[exist],
             background=(0.0, 0.0, 0.0),
             latent=shot.latent,
-            near=self.field.settings.near,
         )
         color[exist], opacity[exist], depth[exist] = made.color, made.opacity, made.depth
         if self.backdrop is not None:

@@ -15,8 +15,6 @@ from ngp_warp.primitives.nerf.data import NerfData
 from ngp_warp.primitives.nerf.draw import Background, draw_rays
 from ngp_warp.primitives.nerf.model import NerfModel
 from ngp_warp.primitives.nerf.views import make_views
-from ngp_warp.primitives.nerf.visibility import visible_cells
-from ngp_warp.radiance.batch import make_batch
 from ngp_warp.radiance.settings import CELLS
 
 # Position, features and their gradients, in regions that are not all filled.
@@ -38,11 +36,11 @@ class NerfTask:
         self.data, self.config, self.device = data, config, device
         train = data.train
         self.views = make_views(train.views, train.photos, data.frame, device)
-        visible = visible_cells(self.views, data.frame.n_cascades)
+        visible = None
         folder = data.scene.path if data.scene.path.is_dir() else data.scene.path.parent
         self.field = NerfModel(data.describe(), config, device, folder, visible=visible)
         radiance = self.field.radiance
-        self.batch = make_batch(radiance.settings, radiance.settings.max_rays, device)
+        self.batch = radiance.make_batch()
         self.fill_seconds = 0.0
 
     def stages(self) -> list[list[launch.Launch]]:
@@ -63,13 +61,13 @@ class NerfTask:
 
     def batch_metric(self) -> float:
         """Return the PSNR of the newest batch."""
-        n = int(self.batch.count.numpy()[0])
+        n = int(self.field.radiance.last.numpy()[0])  # the batch's count is that of the next step
         squares = self.batch.loss.numpy().reshape(-1, 2)[:n, 1].sum(dtype=np.float64)
         return -10.0 * math.log10(max(float(squares) / max(3 * n, 1), 1e-12))
 
     def samples(self, n_steps: int) -> int:
         """See ``ngp_warp.primitive.Task``: those that reached the density network."""
-        return self.field.radiance.counters()["samples"]
+        return int(self.field.radiance.totals.numpy()[1])
 
     def finish(self, run: Path, curve: np.ndarray, report: Report) -> dict[str, Any]:
         """Measure the views held back and write the pictures."""
