@@ -37,7 +37,7 @@ def draw_scene(path: Path, scene: Scene, frame: Frame) -> None:
     low, high = _limits(scene, frame)
     length = _FRUSTUM * float((high - low).max())
     frusta = {split: _frusta(scene.views, split, length) for split in SPLITS}
-    figure = make_figure(18.0, 6.6)
+    figure = make_figure(18.0, 7.0)
     for column, (a, b, name) in enumerate(_SIDES):
         axes = figure.add_subplot(1, 3, column + 1, aspect="equal")
         _draw_points(axes, scene, a, b)
@@ -102,7 +102,8 @@ def _draw_points(axes: Any, scene: Scene, a: int, b: int) -> None:
 def _draw_cubes(axes: Any, frame: Frame, a: int, b: int) -> None:
     from matplotlib.patches import Rectangle
 
-    for half, style in ((0.5 / frame.aabb_scale, "--"), (0.5, "-")):
+    cubes = {0.5 / frame.aabb_scale: "--", 0.5: "-"}  # the inner cube may be the box
+    for half, style in cubes.items():
         low, high = frame.points_from_box(np.array([[0.5 - half] * 3, [0.5 + half] * 3]))
         side = high[a] - low[a]
         axes.add_patch(
