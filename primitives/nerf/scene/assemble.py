@@ -48,6 +48,7 @@ class Assembly:
     checks: Checks
     views: list[View] = field(default_factory=list)
     _seen: dict[str, Record] = field(default_factory=dict)
+    _named: dict[str, Record] = field(default_factory=dict)
     _missing: list[Record] = field(default_factory=list)
     _scaled_poses: list[str] = field(default_factory=list)
     _scaled_lenses: list[str] = field(default_factory=list)
@@ -113,7 +114,13 @@ class Assembly:
 
     def _check_name(self, record: Record) -> None:
         other = self._seen.setdefault(os.path.normpath(record.image), record)
-        if other is not record and other.split == record.split:
+        if other is record:
+            other = self._named.setdefault(record.name, record)
+            if other is not record:
+                raise SceneError(
+                    record.where, f"two photos are named {record.name}", "rename one of them"
+                )
+        elif other.split == record.split:
             raise SceneError(
                 record.where,
                 f"its photo {record.name} is also that of {other.where.rpartition(', ')[2]}",
