@@ -28,6 +28,7 @@ UsageError: Any = typer.BadParameter.__base__
 COMMANDS = {
     "fit-image": ("ngp_warp.cli.fit_image", "Fit a neural field to a picture."),
     "fit-sdf": ("ngp_warp.cli.fit_sdf", "Fit a signed distance field to a mesh."),
+    "nerf": ("ngp_warp.cli.nerf", "Fit a radiance field to photos."),
     "process-photos": (
         "ngp_warp.cli.process_photos",
         "Find where photos were taken from, and write a scene.",

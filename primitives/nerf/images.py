@@ -240,6 +240,7 @@ def _decode(plan: _Plan, depth_unit: float, say: Report) -> Photos:
 
     transparent = _in_order(work, len(counts), plan.threads, say)
     return Photos(
+        downscale=plan.downscale,
         pixels=pixels,
         offsets=offsets,
         sizes=np.array(plan.sizes, np.int32),
