@@ -16,10 +16,11 @@ from pathlib import Path
 import numpy as np
 
 from ngp_warp import memory
+from ngp_warp.config import check_range
 from ngp_warp.errors import DataError, ResourceError
 from ngp_warp.files import format_bytes
 from ngp_warp.primitive import Progress, Report, report_nothing
-from ngp_warp.primitives.nerf.downscale import reduced_size, scale_lens
+from ngp_warp.primitives.nerf.downscale import MIN_SIDE, reduced_size, scale_lens
 from ngp_warp.primitives.nerf.maps import check_depth, check_mask, read_depth, read_mask
 from ngp_warp.primitives.nerf.photo_files import (
     PhotoFile,
@@ -93,6 +94,7 @@ def estimate_bytes(
     Raises:
         DataError: a file is missing, broken, or of a size that the scene does not say.
     """
+    check_range("--downscale", downscale, 1.0)
     with decoders():
         return _plan(tuple(views), downscale or 1.0, _threads(threads)).bytes()
 
@@ -127,6 +129,7 @@ def load_photos(
         ConfigError: a downscale below 1, or one that leaves nothing.
         ResourceError: too little memory.
     """
+    check_range("--downscale", downscale, 1.0)
     if not views:
         raise DataError("no photos to load: the scene has no views of this kind")
     available = memory.available_bytes() if available_bytes is None else available_bytes
@@ -184,9 +187,11 @@ def _fitting_plan(
     plan = _plan(views, downscale or 1.0, threads)
     needed = first = sum(plan.bytes().values())
     least = math.ceil(plan.downscale)
-    while needed > available and least < _MOST_DOWNSCALE:
+    smallest = min(min(view.lens.width, view.lens.height) for view in views)
+    most = min(_MOST_DOWNSCALE, smallest // MIN_SIDE)
+    while needed > available and least < most:
         # Decoding does not shrink with it: the quotient is where to begin.
-        least = max(least + 1, min(_MOST_DOWNSCALE, int(math.sqrt(needed / available) * least)))
+        least = max(least + 1, min(most, int(math.sqrt(needed / available) * least)))
         smaller = _plan(views, least, threads)
         needed = sum(smaller.bytes().values())
         if downscale is None:
