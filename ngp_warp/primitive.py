@@ -20,7 +20,8 @@ class Progress:
     """How far a run has come; sent to the caller's ``progress`` function."""
 
     stage: str
-    """One of "load", "compile", "train", "evaluate", "write"."""
+    """One of "load", "compile", "train", "evaluate", "write"; of structure from motion also
+    "features", "matching", "mapping"."""
     step: int = 0
     """Steps, tiles or files done in this stage."""
     total: int = 0
