@@ -83,6 +83,10 @@ class Field:
         """Return the trained arrays by name, the network first."""
         return {"network": self.weights, "encoding": self.table}
 
+    def extra_state(self) -> dict[str, wp.array]:
+        """Return what else a checkpoint holds: nothing."""
+        return {}
+
     def zeros(self, n_points: int, n_rows: int) -> wp.array:
         """Return a blocked array for n_points (a multiple of 32) on the field's device."""
         return wp.zeros(n_points * n_rows, dtype=wp.float32, device=self.device)
