@@ -20,7 +20,7 @@ from ngp_warp.surfaces.normals import gradient_normals
 from ngp_warp.surfaces.pieces import find_pieces, is_closed, largest_piece
 
 DEFAULT_RESOLUTION = 256
-_MANY_FACES = 300_000
+_MANY_FACES = 100_000
 """More than these xatlas works on for minutes."""
 
 
