@@ -33,7 +33,11 @@ class Subject:
     @classmethod
     def of(cls, run: Any) -> "Subject":
         """Return that of a run."""
-        fitted = run.fitted
+        return cls.of_model(run.fitted)
+
+    @classmethod
+    def of_model(cls, fitted: Any) -> "Subject":
+        """Return that of a ``NerfModel``."""
         return cls(
             field=fitted.radiance,
             frame=fitted.frame,
