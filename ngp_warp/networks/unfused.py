@@ -115,6 +115,11 @@ class UnfusedMLP:
         self.layers = make_layers(config, n_in, n_out)
         self.n_params = sum(v.n_out * (v.n_in + config.bias) for v in self.layers)
 
+    @property
+    def slice_floats(self) -> int:
+        """Floats of activations that are kept at a time, as suits the device."""
+        return self._kernels.SLICE_FLOATS
+
     def initial_weights(self, seed: int) -> np.ndarray:
         """See ``Network.initial_weights``."""
         flat = xavier_uniform([(v.n_out, v.n_in) for v in self.layers], seed)
