@@ -20,7 +20,13 @@ FORMAT = 1
 DISK_ADVICE = "free some, or choose another --out"
 _NO_DIGEST = "0" * 64
 _HEADER_MAX = 1 << 26
-_SAFETENSORS_TYPES = {"float32": "F32", "uint16": "U16", "uint8": "U8", "int64": "I64"}
+_SAFETENSORS_TYPES = {
+    "float32": "F32",
+    "uint16": "U16",
+    "uint8": "U8",
+    "int32": "I32",
+    "int64": "I64",
+}
 
 
 def save_checkpoint(path: Path, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
