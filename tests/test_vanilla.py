@@ -234,7 +234,7 @@ def test_render_rays_and_points_agree_with_the_twin(device):
         if opacity > 0.01:
             assert found.depth[r] == pytest.approx(depth / opacity, abs=1e-3)
     assert np.all(np.isinf(found.depth[-2:]))  # they miss the box
-    assert found.n_samples == 21 * it.n
+    assert np.all(found.n_samples == 21)
     points = np.random.default_rng(0).random((50, 3))
     directions = np.tile(it.direction[0], (50, 1))
     *_, raw, rgb = twin.inputs(1, points, directions)
@@ -275,7 +275,7 @@ def test_slices_add_up(n_rays, device, monkeypatch):
 
 def test_slices_follow_from_the_memory():
     field = VanillaField(VanillaSettings(), optimizer=vanilla_optimizer(), seed=0, device="cpu")
-    n = field._slice_rays(vanilla.RAYS_PER_BATCH)
+    n = field._slice_rays(1024)
     floats = n * 192 * field._network.training_rows()
     assert field._network.trunk.slice_floats / 2 < floats <= field._network.trunk.slice_floats
     assert field.n_params == 2 * 595844
@@ -354,13 +354,27 @@ def test_average_is_what_is_evaluated(device):
     assert not np.allclose(last, wanted, atol=1e-6)
 
 
+def test_near_is_where_rays_begin(device):
+    it = Case(device)
+    nearer = Case(device, replace(SMALL, near=1.0))
+    wanted = nearer.field.render_rays(it.origin, it.direction)
+    found = it.field.render_rays(it.origin, it.direction, near=1.0)
+    assert np.array_equal(found.color, wanted.color)
+    assert not np.array_equal(found.color, it.field.render_rays(it.origin, it.direction).color)
+
+
 def test_interface():
     it = Case("cpu", trainable=False)
     assert set(it.field.parameters()) == {"network"}
     assert it.field.extra_state() == {}
     assert it.field.occupancy is None
+    assert it.field.occupancy_stages() == []
+    assert it.field.make_batch().capacity == SMALL.max_rays
+    assert it.field.counters() == {"rays": 0, "samples": 0}
     assert it.field.weights.gradient.size == 0
     assert it.field.render_rays(it.origin, it.direction).color.shape == (21, 3)
+    with pytest.raises(ConfigError, match="has no latent vectors"):
+        it.field.render_rays(it.origin, it.direction, latent=0)
     with pytest.raises(ShapeError, match="directions must have 21 rows as origins, got 20"):
         it.field.render_rays(it.origin, it.direction[:20])
     with pytest.raises(ShapeError, match=r"points must be real numbers of shape \[n, 3\]"):
