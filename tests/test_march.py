@@ -2,10 +2,7 @@
 
 import numpy as np
 import pytest
-import warp as wp
 
-from ngp_warp import launch
-from ngp_warp.kernels import march as kernels
 from tests import radiance_case as case
 from tests.reference import march as twin
 
@@ -141,12 +138,3 @@ def test_near_is_kept_free(device):
     s, occupied, _, batch = marched(CASES[0], device, occupied=EVERYWHERE, near=0.3)
     lists = case.sample_lists(case.march(s, case.grid_of(s, occupied, device), batch))
     assert min(t.min() for t, _, _ in lists if len(t)) >= 0.3
-
-
-@pytest.mark.parametrize("n_samples", [0, 1, 999, 2**20, 2**31 - 1])
-@pytest.mark.parametrize("count", [1, 7, 2900, 3000])
-def test_the_next_number_of_rays_is_the_twins(count, n_samples, device):
-    counts = wp.array([count], dtype=int, device=device)
-    totals = wp.array([n_samples // 2, n_samples - n_samples // 2], dtype=int, device=device)
-    launch.launch(kernels.next_count, 1, [totals, 2, 2**16, 3000, counts], device)
-    assert counts.numpy()[0] == twin.next_count(count, n_samples, 2**16, 3000)

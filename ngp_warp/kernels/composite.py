@@ -1,9 +1,9 @@
 """Compositing along rays in Warp's own language: transmittance, colour, loss and gradients.
 
 Source: Max 1995 (emission and absorption), Mueller et al. 2022, appendix E; Barron et al. 2022,
-equation 15 (distortion). With thickness s_j and T_j the transmittance before sample j, its weight is
-w_j = T_j - T_{j+1}, T_{j+1} = T_j exp(-s_j). Where G_j is the loss's gradient in w_j and G_end that
-in the transmittance behind the last sample, the gradient in s_j is
+equation 15 (distortion). With thickness s_j and T_j the transmittance before sample j, its weight
+is w_j = T_j - T_{j+1}, T_{j+1} = T_j exp(-s_j). Where G_j is the loss's gradient in w_j and G_end
+that in the transmittance behind the last sample, the gradient in s_j is
 T_{j+1} G_j - sum_{k > j} w_k G_k - T_end G_end. Differentiable in raw densities, colours,
 backgrounds and exposures. Twin: tests/reference/composite.py.
 
@@ -41,8 +41,6 @@ class CompositeShape:
     color_space: str
     exposure: bool
     background_gradients: bool
-    depth: bool
-    distortion: bool
 
 
 @wp.func
@@ -317,6 +315,22 @@ def depth_count_kernel(
     depth_counts[chunk] = total
 
 
+@wp.func
+def distortion_sums(kept: Kept, weights: wp.array[float], r: int, entry: float, per_span: float):
+    """The distortion of a ray's weights, sum of w, and sum of w x.
+
+    x is the distance in shares of the way through the box; the distortion is the sum over i, j of
+    w_i w_j |x_i - x_j| + sum of w_i^2 length_i / 3, by the sums of what lies before a sample.
+    """
+    sums = wp.vec3(0.0, 0.0, 0.0)
+    for k in range(kept.end[r] - kept.n[r], kept.end[r]):
+        w = weights[k]
+        x = (kept.distance[k] - entry) * per_span
+        own = 2.0 * w * (x * sums[1] - sums[2]) + w * w * kept.length[k] * per_span / 3.0
+        sums += wp.vec3(own, w, w * x)
+    return sums
+
+
 @functools.cache
 def train_kernel(shape: CompositeShape) -> wp.Kernel:
     """Return the kernel of a ray's loss and its gradients in raw densities and colours."""
@@ -387,49 +401,34 @@ def train_kernel(shape: CompositeShape) -> wp.Kernel:
         out.opacity[r] = 1.0 - t_end
         out.depth[r] = depth
         g_depth = float(0.0)
-        if wp.static(shape.depth):
-            if counted and rays.depth_target[r] > 0.0:
-                n_depths = float(0.0)
-                for chunk in range(_DEPTH_CHUNKS):
-                    n_depths += depth_counts[chunk]
-                total += depth_weight * depth_value_of(depth, rays.depth_target[r])
-                g_depth = depth_weight * depth_slope_of(depth, rays.depth_target[r]) / n_depths
-        entry = rays.span[r * 3]
+        if counted and depth_weight > 0.0 and rays.depth_target[r] > 0.0:
+            n_depths = float(0.0)
+            for chunk in range(_DEPTH_CHUNKS):
+                n_depths += depth_counts[chunk]
+            total += depth_weight * depth_value_of(depth, rays.depth_target[r])
+            g_depth = depth_weight * depth_slope_of(depth, rays.depth_target[r]) / n_depths
         per_span = float(0.0)
-        w_low = float(0.0)
-        wx_low = float(0.0)
-        w_high = float(0.0)
-        wx_high = float(0.0)
-        if wp.static(shape.distortion):
-            if counted and kept.n[r] > 0:
-                per_span = 1.0 / (rays.span[r * 3 + 2] - entry)
-                distortion = float(0.0)
-                for k in range(first, kept.end[r]):
-                    w = weights[k]
-                    x = (kept.distance[k] - entry) * per_span
-                    distortion += 2.0 * w * (x * w_low - wx_low)
-                    distortion += w * w * kept.length[k] * per_span / 3.0
-                    w_low += w
-                    wx_low += w * x
-                total += distortion_weight * distortion
+        low = wp.vec3(0.0, 0.0, 0.0)
+        if counted and distortion_weight > 0.0 and first < kept.end[r]:
+            per_span = 1.0 / (rays.span[r * 3 + 2] - rays.span[r * 3])
+            low = distortion_sums(kept, weights, r, rays.span[r * 3], per_span)
+            total += distortion_weight * low[0]
         out.loss[r * 2] = total
         out.loss[r * 2 + 1] = squares
+        high = wp.vec2(0.0, 0.0)
         for back in range(kept.n[r]):
             k = kept.end[r] - 1 - back
             w = weights[k]
             at = blocked_at(k, 0, 3)
             gw = wp.dot(g, wp.vec3(rgb[at], rgb[at + 32], rgb[at + 64]))
             gw += g_depth * kept.distance[k]
-            if wp.static(shape.distortion):
-                x = (kept.distance[k] - entry) * per_span
-                w_low -= w
-                wx_low -= w * x
-                slope = 2.0 * (x * w_low - wx_low + wx_high - x * w_high)
+            if per_span > 0.0:
+                x = (kept.distance[k] - rays.span[r * 3]) * per_span
+                low -= wp.vec3(0.0, w, w * x)
+                slope = 2.0 * (x * low[1] - low[2] + high[1] - x * high[0])
                 slope += 2.0 / 3.0 * w * kept.length[k] * per_span
-                if counted:
-                    gw += distortion_weight * per_ray * slope
-                w_high += w
-                wx_high += w * x
+                gw += distortion_weight * per_ray * slope
+                high += wp.vec2(w, w * x)
             for c in range(3):
                 d_rgb[at + c * 32] = w * g[c]
             d_raw[k] = kept.thickness[k] * (behind[k] * gw - suffix)
@@ -558,13 +557,26 @@ def counters_kernel(
     # in
     count: wp.array[int],  # [1]
     n_rays: int,
-    total: wp.array[int],  # [2]
-    kept_end: wp.array[int],  # [n_rays]
+    n_chunks: int,
+    counted: wp.array[int],  # [n_rays]: samples, of rays without room too
+    n_kept: wp.array[int],  # [n_rays]
+    n_samples: wp.array[int],  # [n_rays]; -1: no room
     # out
-    counters: wp.array[wp.int64],  # [4]: rays, samples, kept samples, samples without room
+    counters: wp.array[wp.int64],  # [n_chunks, 4]: rays, samples, kept samples, rays given up
 ):
-    """What a step has done; one item."""
-    counters[0] = wp.int64(count[0])
-    counters[1] = wp.int64(total[0])
-    counters[2] = wp.int64(kept_end[n_rays - 1])
-    counters[3] = wp.int64(total[0] - total[1])
+    """What a step has done, by chunk of rays."""
+    chunk = begin + wp.tid()
+    size = (n_rays + n_chunks - 1) / n_chunks
+    first = wp.min(chunk * size, count[0])
+    end = wp.min((chunk + 1) * size, count[0])
+    samples = wp.int32(0)
+    kept = wp.int32(0)
+    given_up = wp.int32(0)
+    for r in range(first, end):
+        samples += counted[r]
+        kept += n_kept[r]
+        given_up += wp.where(n_samples[r] < 0, 1, 0)
+    counters[chunk * 4] = wp.int64(end - first)
+    counters[chunk * 4 + 1] = wp.int64(samples)
+    counters[chunk * 4 + 2] = wp.int64(kept)
+    counters[chunk * 4 + 3] = wp.int64(given_up)

@@ -331,28 +331,3 @@ def total_kernel(
             low = middle + 1
     total[0] = sums[n - 1]
     total[1] = wp.where(low > 0, sums[wp.max(low - 1, 0)], 0)
-
-
-@wp.kernel
-def next_count(
-    begin: int,
-    # in
-    totals: wp.array[int],  # [n_totals]: samples of this step's rays, in parts
-    n_totals: int,
-    batch_samples: int,
-    max_rays: int,
-    # in and out
-    count: wp.array[int],  # [1]
-):
-    """Rays of the next step: as many as should have ``batch_samples``, at most twice as many.
-
-    One item; a step without samples doubles the rays.
-    """
-    total = wp.int64(0)
-    for i in range(n_totals):
-        total += wp.int64(totals[i])
-    rays = wp.int64(count[0])
-    wanted = rays * wp.int64(2)
-    if total > wp.int64(0):
-        wanted = wp.min(wanted, rays * wp.int64(batch_samples) / total)
-    count[0] = wp.clamp(wp.int32(wp.min(wanted, wp.int64(max_rays))), 1, max_rays)

@@ -93,19 +93,6 @@ def total_stage(sums: wp.array, capacity: int, total: wp.array, device: str) -> 
     return [launch.record(kernels.total_kernel, 1, args, device)]
 
 
-def next_count_stage(settings: RadianceSettings, totals: wp.array, count: wp.array) -> list[Launch]:
-    """Record how many rays the next step has, from the samples that this step's rays had.
-
-    Args:
-        settings: say how many samples are wanted, and the most rays.
-        totals: int32: samples of this step, in parts that are summed.
-        count: int32 [1], in and out: rays.
-    """
-    device = str(count.device)
-    args = [totals, totals.size, settings.batch_samples, settings.max_rays, count]
-    return [launch.record(kernels.next_count, 1, args, device)]
-
-
-def first(array: wp.array, n: int) -> wp.array:
-    """Return a view of an array's first n values."""
-    return cast(wp.array, array[:n])
+def part(array: wp.array, begin: int, end: int) -> wp.array:
+    """Return a view of some of an array's values."""
+    return cast(wp.array, array[begin:end])

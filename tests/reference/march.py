@@ -54,9 +54,3 @@ def march(settings, occupied, o, d, jitter, max_samples=1024):
         if occupied[cell_of(settings, o + t * d, dt)]
     ]
     return np.array(kept[:max_samples]).reshape(-1, 2)
-
-
-def next_count(count, n_samples, batch_samples, max_rays):
-    """Rays of the next step."""
-    wanted = 2 * count if n_samples == 0 else min(2 * count, count * batch_samples // n_samples)
-    return min(max(wanted, 1), max_rays)
