@@ -236,3 +236,308 @@ def render_text(shape: RadianceShape) -> str:
             ),
         ]
     )
+
+
+@wp.struct
+class Rays:
+    """The arrays of a ``RayBatch``, see there."""
+
+    count: wp.array[int]
+    origin: wp.array[float]
+    direction: wp.array[float]
+    jitter: wp.array[float]
+    view: wp.array[int]
+    weight: wp.array[float]
+    target: wp.array[float]
+    background: wp.array[float]
+    depth_target: wp.array[float]
+    exposure: wp.array[float]
+    color: wp.array[float]
+    opacity: wp.array[float]
+    depth: wp.array[float]
+    n_samples: wp.array[int]
+    loss: wp.array[float]
+    d_background: wp.array[float]
+    d_exposure: wp.array[float]
+
+
+@wp.struct
+class Marching:
+    """How rays are marched and compared."""
+
+    occupied: wp.array[wp.uint8]  # bits, then coarse bytes
+    capacity: int  # of the batch
+    cone_angle: float
+    min_step: float
+    max_step: float
+    near: float
+    min_transmittance: float
+    depth_weight: float
+    distortion_weight: float
+
+
+@wp.struct
+class Model:
+    """What rays are sent through, beside the table."""
+
+    scale: wp.array[float]  # [n_levels]
+    meta: wp.array[wp.uint32]  # [n_levels, N_META]
+    w: wp.array[float]  # density network, colour network
+    latents: wp.array[float]  # [n_views, n_latents]
+
+
+@wp.struct
+class Results:
+    """What a training item leaves for the launches after it."""
+
+    region_x: wp.array[float]  # [n_chunks, blocks, 3, 32]
+    region_d: wp.array[float]  # [n_chunks, blocks, n_rows, 32]: gradients of the features
+    region_n: wp.array[int]  # [n_chunks]: blocks that were filled
+    density_partials: wp.array[float]  # [n_chunks, n_partials]
+    color_partials: wp.array[float]
+    counters: wp.array[wp.int64]  # [n_chunks, COUNTERS]
+    d_latents: wp.array[float]  # [n_rays, n_latents]
+    depth_counts: wp.array[float]  # [n_chunks], in: rays with a known depth
+
+
+def _members(struct: type, name: str) -> str:
+    """Return local names for a struct's members; scalars become constants."""
+    lines = [f"const auto& {m} = {name}.{m}; (void){m};" for m in struct.vars]  # type: ignore[attr-defined]
+    return "\n".join(lines) + "\n"
+
+
+_INPUTS = _members(Rays, "rays") + _members(Marching, "marching") + _members(Model, "model")
+
+
+def _table_type(shape: RadianceShape) -> type:
+    return wp.array[wp.float16 if shape.grid.dtype == "float16" else float]  # type: ignore[return-value]
+
+
+@functools.cache
+def train_kernel(shape: RadianceShape) -> wp.Kernel:
+    """Return the kernel of a training step from rays to gradients, for chunks of rays."""
+    table_type = _table_type(shape)
+
+    @wp.func_native(_INPUTS + _members(Results, "results") + train_text(shape))
+    def train_chunk(
+        begin: int,
+        chunk: int,
+        n_chunks: int,
+        n_slots: int,
+        rays: Rays,
+        marching: Marching,
+        model: Model,
+        table: table_type,
+        results: Results,
+        scratch: wp.array[float],
+    ): ...
+
+    @wp.kernel(module="unique", module_options=module_options())
+    def radiance_train(
+        begin: int,
+        # in
+        n_chunks: int,
+        n_slots: int,
+        rays: Rays,  # in and out
+        marching: Marching,
+        model: Model,
+        table: table_type,  # [n_entries, F]
+        # out
+        results: Results,
+        scratch: wp.array[float],  # [n_slots, slot_size]
+    ):
+        """March, encode, both networks, composite, loss and the way back to the features."""
+        train_chunk(
+            begin,
+            begin + wp.tid(),
+            n_chunks,
+            n_slots,
+            rays,
+            marching,
+            model,
+            table,
+            results,
+            scratch,
+        )
+
+    return radiance_train
+
+
+@functools.cache
+def render_kernel(shape: RadianceShape) -> wp.Kernel:
+    """Return the kernel from rays to colours, for chunks of rays."""
+    table_type = _table_type(shape)
+
+    @wp.func_native(_INPUTS + render_text(shape))
+    def render_chunk(
+        begin: int,
+        chunk: int,
+        n_chunks: int,
+        n_slots: int,
+        rays: Rays,
+        marching: Marching,
+        model: Model,
+        table: table_type,
+        scratch: wp.array[float],
+    ): ...
+
+    @wp.kernel(module="unique", module_options=module_options())
+    def radiance_render(
+        begin: int,
+        # in
+        n_chunks: int,
+        n_slots: int,
+        rays: Rays,  # in and out
+        marching: Marching,
+        model: Model,
+        table: table_type,  # [n_entries, F]
+        # out
+        scratch: wp.array[float],  # [n_slots, slot_size]
+    ):
+        """Colour, opacity, depth and number of samples of every ray."""
+        render_chunk(
+            begin, begin + wp.tid(), n_chunks, n_slots, rays, marching, model, table, scratch
+        )
+
+    return radiance_render
+
+
+@functools.cache
+def density_kernel(shape: RadianceShape) -> wp.Kernel:
+    """Return the kernel density = exp(raw) at points, for runs of blocks."""
+    table_type = _table_type(shape)
+    last = f"a{len(shape.density.layers)}"
+    text = "\n".join(
+        [
+            _members(Model, "model"),
+            TYPES,
+            MATH,
+            _constants(shape),
+            LAYER,
+            network.encode_text(shape.grid),
+            network.declare(shape.density, "a"),
+            "const float* density_weights = w.data;",
+            f"v16 feat[{BLOCKS_PER_ITEM} * NF][2];",
+            f"""
+const int total = count.data[0] < n_points ? (count.data[0] + 31) / 32 : n_points / 32;
+const int first = item * {BLOCKS_PER_ITEM};
+const int end = total < first + {BLOCKS_PER_ITEM} ? total : first + {BLOCKS_PER_ITEM};
+if (first >= end) return;
+encode(points.data + (size_t)first * 96, (float*)feat, 0, end - first);
+for (int block = first; block < end; ++block) {{
+    const v16 (*x0)[2] = feat + (block - first) * NF;
+    {network.forward_text(shape.density, "a", "density_weights", "x0")}
+    for (int v = 0; v < 2; ++v)
+        *(v16*)(density.data + block * 32 + v * 16) = vexp(vmin({last}[0][v], (v16)(15.f)));
+    if (geometry.shape[0] > 0) __builtin_memcpy(geometry.data + (size_t)block * (NG * 32), {last}, NG * 128);
+}}
+""",
+        ]
+    )
+
+    @wp.func_native(text)
+    def density_item(
+        item: int,
+        points: wp.array[float],
+        n_points: int,
+        count: wp.array[int],
+        model: Model,
+        table: table_type,
+        density: wp.array[float],
+        geometry: wp.array[float],
+    ): ...
+
+    @wp.kernel(module="unique", module_options=module_options())
+    def radiance_density(
+        begin: int,
+        # in
+        points: wp.array[float],  # [n_blocks, 3, 32]
+        n_points: int,
+        count: wp.array[int],  # [1]: points that matter, the first
+        model: Model,
+        table: table_type,  # [n_entries, F]
+        # out
+        density: wp.array[float],  # [n_blocks * 32]
+        geometry: wp.array[float],  # [n_blocks, N_GEOMETRY, 32] or empty
+    ):
+        """Density per side of the inner cube."""
+        density_item(begin + wp.tid(), points, n_points, count, model, table, density, geometry)
+
+    return radiance_density
+
+
+@functools.cache
+def scatter_kernel(grid: GridShape, n_rows: int) -> wp.Kernel:
+    """Return the kernel that adds the regions' feature gradients to a level's entries, in order."""
+    n = grid.n_features
+    text = f"""{TYPES}
+typedef float vF __attribute__((ext_vector_type({n}), aligned(4)));
+{LEVEL}
+float* T = d_table.data + (size_t)m_[{OFFSET}] * {n};
+unsigned char* touch = touched.data + m_[{OFFSET}] / {GROUP};
+for (int chunk = 0; chunk < n_chunks; ++chunk)
+for (int i = 0; i < region_n.data[chunk]; ++i) for (int v = 0; v < 2; ++v) {{
+    const size_t block = (size_t)chunk * n_blocks + i;
+    const float* X = region_x.data + block * 96 + v * 16;
+    const float* G = region_d.data + (block * {n_rows} + level * {n}) * 32 + v * 16;
+    {corners(grid)}
+    const unsigned* ids = (const unsigned*)id; const float* ws = (const float*)w;
+    vF row[16]; float* rows = (float*)row;
+    for (int f = 0; f < {n}; ++f) for (int u = 0; u < 16; ++u) rows[u * {n} + f] = G[f * 32 + u];
+    #pragma unroll
+    for (int u = 0; u < 16; ++u) {{
+        #pragma unroll
+        for (int c = 0; c < {2**grid.n_dims}; ++c) {{
+            const unsigned k = ids[c * 16 + u];
+            vF* t = (vF*)(T + (size_t)k * {n});
+            *t = *t + row[u] * ws[c * 16 + u];
+            touch[k / {GROUP}] = 1;
+        }}
+    }}
+}}
+"""
+
+    @wp.func_native(text)
+    def scatter_level(
+        region_x: wp.array[float],
+        region_d: wp.array[float],
+        region_n: wp.array[int],
+        n_chunks: int,
+        n_blocks: int,
+        scale: wp.array[float],
+        meta: wp.array[wp.uint32],
+        level: int,
+        d_table: wp.array[float],
+        touched: wp.array[wp.uint8],
+    ): ...
+
+    @wp.kernel(module="unique", module_options=module_options())
+    def radiance_scatter(
+        begin: int,
+        # in
+        region_x: wp.array[float],  # [n_chunks, n_blocks, 3, 32]
+        region_d: wp.array[float],  # [n_chunks, n_blocks, n_rows, 32]
+        region_n: wp.array[int],  # [n_chunks]
+        n_chunks: int,
+        n_blocks: int,
+        scale: wp.array[float],  # [n_levels]
+        meta: wp.array[wp.uint32],  # [n_levels, N_META]
+        # in and out
+        d_table: wp.array[float],  # [n_entries, F], added to
+        touched: wp.array[wp.uint8],  # [n_entries / GROUP], set to 1 where something was added
+    ):
+        """d entry += weight times d feature."""
+        scatter_level(
+            region_x,
+            region_d,
+            region_n,
+            n_chunks,
+            n_blocks,
+            scale,
+            meta,
+            begin + wp.tid(),
+            d_table,
+            touched,
+        )
+
+    return radiance_scatter

@@ -74,7 +74,7 @@ for (int r = 0; r < nr; ++r) {
     const int q = ray0 + r;
     opacity.data[q] = 1.f - rtrans[r];
     depth.data[q] = rdepth[r];
-    n_samples.data[q] = rn[r];
+    n_samples.data[q] = rdrop[r] ? -1 : rn[r];
     for (int k = 0; k < 3; ++k)
         color.data[q * 3 + k] = SHOWN;
 }
@@ -101,7 +101,7 @@ _ENCODE = {
 
 # Loss and gradients of 16 rays at a time; rays of weight 0 and those given up count for nothing.
 _LOSS = """
-const float scale = n_rays > 0 ? 1.f / (3.f * n_rays) : 0.f;
+const float per_value = n_rays > 0 ? 1.f / (3.f * n_rays) : 0.f;
 auto loss_of = [&](v16 p, v16 t) __attribute__((always_inline)) { v16 d = p - t; (void)d; return VALUE; };
 auto slope_of = [&](v16 p, v16 t) __attribute__((always_inline)) {
     v16 d = p - t; (void)d; return GRADIENT;
@@ -112,7 +112,7 @@ for (int i = 0; i < nr; i += 16) {
     const i16 ray = ray0 + (inside ? LANES + i : (i16)(nr - 1));
     const v16 T = *(const v16*)(rtrans + i);
     v16 w = gather(weight.data, ray);
-    w = inside & (*(const i16*)(rdrop + i) == 0) ? w : (v16)(0.f);
+    w = (inside & (*(const i16*)(rdrop + i) == 0)) ? w : (v16)(0.f);
     v16 total = (v16)(0.f), squares = (v16)(0.f), behind = (v16)(0.f);
     for (int k = 0; k < 3; ++k) {
         const v16 B = gather(background.data, ray * 3 + k), t = gather(target.data, ray * 3 + k);
@@ -120,7 +120,7 @@ for (int i = 0; i < nr; i += 16) {
         EXPOSE
         total += w * loss_of(shown_, t) * (1.f / 3.f);
         squares += w != 0.f ? (shown_ - t) * (shown_ - t) : (v16)(0.f);
-        const v16 g_shown = w * slope_of(shown_, t) * scale;
+        const v16 g_shown = w * slope_of(shown_, t) * per_value;
         const v16 g = g_shown * d_p;
         behind += g * B;
         *(v16*)(rg + k * CR + i) = g;
@@ -210,7 +210,7 @@ _DISTORTION_BEGIN = """
     }
     const bool counts = weight.data[ray0 + r] != 0.f && !rdrop[r];
     if (counts) loss.data[(ray0 + r) * 2] += distortion_weight * distortion;
-    const float distortion_scale = counts ? distortion_weight * 3.f * scale : 0.f;
+    const float distortion_scale = counts ? distortion_weight * 3.f * per_value : 0.f;
 """
 _DISTORTION = """
         {

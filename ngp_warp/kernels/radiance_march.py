@@ -43,7 +43,7 @@ for (int i = 0; i < nr; ++i) {
     const float *O = origin.data + (size_t)(ray0 + i) * 3;
     const float *D = direction.data + (size_t)(ray0 + i) * 3;
     for (int k = 0; k < 3; ++k) { ro[k * CR + i] = O[k]; rd[k * CR + i] = D[k]; }
-    rjit[i] = weight.data[ray0 + i] == 0.f ? -1.f : jitter.data[ray0 + i];
+    rjit[i] = weight.data[ray0 + i] > 0.f ? jitter.data[ray0 + i] : -1.f;
 }
 for (int i = nr; i < ((nr + 15) & ~15); ++i) {
     for (int k = 0; k < 3; ++k) { ro[k * CR + i] = 0.f; rd[k * CR + i] = 0.f; }
@@ -67,6 +67,7 @@ for (int i = 0; i < nr; i += 16) {
     *(v16*)(rbegin + i) = t0;
     *(v16*)(rend + i) = none ? (v16)(-1.f) : leave;
     *(v16*)(renter + i) = enter;
+    *(v16*)(rleave + i) = leave;
     *(v16*)(rtrans + i) = (v16)(1.f);
     *(v16*)(rk + i) = CONE ? t0 : (v16)(0.f);
     *(i16*)(rn + i) = (i16)(0);
