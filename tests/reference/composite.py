@@ -62,17 +62,20 @@ def distortion(w, x, length):
     return w @ pairs @ w + (w**2 * length).sum() / 3
 
 
-def ray_loss(ray, settings):
+def ray_loss(ray, settings, slope=None):
     """The loss of a ray, by its terms: colour's, depth's and distortion's, with their weights.
 
     Args:
         ray: thickness, colors, t, length, background, target, weight, stops, depth_target, span
             (entry and exit).
         settings: loss, color_space, depth_weight, distortion_weight.
+        slope: the colour's loss is replaced by this times the colour: its gradient where the loss
+            takes a part of itself as constant.
     """
     color, _, depth = blend(ray["thickness"], ray["colors"], ray["t"], ray["background"])
     shown = expose(color, ray["stops"], settings.color_space) if settings.exposure else color
     value, _ = losses.loss(settings.loss, shown, ray["target"])
+    value = value if slope is None else slope * shown
     terms = [ray["weight"] * value.mean(), 0.0, 0.0]
     if ray["weight"] > 0 and ray["depth_target"] > 0:
         terms[1] = settings.depth_weight * losses.loss("huber", depth, ray["depth_target"])[0]
@@ -84,8 +87,16 @@ def ray_loss(ray, settings):
     return terms
 
 
-def mean_loss(rays, settings):
+def shown_slope(ray, settings):
+    """Gradient of the colour's loss in what is shown."""
+    color = blend(ray["thickness"], ray["colors"], ray["t"], ray["background"])[0]
+    shown = expose(color, ray["stops"], settings.color_space) if settings.exposure else color
+    return losses.loss(settings.loss, shown, ray["target"])[1]
+
+
+def mean_loss(rays, settings, slopes=None):
     """What is minimised: means over all rays, the depth's over those whose depth is known."""
-    terms = np.array([ray_loss(ray, settings) for ray in rays])
+    slopes = slopes or [None] * len(rays)
+    terms = np.array([ray_loss(r, settings, s) for r, s in zip(rays, slopes, strict=True)])
     known = sum(ray["weight"] > 0 and ray["depth_target"] > 0 for ray in rays)
     return terms[:, [0, 2]].sum() / len(rays) + terms[:, 1].sum() / max(known, 1)
