@@ -32,10 +32,10 @@ class OddFrame:
     scale: float = 0.037
     offset: tuple = (0.61, 0.4, 0.47)
 
-    def points_to_box(self, points):
+    def to_box(self, points):
         return np.asarray(points, np.float64) * self.scale + self.offset
 
-    def points_from_box(self, points):
+    def to_scene(self, points):
         return (np.asarray(points, np.float64) - self.offset) / self.scale
 
 

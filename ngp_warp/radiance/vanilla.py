@@ -94,6 +94,11 @@ class VanillaField:
         """Return a batch for training."""
         return make_batch(self.settings, self.settings.max_rays, self.device)
 
+    @property
+    def last_rays(self) -> int:
+        """Rays of a step."""
+        return self.settings.max_rays
+
     def counters(self) -> dict[str, int]:
         """Return the rays of all steps so far, and their samples in both networks."""
         rays = int(self.optimizer.step.numpy()[0]) * self.settings.max_rays

@@ -82,7 +82,7 @@ def export_mesh(
     normals = gradient_normals(
         vertices, faces, lambda points: density_normals(field.density, points, step)
     )
-    places = frame.points_from_box(vertices)
+    places = frame.to_scene(vertices)
     report: dict[str, Any] = {
         "n_vertices": len(vertices),
         "n_faces": len(faces),

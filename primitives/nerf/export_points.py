@@ -86,7 +86,7 @@ def export_points(
             f"e^{threshold:g}; train longer, or give a lower --opacity or --threshold"
         )
     normals = _normals(field, points, forward)
-    places = frame.points_from_box(points)
+    places = frame.to_scene(points)
     n_bytes = write_points(path, places, normals, to_srgb8(colors, field.settings.color_space))
     return {
         "n_points": len(points),
@@ -116,7 +116,7 @@ def _ends(
     field: Any, frame: Frame, rays: tuple[np.ndarray, np.ndarray], opacity: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return where opaque rays end in the box, their directions and their straight colours."""
-    origins = frame.points_to_box(rays[0]).astype(np.float32)
+    origins = frame.to_box(rays[0]).astype(np.float32)
     directions = rays[1].astype(np.float32)
     near = field.settings.near
     made = field.render_rays(origins, directions, background=(0.0, 0.0, 0.0), near=near)

@@ -128,7 +128,7 @@ def export_occupancy(
         np.savez_compressed(
             file,
             occupied=cells.occupied.transpose(0, 3, 2, 1),
-            origin=frame.points_from_box(corners),
+            origin=frame.to_scene(corners),
             cell_size=sides / CELLS / frame.scale,
         )
     progress(Progress(stage="write", step=1, total=1))

@@ -32,11 +32,11 @@ class Frame(Protocol):
         """Sides of the box in one unit of the scene."""
         ...
 
-    def points_to_box(self, points: Any) -> np.ndarray:
+    def to_box(self, points: Any) -> np.ndarray:
         """Return scene points [n, 3] in the box, float64."""
         ...
 
-    def points_from_box(self, points: Any) -> np.ndarray:
+    def to_scene(self, points: Any) -> np.ndarray:
         """Return box points [n, 3] in the scene, float64."""
         ...
 
@@ -182,7 +182,7 @@ class Renderer:
     def _trace(self, shot: Shot, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, ...]:
         """Return origins and directions in the box, colours, opacities and depths of rays."""
         origin, directions = shot.rays(x, y)
-        origins = np.broadcast_to(self.frame.points_to_box(origin[None]), directions.shape)
+        origins = np.broadcast_to(self.frame.to_box(origin[None]), directions.shape)
         origins, directions = origins.astype(np.float32), directions.astype(np.float32)
         n, exist = len(directions), np.isfinite(directions).all(axis=1)
         color, opacity = np.zeros((n, 3), np.float32), np.zeros(n, np.float32)
