@@ -9,7 +9,6 @@ from ngp_warp import launch
 from ngp_warp.config import OptimizerConfig
 from ngp_warp.encodings.grid import GridEncoding
 from ngp_warp.errors import ConfigError, ShapeError
-from ngp_warp.kernels import layout
 from ngp_warp.launch import Launch
 from ngp_warp.networks.network import mlp_shape, xavier_uniform
 from ngp_warp.optimizer import Adam, Parameters, make_table, make_weights
