@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import warp as wp
-from nerf_views import BARREL, BROWN, FISHEYE, FRAME, LENSES, PINHOLE, look_at, photos, ring
+from drawn_views import BARREL, BROWN, FISHEYE, FRAME, LENSES, PINHOLE, look_at, photos, ring
 from reference import draw as reference
 
 from ngp_warp import launch
