@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import warp as wp
 from blobs import Blobs
-from nerf_views import BROWN, FISHEYE, FRAME, PINHOLE, photos, ring
+from lens_views import BROWN, FISHEYE, FRAME, PINHOLE, photos, ring
 from reference import refine as reference
 
 from ngp_warp import launch
