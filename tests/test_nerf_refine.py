@@ -210,7 +210,7 @@ def pictures(views, poses, lenses, blobs, gains=None):
         color = blobs.color(origins.astype(float), directions.astype(float))
         gain = 1 if gains is None else 2.0 ** gains[v]
         made.append((color * gain).reshape(view.lens.height, view.lens.width, 3))
-    return made
+    return np.stack(made)
 
 
 def fit(case, photos_of_blobs, blobs, n_steps):
@@ -221,7 +221,7 @@ def fit(case, photos_of_blobs, blobs, n_steps):
         case.before()
         x, y = case.draw.pixel.numpy().reshape(n, 2).T
         views = case.batch.view.numpy()
-        wanted = np.array([photos_of_blobs[v][j, i] for v, i, j in zip(views, x, y, strict=True)])
+        wanted = photos_of_blobs[views, y, x]
         o, d = (
             getattr(case.batch, k).numpy().reshape(n, 3).astype(float)
             for k in ("origin", "direction")

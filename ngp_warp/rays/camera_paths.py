@@ -115,11 +115,12 @@ def interpolate_poses(poses: np.ndarray, n_frames: int, *, closed: bool = False)
     if len(keys) == 1:
         return keys.repeat(n_frames, axis=0)
     span, share = _times(len(keys), n_frames, closed)
-    turns = Rotation.from_matrix(keys[:, :, :3])
-    steps = (turns.inv() * turns[(np.arange(len(keys)) + 1) % len(keys)]).as_rotvec()
-    turned = turns[span] * Rotation.from_rotvec(steps[span] * share[:, None])
+    turns = keys[:, :, :3]
+    steps = turns.transpose(0, 2, 1) @ np.roll(turns, -1, axis=0)
+    axes = Rotation.from_matrix(steps).as_rotvec()
+    turned = turns[span] @ Rotation.from_rotvec(axes[span] * share[:, None]).as_matrix()
     places = _spline(keys[:, :, 3], span, share, closed)
-    return np.concatenate([turned.as_matrix(), places[:, :, None]], axis=2)
+    return np.concatenate([turned, places[:, :, None]], axis=2)
 
 
 def camera_at(pose: np.ndarray, *, fov: float, width: int, height: int) -> Camera:
