@@ -251,7 +251,7 @@ def test_a_perturbed_camera_is_found_again(everyone, device, one_thread):
             pose[:, 3] += shift * 0.01 * np.linalg.norm(pose[:, 3])
         moved.append(replace(view, pose=pose))
     settings = RefineSettings(poses=True, pose_rate=2e-3)
-    case = Case(moved, settings, device, n=512, unit=0.25)
+    case = Case(moved, settings, device, n=256, unit=0.25)
     angles, distances = errors(case.refine.refined_poses(), truth)
     assert angles.max() == pytest.approx(np.radians(1), rel=1e-3)
     start = angles.max(), distances.max()
@@ -271,11 +271,11 @@ def test_a_perturbed_lens_is_found_again(device, one_thread):
         replace(truth[1], fx=12.3, fy=12.3, cy=15.4, k1=0.02),
     ]
     moved = [replace(view, lens=wrong[i % 2]) for i, view in enumerate(views)]
-    case = Case(moved, RefineSettings(focal=True, distortion=True, lens_rate=2e-3), device, n=512)
+    case = Case(moved, RefineSettings(focal=True, distortion=True, lens_rate=2e-3), device, n=256)
     # all around the cameras, so that the whole pictures show something
     blobs = Blobs(rng, n=40, spread=1.0, size=0.1)
     poses, lenses = np.stack([v.pose for v in views]), [v.lens for v in views]
-    fit(case, pictures(views, poses, lenses, blobs), blobs, 800)
+    fit(case, pictures(views, poses, lenses, blobs), blobs, 600)
     found = case.refine.refined_lenses()
     assert found[0] == found[2]
     for lens, right, start in zip(found[:2], truth, wrong, strict=True):
@@ -290,7 +290,7 @@ def test_exposures_are_found_again(device, one_thread):
     rng = np.random.default_rng(13)
     views = ring(5, [PINHOLE])
     gains = reference.exposures(rng.normal(size=(5, 3)) * 0.5)
-    case = Case(views, RefineSettings(exposure=True, exposure_rate=2e-2), device, n=512)
+    case = Case(views, RefineSettings(exposure=True, exposure_rate=2e-2), device, n=256)
     poses, lenses = np.stack([v.pose for v in views]), [v.lens for v in views]
     blobs = Blobs(rng)
     fit(case, pictures(views, poses, lenses, blobs, gains), blobs, 500)
