@@ -17,6 +17,9 @@ SECONDS_BETWEEN_FRAMES = 0.25  # on a terminal: a drawing thread would take time
 
 STAGES = {
     "load": "Loading",
+    "features": "Finding features",
+    "matching": "Matching",
+    "mapping": "Placing photos",
     "compile": "Compiling",
     "train": "Training",
     "evaluate": "Evaluating",

@@ -91,8 +91,19 @@ const float scale_l = scale.data[level];
 """
 
 
+def gather_text(shape: GridShape) -> str:
+    """Return the text that sets O[f * 32 + 16 points] = sum over corners of w[c] T[id[c]][f]."""
+    n_corners = 1 if shape.interpolation == "nearest" else 2**shape.n_dims
+    body = _gather(shape, n_corners)
+    if shape.n_features == 2 and shape.dtype == "float32":
+        body = _GATHER_PAIRS.replace("SCALAR", body).replace("N_CORNERS", str(n_corners))
+    elif shape.n_features == 4 and shape.dtype == "float16":
+        body = _GATHER_HALVES.replace("SCALAR", body).replace("N_CORNERS", str(n_corners))
+    return body
+
+
 def _gather(shape: GridShape, n_corners: int) -> str:
-    """Return the text that sets out[f][16 points] = sum over corners of w[c] table[id[c]][f]."""
+    """Return ``gather_text`` in loads of one entry."""
     n = shape.n_features
     half = shape.dtype == "float16"
     load = f"__builtin_convertvector(*(const hF*)(T + (size_t)ids[c * 16 + u] * {n}), vF)"
@@ -145,13 +156,64 @@ SCALAR
 """
 
 
+
+def _columns(feature: int) -> str:
+    """Return the shuffle of two vectors of four entries: a feature of all eight, then the next."""
+    return ", ".join(str(feature + f + 4 * p) for f in range(2) for p in range(8))
+
+
+def _join(first: int) -> str:
+    return ", ".join(str(first + i % 8 + 16 * (i // 8)) for i in range(16))
+
+
+def _repeat(first: int) -> str:
+    return ", ".join(str(first + i // 4) for i in range(16))
+
+
+# Four halves of an entry are one 64-bit gather too; they become floats, four points a vector, and
+# are transposed into rows once all corners are summed.
+_GATHER_HALVES = f"""
+#if defined(__AVX512F__) && !defined(__znver4__)
+    typedef double d8 __attribute__((vector_size(64)));
+    typedef int i8 __attribute__((vector_size(32)));
+    typedef _Float16 h16 __attribute__((ext_vector_type(16)));
+    v16 s[4];
+    #pragma unroll
+    for (int q = 0; q < 4; ++q) s[q] = (v16)(0.f);
+    #pragma unroll
+    for (int c = 0; c < N_CORNERS; ++c) {{
+        i16 k = (i16)id[c]; d8 none = {{}};
+        i8 k0 = (i8)__builtin_shufflevector(k, k, 0, 1, 2, 3, 4, 5, 6, 7);
+        i8 k1 = (i8)__builtin_shufflevector(k, k, 8, 9, 10, 11, 12, 13, 14, 15);
+        d8 e0 = __builtin_ia32_gathersiv8df(none, T, k0, (char)-1, 8);
+        d8 e1 = __builtin_ia32_gathersiv8df(none, T, k1, (char)-1, 8);
+        h16 h[4];
+        __builtin_memcpy(h, &e0, 64); __builtin_memcpy(h + 2, &e1, 64);
+        s[0] += __builtin_convertvector(h[0], v16) * __builtin_shufflevector(w[c], w[c], {_repeat(0)});
+        s[1] += __builtin_convertvector(h[1], v16) * __builtin_shufflevector(w[c], w[c], {_repeat(4)});
+        s[2] += __builtin_convertvector(h[2], v16) * __builtin_shufflevector(w[c], w[c], {_repeat(8)});
+        s[3] += __builtin_convertvector(h[3], v16) * __builtin_shufflevector(w[c], w[c], {_repeat(12)});
+    }}
+    #pragma unroll
+    for (int half = 0; half < 2; ++half) {{  // features 0 and 1, then 2 and 3
+        v16 a, b;
+        a = half ? __builtin_shufflevector(s[0], s[1], {_columns(2)})
+                 : __builtin_shufflevector(s[0], s[1], {_columns(0)});
+        b = half ? __builtin_shufflevector(s[2], s[3], {_columns(2)})
+                 : __builtin_shufflevector(s[2], s[3], {_columns(0)});
+        *(v16*)(O + half * 64) = __builtin_shufflevector(a, b, {_join(0)});
+        *(v16*)(O + half * 64 + 32) = __builtin_shufflevector(a, b, {_join(8)});
+    }}
+#else
+SCALAR
+#endif
+"""
+
+
 @functools.cache
 def forward_kernel(shape: GridShape) -> wp.Kernel:
     """Return the kernel features = interpolated table entries, for (run of blocks, level)."""
-    n_corners = 1 if shape.interpolation == "nearest" else 2**shape.n_dims
-    body = _gather(shape, n_corners)
-    if shape.n_features == 2 and shape.dtype == "float32":
-        body = _GATHER_PAIRS.replace("SCALAR", body).replace("N_CORNERS", str(n_corners))
+    body = gather_text(shape)
     element = "_Float16" if shape.dtype == "float16" else "float"
     text = f"""{TYPES}
 typedef float vF __attribute__((ext_vector_type({shape.n_features}), aligned(4)));

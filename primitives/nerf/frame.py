@@ -63,13 +63,13 @@ class Frame:
     @property
     def centre(self) -> np.ndarray:
         """Middle of the box in scene units, float64 [3]."""
-        return self.points_from_box(np.full((1, 3), CENTRE))[0]
+        return self.to_scene(np.full((1, 3), CENTRE))[0]
 
-    def points_to_box(self, points: np.ndarray) -> np.ndarray:
+    def to_box(self, points: np.ndarray) -> np.ndarray:
         """Return points [..., 3] of the scene in the box, float64."""
         return np.asarray(points, np.float64) * self.scale + self.offset
 
-    def points_from_box(self, points: np.ndarray) -> np.ndarray:
+    def to_scene(self, points: np.ndarray) -> np.ndarray:
         """Return points [..., 3] of the box in scene units, float64."""
         return (np.asarray(points, np.float64) - self.offset) / self.scale
 
@@ -84,13 +84,13 @@ class Frame:
     def poses_to_box(self, poses: np.ndarray) -> np.ndarray:
         """Return poses [..., 3, 4], camera to scene, as camera to box; rotations stay."""
         poses = np.array(poses, np.float64)
-        poses[..., 3] = self.points_to_box(poses[..., 3])
+        poses[..., 3] = self.to_box(poses[..., 3])
         return poses
 
     def poses_from_box(self, poses: np.ndarray) -> np.ndarray:
         """Return poses [..., 3, 4], camera to box, as camera to scene."""
         poses = np.array(poses, np.float64)
-        poses[..., 3] = self.points_from_box(poses[..., 3])
+        poses[..., 3] = self.to_scene(poses[..., 3])
         return poses
 
     def to_dict(self) -> dict[str, Any]:

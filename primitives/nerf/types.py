@@ -77,3 +77,5 @@ class Photos:
     """Whether any pixel is not opaque."""
     color_space: ColorSpace = "srgb"
     """Of the pixels; linear for EXR and Radiance files."""
+    downscale: float = 1.0
+    """What the sides of the stored photos were divided by."""

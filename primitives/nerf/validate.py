@@ -122,7 +122,7 @@ def _box_summary(scene: Scene, frame: Frame) -> dict[str, Any]:
         "box_side": frame.distance_from_box(1.0),
         "box_centre": f"{x:.4g}, {y:.4g}, {z:.4g}",
         "camera_distances": _range(distances.tolist(), "from the centre"),
-        "cameras_outside": int(np.count_nonzero(outside_box(frame.points_to_box(positions)))),
+        "cameras_outside": int(np.count_nonzero(outside_box(frame.to_box(positions)))),
     }
 
 

@@ -150,7 +150,7 @@ def _unlisted(scene: Scene, checks: Checks) -> None:
 
 def _box(scene: Scene, frame: Frame, checks: Checks) -> None:
     path = str(scene.path)
-    positions = frame.points_to_box(np.stack([view.pose[:, 3] for view in scene.views]))
+    positions = frame.to_box(np.stack([view.pose[:, 3] for view in scene.views]))
     away = [view.name for view in scene.views if not sees_box(view, frame)]
     if away:
         more = f" and {len(away) - 1} more" if len(away) > 1 else ""
@@ -170,7 +170,7 @@ def _box(scene: Scene, frame: Frame, checks: Checks) -> None:
             path, what, "what is near them is not trained; a larger --aabb-scale holds them"
         )
     if scene.points is not None:
-        share = float(outside_box(frame.points_to_box(scene.points)).mean())
+        share = float(outside_box(frame.to_box(scene.points)).mean())
         if share > _POINTS_OUTSIDE:
             what = f"{100 * share:.0f}% of the sparse points are outside the box"
             checks.warn(path, what, "a larger --aabb-scale holds more of them")
@@ -186,7 +186,7 @@ def sees_box(view: View, frame: Frame) -> bool:
     lens = view.lens
     u, v = np.meshgrid(np.linspace(0, lens.width, 7), np.linspace(0, lens.height, 7))
     directions = pinhole_directions(lens, u.ravel(), v.ravel()) @ view.pose[:, :3].T
-    origin = frame.points_to_box(view.pose[:, 3])
+    origin = frame.to_box(view.pose[:, 3])
     with np.errstate(divide="ignore", invalid="ignore"):
         near, far = np.sort(
             np.stack([(0 - origin) / directions, (1 - origin) / directions]), axis=0

@@ -58,7 +58,7 @@ def draw_scene(path: Path, scene: Scene, frame: Frame) -> None:
 def _limits(scene: Scene, frame: Frame) -> tuple[np.ndarray, np.ndarray]:
     """Return the corners of a cube that holds what the picture is to show."""
     half = 0.5 / frame.aabb_scale
-    corners = [frame.points_from_box(np.array([[0.5 - half] * 3, [0.5 + half] * 3]))]
+    corners = [frame.to_scene(np.array([[0.5 - half] * 3, [0.5 + half] * 3]))]
     corners.append(np.stack([view.pose[:, 3] for view in scene.views]))
     if scene.points is not None:
         corners.append(np.quantile(scene.points, (0.05, 0.95), axis=0))
@@ -104,7 +104,7 @@ def _draw_cubes(axes: Any, frame: Frame, a: int, b: int) -> None:
 
     cubes = {0.5 / frame.aabb_scale: "--", 0.5: "-"}  # the inner cube may be the box
     for half, style in cubes.items():
-        low, high = frame.points_from_box(np.array([[0.5 - half] * 3, [0.5 + half] * 3]))
+        low, high = frame.to_scene(np.array([[0.5 - half] * 3, [0.5 + half] * 3]))
         side = high[a] - low[a]
         axes.add_patch(
             Rectangle((low[a], low[b]), side, side, fill=False, ls=style, ec="k", zorder=2)

@@ -1,0 +1,89 @@
+"""Small launches around the fused radiance field: ray counts, depths, latent vectors.
+
+Source: Mueller et al. 2022, appendix E.1 (rays per batch adapted to the samples). One item each, or
+one a column, so that sums have one order. Twin: tests/test_radiance_fused.py.
+"""
+
+import warp as wp
+
+from ngp_warp.launch import module_options
+
+wp.set_module_options(module_options())
+
+
+@wp.kernel
+def finish_kernel(
+    begin: int,
+    # in
+    counters: wp.array[wp.int64],  # [n_chunks, 4]: rays, samples, kept samples, rays given up
+    n_chunks: int,
+    batch_samples: wp.float64,
+    max_rays: int,
+    # in and out
+    totals: wp.array[wp.int64],  # [4]: the same over all steps
+    # out
+    last: wp.array[wp.int64],  # [4]: of this step
+    n_rays: wp.array[int],  # [1]: rays of the next step
+    count: wp.array[int],  # [1]: the same
+):
+    """next = 0.7 rays + 0.3 rays * batch_samples / samples, within 1 and max_rays; one item."""
+    for k in range(4):
+        total = wp.int64(0)
+        for c in range(n_chunks):
+            total += counters[c * 4 + k]
+        last[k] = total
+        totals[k] += total
+    rays = wp.float64(last[0])
+    samples = wp.float64(wp.max(last[1], wp.int64(1)))
+    wanted = wp.float64(0.7) * rays + wp.float64(0.3) * rays * batch_samples / samples
+    # a step gives half as many again at most: what the next samples will be is not known
+    wanted = wp.min(wanted, wp.max(rays * wp.float64(1.5), wp.float64(16.0)))
+    n = int(wp.clamp(wanted, wp.float64(1.0), wp.float64(max_rays)))
+    n_rays[0] = n
+    count[0] = n
+
+
+@wp.kernel
+def depth_kernel(
+    begin: int,
+    # in
+    count: wp.array[int],  # [1]
+    capacity: int,
+    n_chunks: int,
+    depth_target: wp.array[float],  # [capacity]
+    weight: wp.array[float],  # [capacity]
+    # out
+    depth_counts: wp.array[float],  # [n_chunks]
+):
+    """Number of rays of a chunk whose depth is known."""
+    chunk = begin + wp.tid()
+    n_rays = wp.int64(wp.clamp(count[0], 0, capacity))
+    first = int(n_rays * wp.int64(chunk) / wp.int64(n_chunks))
+    end = int(n_rays * wp.int64(chunk + 1) / wp.int64(n_chunks))
+    total = float(0.0)
+    for r in range(first, end):
+        if depth_target[r] > 0.0 and weight[r] > 0.0:
+            total += 1.0
+    depth_counts[chunk] = total
+
+
+@wp.kernel
+def latents_kernel(
+    begin: int,
+    # in
+    count: wp.array[int],  # [1]
+    capacity: int,
+    view: wp.array[int],  # [capacity]
+    d_latents: wp.array[float],  # [capacity, n_latents]
+    n_latents: int,
+    n_views: int,
+    # out
+    gradient: wp.array[float],  # [n_views, n_latents]
+):
+    """Sum over a view's rays, ray by ray; an item is a column."""
+    k = begin + wp.tid()
+    for v in range(n_views):
+        gradient[v * n_latents + k] = 0.0
+    for r in range(wp.clamp(count[0], 0, capacity)):
+        if view[r] >= 0:
+            gradient[view[r] * n_latents + k] += d_latents[r * n_latents + k]

@@ -1,0 +1,210 @@
+"""The occupancy grid: where a radiance field is dense enough to be looked at.
+
+Kernels: ngp_warp/kernels/occupancy.py. Twin: tests/reference/occupancy.py.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import warp as wp
+
+from ngp_warp import launch
+from ngp_warp.errors import ShapeError
+from ngp_warp.kernels import occupancy as kernels
+from ngp_warp.launch import Launch, check_size
+from ngp_warp.radiance.settings import CELLS, RadianceSettings
+
+Stages = list[list[Launch]]
+Evaluate = Callable[[wp.array, wp.array, wp.array], Stages]
+"""evaluate(points, density, count): stages that fill ``density``, float32 [n], per side of the
+inner cube, at ``points``, blocked [n / 32, 3, 32], box coordinates; only the first ``count`` (int32
+[1], on the device) matter, which change with the step; the padding's points lie in the box."""
+
+COARSE = CELLS // 8
+_DECAY, _DECAY_STEPS = 0.95, 16
+_CASCADES_PER_SLICE = 2  # bounds the work of a step: 128^2 points a cascade, unless unseen
+
+
+class OccupancyGrid:
+    """Cells of 128^3 a cascade; a cell's value is the optical thickness of the shortest step.
+
+    A step updates one slice of the cells (two in the first 256 steps): at a random point of each
+    cell, value = max(decay * value, thickness there). The cell is occupied where that exceeds
+    ``threshold``. A slice holds the cells of one x in one or two cascades.
+
+    Args:
+        settings: box, cascades and steps.
+        device: "cpu" or a CUDA device.
+        visible: bool [n_cascades, 128, 128, 128], indexed [cascade, z, y, x]: cells that a camera
+            sees; the others hold -1 and are never occupied. None: all are seen.
+        seed: of the random points.
+
+    Attributes:
+        values: float32 [n_cascades * 128^3], cell x + 128 y + 128^2 z + 128^3 cascade.
+        bits: uint8, n_cascades * 128^3 / 8 bytes (bit i of byte j: cell 8 j + i), then
+            n_cascades * 16^3 coarse bytes, 1 where any of the 8^3 cells is occupied (x / 8 +
+            16 (y / 8) + 256 (z / 8) + 16^3 cascade). All are occupied until ``fill``.
+        threshold: float32 [1].
+        slice_sums: float32 [n_slices]: sums of the used cells' values.
+
+    Raises:
+        ShapeError: ``visible`` of another shape.
+    """
+
+    def __init__(
+        self,
+        settings: RadianceSettings,
+        device: str,
+        visible: np.ndarray | None = None,
+        seed: int = 0,
+    ):
+        self.settings, self.device, self.seed = settings, device, seed
+        self.n_cascades = settings.n_cascades
+        shape = (self.n_cascades, CELLS, CELLS, CELLS)
+        if visible is not None and visible.shape != shape:
+            raise ShapeError(f"visible must have shape {list(shape)}, got {list(visible.shape)}")
+        used = np.ones(shape, bool) if visible is None else visible.astype(bool)
+        cells, first, planes = _slices(used)
+        self.n_slices = len(planes)
+        self.n_used = len(cells)
+        pairs = first[2::2] - first[:-2:2]
+        self.capacity = max(-(-int(pairs.max()) // 32) * 32, 32)
+        """Most points of an update, a multiple of 32."""
+        self._cells = wp.array(cells if len(cells) else [0], dtype=int, device=device)
+        self._first = wp.array(first, dtype=int, device=device)
+        self._planes = wp.array(planes, dtype=int, device=device)
+        self._empty = np.where(used, 0.0, -1.0).astype(np.float32).reshape(-1)
+        self.values = wp.array(self._empty, dtype=float, device=device)
+        self.slice_sums = wp.zeros(self.n_slices, dtype=float, device=device)
+        self.threshold = wp.zeros(1, dtype=float, device=device)
+        self.bits = wp.array(_all_bits(used), dtype=wp.uint8, device=device)
+        self.points = wp.zeros(self.capacity * 3, dtype=float, device=device)
+        self.density = wp.zeros(self.capacity, dtype=float, device=device)
+        self.count = wp.zeros(1, dtype=int, device=device)
+        self._plan = wp.zeros(3, dtype=int, device=device)
+        self._partial_sums = wp.zeros(2 * kernels.CHUNKS, dtype=float, device=device)
+
+    @property
+    def thickness(self) -> float:
+        """Optical thickness of the shortest step where the density is 1."""
+        return self.settings.min_step * self.settings.aabb_scale
+
+    def update_stages(self, step: wp.array, evaluate: Evaluate) -> Stages:
+        """Record the update of this step's slice.
+
+        Args:
+            step: int64 [1] on the device, from 1; read at each run.
+            evaluate: see ``Evaluate``; called once, with ``points``, ``density`` and ``count``.
+        """
+        check_size("step", step, 1, self.device)
+        return self._update_stages(step, self.seed, evaluate)
+
+    def fill(self, evaluate: Evaluate) -> None:
+        """Evaluate all cells once, forgetting what they held."""
+        self.values.assign(self._empty)
+        self.slice_sums.zero_()
+        step = wp.zeros(1, dtype=wp.int64, device=self.device)
+        # another seed: the first steps would repeat its points
+        stages = self._update_stages(step, self.seed ^ 0x5F111, evaluate)
+        for k in range(self.n_slices // 2):
+            step.fill_(k + 1)
+            for stage in stages:
+                launch.run_all(stage)
+        self._all_bits()
+
+    def _update_stages(self, step: wp.array, seed: int, evaluate: Evaluate) -> Stages:
+        early = _DECAY ** (self.n_slices / 2 / _DECAY_STEPS)
+        plan, first, cells = self._plan, self._first, self._cells
+        stages = [
+            self._record(kernels.plan_kernel, 1, [step, self.n_slices, first, plan, self.count]),
+            self._record(
+                kernels.draw_kernel,
+                self.capacity,
+                [seed, step, plan, self.count, cells, self.n_cascades, self.points],
+            ),
+            *evaluate(self.points, self.density, self.count),
+        ]
+        args = [plan, first, cells, self.density, self.thickness, early, early**2]
+        args += [self.values, self._partial_sums]
+        stages.append(self._record(kernels.store_kernel, 2 * kernels.CHUNKS, args))
+        stages.append(self._threshold_stage())
+        args = [plan, self.count, cells, self.values, self.threshold, self.bits]
+        stages.append(self._record(kernels.bits_kernel, self.capacity, args))
+        n_coarse = 2 * self.n_cascades * COARSE**2
+        args = [plan, self._planes, self.n_cascades, self.bits]
+        stages.append(self._record(kernels.coarse_kernel, n_coarse, args))
+        return stages
+
+    def _threshold_stage(self) -> list[Launch]:
+        args = [self._plan, self._partial_sums, self.n_slices, float(self.n_used)]
+        args += [self.slice_sums, self.threshold]
+        return self._record(kernels.threshold_kernel, 1, args)
+
+    def _record(self, kernel: Any, n_items: int, args: Sequence[Any]) -> list[Launch]:
+        return [launch.record(kernel, n_items, args, self.device)]
+
+    def _all_bits(self) -> None:
+        n_bytes = self.values.size // 8
+        args = [self.values, self.threshold, self.bits]
+        launch.launch(kernels.all_bits_kernel, n_bytes, args, self.device)
+        args = [self.n_cascades, self.bits]
+        n_coarse = self.n_cascades * COARSE**3
+        launch.launch(kernels.all_coarse_kernel, n_coarse, args, self.device)
+
+    def occupied(self) -> np.ndarray:
+        """Return bool [n_cascades, 128, 128, 128], indexed [cascade, z, y, x]."""
+        fine: Any = self.bits.numpy()[: self.values.size // 8]
+        cells = np.unpackbits(fine, bitorder="little").astype(bool)
+        return cells.reshape(self.n_cascades, CELLS, CELLS, CELLS)
+
+    def state(self) -> dict[str, wp.array]:
+        """Return what a checkpoint holds, by name; unseen cells hold -1."""
+        return {"values": self.values, "bits": self.bits, "slice_sums": self.slice_sums}
+
+    def load(self, arrays: dict[str, np.ndarray]) -> None:
+        """Copy a checkpoint's arrays in.
+
+        Raises:
+            ShapeError: an array of another size: the grid is of other settings.
+        """
+        for name, array in self.state().items():
+            if arrays[name].size != array.size:
+                raise ShapeError(
+                    f"occupancy {name} must have {array.size} values, got {arrays[name].size}"
+                )
+            array.assign(arrays[name].reshape(-1))
+
+
+def _slices(used: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the used cells slice by slice, where each slice begins, and each slice's x.
+
+    Slices come in bit-reversed order of x: successive ones are spread over the box, and each pair
+    of an early step is 64 cells apart.
+    """
+    n_cascades = len(used)
+    n_groups = -(-n_cascades // _CASCADES_PER_SLICE)
+    order = [int(f"{k:07b}"[::-1], 2) for k in range(CELLS)]
+    parts, planes = [], []
+    for group in range(n_groups):
+        for x in order:
+            found = [
+                np.flatnonzero(used[c, :, :, x].reshape(-1)) * CELLS + x + c * CELLS**3
+                for c in range(group, n_cascades, n_groups)
+            ]
+            parts.append(np.concatenate(found))
+            planes.append(x)
+    first = np.concatenate([[0], np.cumsum([len(p) for p in parts])])
+    return (
+        np.concatenate(parts).astype(np.int32),
+        first.astype(np.int32),
+        np.array(planes, np.int32),
+    )
+
+
+def _all_bits(used: np.ndarray) -> np.ndarray:
+    """Return the bits and coarse bytes of a grid whose used cells are all occupied."""
+    n = len(used)
+    fine = np.packbits(used.reshape(-1), bitorder="little")
+    coarse = used.reshape(n, COARSE, 8, COARSE, 8, COARSE, 8).any(axis=(2, 4, 6))
+    return np.concatenate([fine, coarse.reshape(-1).astype(np.uint8)])
