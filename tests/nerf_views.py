@@ -14,7 +14,7 @@ def ring(frame, lens, n, *, distance=1.4, up="z", elevation=25.0, n_test=2):
     for i in range(n):
         camera = orbit(360.0 * i / n, elevation, distance, up=up)
         pose = camera.camera_to_world()[:3].copy()
-        pose[:, 3] = frame.points_from_box(pose[None, :, 3])[0]
+        pose[:, 3] = frame.to_scene(pose[None, :, 3])[0]
         split = "test" if i >= n - n_test else "train"
         name = f"{split}/r_{i}.png"
         views.append(View(name=name, image=Path(name), lens=lens, pose=pose, split=split))

@@ -11,7 +11,8 @@ from ngp_warp.errors import DataError
 from ngp_warp.files import check_output
 from ngp_warp.primitive import Progress, Report, report_nothing
 from ngp_warp.primitives.nerf.colors import to_srgb8
-from ngp_warp.primitives.nerf.passes import Frame, Shot, density_normals
+from ngp_warp.primitives.nerf.frame import Frame
+from ngp_warp.primitives.nerf.passes import Shot, density_normals
 from ngp_warp.primitives.nerf.solid import DEFAULT_THRESHOLD, Bounds, region_of
 from ngp_warp.surfaces.point_files import write_points
 
@@ -86,7 +87,7 @@ def export_points(
             f"e^{threshold:g}; train longer, or give a lower --opacity or --threshold"
         )
     normals = _normals(field, points, forward)
-    places = frame.points_from_box(points)
+    places = frame.to_scene(points)
     n_bytes = write_points(path, places, normals, to_srgb8(colors, field.settings.color_space))
     return {
         "n_points": len(points),
@@ -116,10 +117,9 @@ def _ends(
     field: Any, frame: Frame, rays: tuple[np.ndarray, np.ndarray], opacity: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return where opaque rays end in the box, their directions and their straight colours."""
-    origins = frame.points_to_box(rays[0]).astype(np.float32)
+    origins = frame.to_box(rays[0]).astype(np.float32)
     directions = rays[1].astype(np.float32)
-    near = field.settings.near
-    made = field.render_rays(origins, directions, background=(0.0, 0.0, 0.0), near=near)
+    made = field.render_rays(origins, directions, background=(0.0, 0.0, 0.0))
     kept = (made.opacity >= opacity) & np.isfinite(made.depth)
     points = origins[kept] + made.depth[kept, None] * directions[kept]
     return points, directions[kept], made.color[kept] / made.opacity[kept, None]

@@ -8,7 +8,8 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from ngp_warp.errors import ConfigError
-from ngp_warp.primitives.nerf.passes import Frame, Shot
+from ngp_warp.primitives.nerf.frame import Frame
+from ngp_warp.primitives.nerf.passes import Shot
 from ngp_warp.primitives.nerf.types import View
 from ngp_warp.rays.cameras import Camera, Up, parse_camera, turntable, up_vector
 from ngp_warp.rays.lenses import Lens
@@ -122,7 +123,7 @@ def focus(views: Sequence[View]) -> np.ndarray:
 
 def inner_cube(frame: Frame, aabb_scale: int) -> tuple[np.ndarray, float]:
     """Return the middle of the inner cube, float64 [3], and its side, in scene units."""
-    return frame.points_from_box(np.full((1, 3), 0.5))[0], 1 / (frame.scale * aabb_scale)
+    return frame.to_scene(np.full((1, 3), 0.5))[0], 1 / (frame.scale * aabb_scale)
 
 
 def shot_of(camera: Camera, latent: int | None = None) -> Shot:

@@ -8,7 +8,7 @@ import numpy as np
 
 from ngp_warp.config import check_range
 from ngp_warp.errors import ConfigError
-from ngp_warp.primitives.nerf.passes import Frame
+from ngp_warp.primitives.nerf.frame import Frame
 from ngp_warp.radiance.settings import CELLS
 from ngp_warp.surfaces.lattice import BLOCK, Lattice
 from ngp_warp.surfaces.volume_files import Placement
@@ -57,7 +57,7 @@ class Region:
 
     def placement(self, frame: Frame, per_unit: float = 1.0) -> Placement:
         """Return where the lattice lies in the scene."""
-        x, y, z = frame.points_from_box(self.lower[None])[0].tolist()
+        x, y, z = frame.to_scene(self.lower[None])[0].tolist()
         return Placement((x, y, z), self.cell / frame.scale, per_unit)
 
 
@@ -82,9 +82,9 @@ def region_of(field: Any, frame: Frame, resolution: int, bounds: Bounds | None =
     corners = np.array(bounds, np.float64).reshape(2, 3)
     if not (np.all(np.isfinite(corners)) and np.all(corners[0] < corners[1])):
         raise ConfigError(f"--box needs x0,y0,z0,x1,y1,z1 with x0 < x1 and so on, got {bounds}")
-    lower, upper = np.clip(frame.points_to_box(corners), 0, 1)
+    lower, upper = np.clip(frame.to_box(corners), 0, 1)
     if not np.all(lower < upper):
-        whole = frame.points_from_box(np.array([[0.0] * 3, [1.0] * 3])).round(4).tolist()
+        whole = frame.to_scene(np.array([[0.0] * 3, [1.0] * 3])).round(4).tolist()
         raise ConfigError(f"--box lies outside of what was trained, {whole[0]} to {whole[1]}")
     return Region(lower=lower, upper=upper, resolution=resolution)
 
