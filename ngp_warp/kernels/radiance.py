@@ -156,7 +156,7 @@ def _head(shape: RadianceShape, *, train: bool) -> str:
     """Return everything before the rounds."""
     parts = [TYPES, TRANSPOSE, MATH, SIGN, _constants(shape), LAYER, march.HELPERS]
     parts += [_pointers(shape, train=train)]
-    parts += [_BEGIN.replace("DENSITY_PARAMS", str(shape.density.n_params)), march.SETUP]
+    parts += [_BEGIN.replace("DENSITY_PARAMS", str(shape.density.n_params)), march.setup_text(shape.cone)]
     parts += [march.march_text(shape.cone), network.encode_text(shape.grid), network.GATHER_ROWS]
     parts += [network.declare(shape.density, "a")]
     return "\n".join(parts)

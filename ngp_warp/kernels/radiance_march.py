@@ -34,8 +34,41 @@ auto gather_int = [&](const void* base, i16 at) __attribute__((always_inline)) {
 };
 """
 
+# The box around all occupied coarse cells: rays are marched inside of it alone. It is a little
+# larger, so that rounding leaves no sample out.
+BOUNDS = """
+float bound_low[3] = {2.f, 2.f, 2.f}, bound_high[3] = {-1.f, -1.f, -1.f};
+for (int c = 0; c < N_CASCADES; ++c) {
+    int low[3] = {16, 16, 16}, high[3] = {-1, -1, -1};
+    const unsigned char* blocks = occupied.data + N_CASCADES * 262144 + c * 4096;
+    unsigned char columns[16] = {};
+    for (int row = 0; row < 256; ++row) {
+        unsigned char any = 0;
+        for (int x = 0; x < 16; ++x) {
+            any |= blocks[row * 16 + x];
+            columns[x] |= blocks[row * 16 + x];
+        }
+        if (!any) continue;
+        const int y = row & 15, z = row >> 4;
+        low[1] = y < low[1] ? y : low[1]; high[1] = y > high[1] ? y : high[1];
+        low[2] = z < low[2] ? z : low[2]; high[2] = z > high[2] ? z : high[2];
+    }
+    for (int x = 0; x < 16; ++x) if (columns[x]) {
+        low[0] = x < low[0] ? x : low[0]; high[0] = x;
+    }
+    const float side = (float)(1 << c) / AABB;
+    for (int k = 0; k < 3; ++k) {
+        const float a = 0.5f + (low[k] / 16.f - 0.5f) * side - 1e-5f;
+        const float b = 0.5f + ((high[k] + 1) / 16.f - 0.5f) * side + 1e-5f;
+        if (high[0] < 0) continue;
+        bound_low[k] = a < bound_low[k] ? a : bound_low[k];
+        bound_high[k] = b > bound_high[k] ? b : bound_high[k];
+    }
+}
+"""
+
 # A lane of no ray begins behind its end. Directions of zero would give 0 * infinity.
-SETUP = """
+_SETUP = """
 const int n_rays = count.data[0] < 0 ? 0 : count.data[0] > capacity ? capacity : count.data[0];
 const int ray0 = (int)((long long)n_rays * chunk / n_chunks);
 const int nr = (int)((long long)n_rays * (chunk + 1) / n_chunks) - ray0;
@@ -49,27 +82,31 @@ for (int i = nr; i < ((nr + 15) & ~15); ++i) {
     for (int k = 0; k < 3; ++k) { ro[k * CR + i] = 0.f; rd[k * CR + i] = 0.f; }
     rjit[i] = -1.f;
 }
+const float inverse_step = 1.f / min_step, slack = 0.01f + 4e-7f * inverse_step;
 auto step_at = [&](v16 t) __attribute__((always_inline)) {
     return CONE ? vmin(vmax(t * cone_angle, (v16)(min_step)), (v16)(max_step)) : (v16)(min_step);
 };
 for (int i = 0; i < nr; i += 16) {
-    v16 enter = (v16)(near), leave = (v16)(1e30f);
+    v16 enter = (v16)(near), leave = (v16)(1e30f), first_t = (v16)(0.f), last_t = (v16)(1e30f);
     for (int k = 0; k < 3; ++k) {
         const v16 o = *(const v16*)(ro + k * CR + i), d = *(const v16*)(rd + k * CR + i);
         const v16 q = 1.f / (vabs(d) < 1e-12f ? (v16)(1e-12f) : d);
         const v16 a = (0.f - o) * q, b = (1.f - o) * q;
         enter = vmax(enter, vmin(a, b)); leave = vmin(leave, vmax(a, b));
+        const v16 a2 = (bound_low[k] - o) * q, b2 = (bound_high[k] - o) * q;
+        first_t = vmax(first_t, vmin(a2, b2)); last_t = vmin(last_t, vmax(a2, b2));
         *(v16*)(rq + k * CR + i) = q;
     }
     const v16 j = *(const v16*)(rjit + i);
     const i16 none = j < 0.f;
     const v16 t0 = enter + j * step_at(enter);
     *(v16*)(rbegin + i) = t0;
-    *(v16*)(rend + i) = none ? (v16)(-1.f) : leave;
+    const v16 end = vmin(leave, last_t);
+    *(v16*)(rend + i) = (none | (first_t >= last_t)) ? (v16)(-1.f) : end;
     *(v16*)(renter + i) = enter;
     *(v16*)(rleave + i) = leave;
     *(v16*)(rtrans + i) = (v16)(1.f);
-    *(v16*)(rk + i) = CONE ? t0 : (v16)(0.f);
+    BEGIN
     *(i16*)(rn + i) = (i16)(0);
     *(i16*)(rhead + i) = (i16)(-1);
     *(i16*)(rdrop + i) = (i16)(0);
@@ -77,8 +114,30 @@ for (int i = 0; i < nr; i += 16) {
     *(v16*)(rdepth + i) = (v16)(0.f);
 }
 int n_active = 0;
-for (int i = 0; i < nr; ++i) if (rbegin[i] < rend[i]) ract[n_active++] = i;
+for (int i = 0; i < nr; ++i) if (BEGINS < rend[i]) ract[n_active++] = i;
 """
+
+_BEGIN_EVEN = """
+    const v16 skipped = __builtin_elementwise_ceil((first_t - t0) * inverse_step - slack);
+    *(v16*)(rk + i) = vmin(vmax(skipped, (v16)(0.f)), (v16)(1e6f));
+"""
+_BEGIN_CONE = """
+    v16 t = t0;
+    for (;;) {
+        const i16 before = (t < first_t - step_at(t) * slack) & (t < end);
+        if (!__builtin_reduce_or(before)) break;
+        t = before ? t + step_at(t) : t;
+    }
+    *(v16*)(rk + i) = t;
+"""
+
+
+def setup_text(cone: bool) -> str:
+    """Return the text that finds where a chunk's rays begin and end, and lists those that do."""
+    begins = "rk[i]" if cone else "rbegin[i] + rk[i] * min_step"
+    text = _SETUP.replace("BEGINS", begins)
+    return BOUNDS + text.replace("BEGIN\n", _BEGIN_CONE if cone else _BEGIN_EVEN)
+
 
 # Cell and coarse cell of a position, and how many cells lie along a unit length. The cascade is the
 # least c with 2^c >= v, read from the float's exponent.
@@ -145,7 +204,6 @@ _ADVANCE_CONE = """
 MARCH = """
 auto march = [&](const int* ids, int n_ids, int most, float* found, i16& n, i16& ended)
     __attribute__((always_inline)) {
-    const float inverse_step = 1.f / min_step, slack = 0.01f + 4e-7f * inverse_step;
     const i16 id = *(const i16*)ids;
     const v16 o0 = gather(ro, id), o1 = gather(ro + CR, id), o2 = gather(ro + 2 * CR, id);
     const v16 d0 = gather(rd, id), d1 = gather(rd + CR, id), d2 = gather(rd + 2 * CR, id);
