@@ -44,7 +44,7 @@ class Field:
         rng, self.device = np.random.default_rng(seed), device
         self.encoding = GridEncoding(3, s.encoding, device)
         table = rng.uniform(-1, 1, self.encoding.n_params).astype(np.float32)
-        weights = initial_weights(s, self.encoding.n_outputs, device, seed)
+        weights = initial_weights(s, self.encoding.n_outputs, seed)
         weights += rng.uniform(-0.1, 0.1, weights.size).astype(np.float32)
         optimizer = OptimizerConfig()
         self.table = make_table(table, self.encoding.n_features, optimizer, device)

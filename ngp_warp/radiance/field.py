@@ -9,14 +9,13 @@ from ngp_warp import launch
 from ngp_warp.config import OptimizerConfig
 from ngp_warp.encodings.grid import GridEncoding
 from ngp_warp.errors import ConfigError, ShapeError
-from ngp_warp.kernels import layout
 from ngp_warp.launch import Launch
-from ngp_warp.networks.network import mlp_shape, xavier_uniform
 from ngp_warp.optimizer import Adam, Parameters, make_table, make_weights
 from ngp_warp.radiance.batch import RayBatch, make_batch
 from ngp_warp.radiance.fused import FusedRadiance, why_not_fused
 from ngp_warp.radiance.occupancy import OccupancyGrid
-from ngp_warp.radiance.settings import N_DIRECTION, N_GEOMETRY, RadianceSettings
+from ngp_warp.radiance.settings import RadianceSettings
+from ngp_warp.radiance.staged import StagedRadiance, initial_weights
 
 RENDER_CAPACITY = 2**15
 """Rays of one pass of ``render_rays``."""
@@ -81,7 +80,7 @@ class RadianceField:
             trainable=trainable,
         )
         self.weights = make_weights(
-            _initial_weights(settings, self.encoding.n_outputs, seed),
+            initial_weights(settings, self.encoding.n_outputs, seed),
             optimizer,
             device,
             trainable=trainable,
@@ -104,9 +103,11 @@ class RadianceField:
         s = self.settings
         return max(1, min(s.batch_samples // _FIRST_SAMPLES, s.max_rays))
 
-    def _make_backend(self) -> FusedRadiance:
+    def _make_backend(self) -> FusedRadiance | StagedRadiance:
         parts = (self.encoding, self.table, self.weights, self.latents, self.occupancy)
-        return FusedRadiance(self.settings, *parts)
+        if self.backend == "vector":
+            return FusedRadiance(self.settings, *parts)
+        return StagedRadiance(self.settings, *parts)
 
     @property
     def n_params(self) -> int:
@@ -198,9 +199,10 @@ class RadianceField:
         batch.view.fill_(-1 if latent is None else latent)
         color, opacity = np.empty((n, 3), np.float32), np.empty(n, np.float32)
         depth, n_samples = np.empty(n, np.float32), np.empty(n, np.int32)
-        for begin in range(0, n, RENDER_CAPACITY):
-            part = slice(begin, min(begin + RENDER_CAPACITY, n))
-            m = part.stop - part.start
+        left = np.arange(n)
+        while len(left):
+            part = left[:RENDER_CAPACITY]
+            m = len(part)
             for target, source in (
                 (batch.origin, origins),
                 (batch.direction, directions),
@@ -214,6 +216,8 @@ class RadianceField:
             opacity[part] = batch.opacity.numpy()[:m]
             depth[part] = batch.depth.numpy()[:m]
             n_samples[part] = batch.n_samples.numpy()[:m]
+            # those that had no room come next; the first always has
+            left = np.concatenate([part[n_samples[part] < 0], left[m:]])
         seen = opacity > _SEEN
         depth = np.where(seen, depth / np.where(seen, opacity, 1), np.inf).astype(np.float32)
         return Rendered(color=color, opacity=opacity, depth=depth, n_samples=n_samples)
@@ -233,13 +237,6 @@ _SEEN = 1e-3
 
 def _put(target: wp.array, values: np.ndarray) -> None:
     target[: values.size].assign(values)
-
-
-def _initial_weights(settings: RadianceSettings, n_features: int, seed: int) -> np.ndarray:
-    n_in = N_GEOMETRY + N_DIRECTION + settings.n_latent_dims
-    density = mlp_shape(settings.density_network, n_features, N_GEOMETRY)
-    color = mlp_shape(settings.color_network, n_in, 3)
-    return xavier_uniform([*density.layers, *color.layers], seed)
 
 
 def _choose(backend: str, settings: RadianceSettings, device: str) -> str:

@@ -19,7 +19,8 @@ from ngp_warp.kernels import spherical_harmonics as harmonics
 from ngp_warp.kernels.grid_portable import FIXED_POINT
 from ngp_warp.launch import Call, Launch
 from ngp_warp.networks.mlp import make_network
-from ngp_warp.networks.network import Network
+from ngp_warp.networks.network import Network, xavier_uniform
+from ngp_warp.networks.unfused import make_layers
 from ngp_warp.optimizer import Parameters
 from ngp_warp.radiance.batch import RayBatch
 from ngp_warp.radiance.marching import Samples, Stages, make_lattice, part, scan_stage
@@ -46,12 +47,23 @@ def make_networks(
     )
 
 
-def initial_weights(
-    settings: RadianceSettings, n_features: int, device: str, seed: int
-) -> np.ndarray:
-    """Return the weights of both networks, float32: the density network's, then the colour's."""
-    density, color = make_networks(settings, n_features, device)
-    return np.concatenate([density.initial_weights(seed), color.initial_weights(seed + 1)])
+def initial_weights(settings: RadianceSettings, n_features: int, seed: int) -> np.ndarray:
+    """Return the weights of both networks, float32: the density network's, then the colour's.
+
+    Xavier-uniform, biases zero; the same for fused and unfused networks.
+    """
+    n_in = N_GEOMETRY + N_DIRECTION + settings.n_latent_dims
+    layers = make_layers(settings.density_network, n_features, N_GEOMETRY)
+    n_density = len(layers)
+    layers += make_layers(settings.color_network, n_in, 3)
+    flat = xavier_uniform([(v.n_out, v.n_in) for v in layers], seed)
+    parts, begin = [], 0
+    for i, v in enumerate(layers):
+        network = settings.density_network if i < n_density else settings.color_network
+        parts.append(flat[begin : begin + v.n_out * v.n_in])
+        parts.append(np.zeros(v.n_out * network.bias, np.float32))
+        begin += v.n_out * v.n_in
+    return np.concatenate(parts)
 
 
 class StagedRadiance:
