@@ -9,7 +9,7 @@ from ngp_warp import launch
 from ngp_warp.config import OptimizerConfig
 from ngp_warp.encodings.grid import GridEncoding
 from ngp_warp.errors import ConfigError, ShapeError
-from ngp_warp.kernels import layout
+from ngp_warp.kernels import radiance_counts
 from ngp_warp.launch import Launch
 from ngp_warp.networks.network import mlp_shape, xavier_uniform
 from ngp_warp.optimizer import Adam, Parameters, make_table, make_weights
@@ -102,7 +102,8 @@ class RadianceField:
 
     def _first_rays(self) -> int:
         s = self.settings
-        return max(1, min(s.batch_samples // _FIRST_SAMPLES, s.max_rays))
+        samples = s.batch_samples * radiance_counts.EARLY_SHARE
+        return max(1, min(int(samples) // _FIRST_SAMPLES, s.max_rays))
 
     def _make_backend(self) -> FusedRadiance:
         parts = (self.encoding, self.table, self.weights, self.latents, self.occupancy)
@@ -144,7 +145,9 @@ class RadianceField:
         (int64 [4]: rays, samples that reached the density network, samples that reached the colour
         network, rays given up for want of room) are counted.
         """
-        stages = self._backend.train(batch, self.n_rays, self.totals, self.last)
+        stages = self._backend.train(
+            batch, self.optimizer.step, self.n_rays, self.totals, self.last
+        )
         return stages + self.optimizer.update()
 
     def occupancy_stages(self) -> list[list[Launch]]:
