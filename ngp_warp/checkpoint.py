@@ -20,7 +20,13 @@ FORMAT = 1
 DISK_ADVICE = "free some, or choose another --out"
 _NO_DIGEST = "0" * 64
 _HEADER_MAX = 1 << 26
-_SAFETENSORS_TYPES = {"float32": "F32", "uint16": "U16", "uint8": "U8", "int64": "I64"}
+_SAFETENSORS_TYPES = {
+    "float32": "F32",
+    "uint16": "U16",
+    "uint8": "U8",
+    "int32": "I32",
+    "int64": "I64",
+}
 
 
 def save_checkpoint(path: Path, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
@@ -75,7 +81,7 @@ def read_checkpoint(
 
     Args:
         path: the file.
-        parts: the last parts of the names of the arrays that are wanted ("value", ...); None: all.
+        parts: names of the arrays that are wanted, or their last parts ("value", ...); None: all.
 
     Returns:
         The header and the arrays by name.
@@ -92,7 +98,7 @@ def read_checkpoint(
             arrays = {
                 name: tensors.get_tensor(name)
                 for name in tensors.keys()  # noqa: SIM118, it is no mapping
-                if parts is None or name.rpartition(".")[2] in parts
+                if parts is None or name in parts or name.rpartition(".")[2] in parts
             }
     except OSError as error:
         raise CheckpointError(f"cannot read the checkpoint {path}: {error.strerror}") from error

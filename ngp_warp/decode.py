@@ -1,7 +1,6 @@
 """From a checkpoint back to a field that can be queried."""
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import warp as wp
@@ -10,6 +9,7 @@ from ngp_warp.compact import PARTS, decode
 from ngp_warp.errors import CheckpointError
 from ngp_warp.field import Field
 from ngp_warp.launch import resolve_device
+from ngp_warp.primitive import Trainable
 from ngp_warp.run import Run
 
 
@@ -38,28 +38,38 @@ def load_field(run: Run) -> Field:
         parts = {name: arrays[f"encoding.{name}"] for name in PARTS}
         quantum = float(arrays["encoding.quantum"][0])
         arrays["encoding.value"] = decode(parts, quantum, field.encoding)
-    load_parameters(field, arrays)
+    load_state(field, arrays)
     field.optimizer.step.assign(np.array([run.header["step"]], np.int64))
     field.use_average()
     return field
 
 
-def load_parameters(field: Field, arrays: dict[str, np.ndarray]) -> None:
+def state_arrays(field: Trainable) -> dict[str, wp.array]:
+    """Return what a checkpoint holds of a field, by name."""
+    arrays = {
+        f"{name}.{part}": array
+        for name, p in field.parameters().items()
+        for part, array in p.state().items()
+    }
+    return {**arrays, **{f"state.{name}": a for name, a in field.extra_state().items()}}
+
+
+def load_state(field: Trainable, arrays: dict[str, np.ndarray]) -> None:
     """Copy a checkpoint's arrays into a field.
 
     Raises:
         CheckpointError: names, shapes or dtypes differ; says which.
     """
+    for name, array in state_arrays(field).items():
+        stored = arrays.get(name)
+        if stored is None:
+            raise CheckpointError(f"the checkpoint has no array {name}")
+        if stored.shape != array.shape or stored.dtype != wp.dtype_to_numpy(array.dtype):
+            raise CheckpointError(
+                f"the checkpoint's {name} is {stored.dtype}{list(stored.shape)}, the "
+                f"settings need {list(array.shape)}; resume with the run's own settings"
+            )
     for name, p in field.parameters().items():
-        parts: dict[str, Any] = {}
-        for part, array in p.state().items():
-            stored = arrays.get(f"{name}.{part}")
-            if stored is None:
-                raise CheckpointError(f"the checkpoint has no array {name}.{part}")
-            if stored.shape != array.shape or stored.dtype != wp.dtype_to_numpy(array.dtype):
-                raise CheckpointError(
-                    f"the checkpoint's {name}.{part} is {stored.dtype}{list(stored.shape)}, the "
-                    f"settings need {list(array.shape)}; resume with the run's own settings"
-                )
-            parts[part] = stored
-        p.load(parts)
+        p.load({part: arrays[f"{name}.{part}"] for part in p.state()})
+    for name, array in field.extra_state().items():
+        array.assign(arrays[f"state.{name}"])

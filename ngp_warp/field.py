@@ -83,6 +83,10 @@ class Field:
         """Return the trained arrays by name, the network first."""
         return {"network": self.weights, "encoding": self.table}
 
+    def extra_state(self) -> dict[str, wp.array]:
+        """Return what else a checkpoint holds: nothing."""
+        return {}
+
     def zeros(self, n_points: int, n_rows: int) -> wp.array:
         """Return a blocked array for n_points (a multiple of 32) on the field's device."""
         return wp.zeros(n_points * n_rows, dtype=wp.float32, device=self.device)
@@ -275,20 +279,28 @@ def training_bytes(config: Any, n_dims: int, n_outputs: int, device: str) -> dic
         device: "cpu" or a CUDA device.
     """
     encoding: GridEncodingConfig = config.encoding
-    levels = grid_levels(encoding, n_dims)
-    n_features = int(encoding.n_features_per_level or 0)
-    n_entries = levels[-1].offset + levels[-1].size
-    averaged = 4 if config.optimizer.ema_decay else 0
-    # value, gradient, moments; a checkpoint is written from a copy of values, moments and counts
-    per_value = 16 + averaged + (2 if encoding.half else 0) + 12 + averaged
-    n_rows = len(levels) * n_features
+    n_rows = int(encoding.n_levels or 0) * int(encoding.n_features_per_level or 0)
     network = make_network(config.network, n_rows, n_outputs, device)
     rows = n_rows * 2 + n_dims + 2 * n_outputs
     return {
-        "table": n_entries * (n_features * per_value + 5),
-        "network": network.n_params * per_value,
+        "table": table_bytes(encoding, config.optimizer, n_dims),
+        "network": network.n_params * _bytes_per_value(config.optimizer),
         "batch": int(config.training.batch_size or 0) * rows * 4,
     }
+
+
+def table_bytes(encoding: GridEncodingConfig, optimizer: OptimizerConfig, n_dims: int) -> int:
+    """Return the memory in bytes that training a resolved encoding's table takes."""
+    last = grid_levels(encoding, n_dims)[-1]
+    per_value = _bytes_per_value(optimizer) + (2 if encoding.half else 0)
+    n_features = int(encoding.n_features_per_level or 0)
+    return (last.offset + last.size) * (n_features * per_value + 5)
+
+
+def _bytes_per_value(optimizer: OptimizerConfig) -> int:
+    """Return those of a trained value; a checkpoint is written from a copy."""
+    averaged = 4 if optimizer.ema_decay else 0
+    return 16 + averaged + 12 + averaged
 
 
 def as_numpy(points: Any) -> tuple[np.ndarray, Callable[[np.ndarray], Any]]:

@@ -155,7 +155,6 @@ def _fit(
 
 def _finish(task: Task, state: TrainingState, folder: Path, device: str, report: Report) -> Run:
     """Evaluate a trained task, write its pictures and metrics."""
-    config = task.config
     task.field.use_average()
     try:
         metrics = task.finish(folder, np.array(state.curve, np.float64).reshape(-1, 3), report)
@@ -167,7 +166,7 @@ def _finish(task: Task, state: TrainingState, folder: Path, device: str, report:
         **metrics,
         "steps": state.step,
         "seconds": round(state.seconds, 3),
-        "samples_per_second": round(state.step * config.training.batch_size / state.seconds),
+        "samples_per_second": round(task.samples(state.step) / state.seconds),
         "parameters": task.field.n_params,
         "device": device,
         "threads": launch.num_threads(),

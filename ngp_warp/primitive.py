@@ -9,9 +9,10 @@ from ngp_warp.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     import numpy as np
+    import warp as wp
 
-    from ngp_warp.field import Field
     from ngp_warp.launch import Launch
+    from ngp_warp.optimizer import Adam, Parameters
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +20,8 @@ class Progress:
     """How far a run has come; sent to the caller's ``progress`` function."""
 
     stage: str
-    """One of "load", "compile", "train", "evaluate", "write"."""
+    """One of "load", "compile", "train", "evaluate", "write"; of structure from motion also
+    "features", "matching", "mapping"."""
     step: int = 0
     """Steps, tiles or files done in this stage."""
     total: int = 0
@@ -83,12 +85,37 @@ def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+class Trainable(Protocol):
+    """What is trained: a ``Field``, or several parts with one optimizer's clock."""
+
+    optimizer: "Adam"
+    device: str
+
+    @property
+    def n_params(self) -> int:
+        """Number of trained values."""
+        ...
+
+    def parameters(self) -> "dict[str, Parameters]":
+        """Return the trained arrays by name."""
+        ...
+
+    def extra_state(self) -> "dict[str, wp.array]":
+        """Return the other arrays that a resumed run needs, by name."""
+        ...
+
+    def use_average(self) -> None:
+        """Replace the parameters by their moving average, where there is one."""
+        ...
+
+
 class Task(Protocol):
     """A primitive at work on one input: what the training loop needs of it."""
 
     config: Any
     """The primitive's config with every None resolved."""
-    field: "Field"
+    field: Any
+    """A ``Trainable``."""
     metric_name: str
     """The figure that progress shows."""
     fill_seconds: float
@@ -100,6 +127,10 @@ class Task(Protocol):
 
     def batch_metric(self) -> float:
         """Return the metric of the newest batch, before its update."""
+        ...
+
+    def samples(self, n_steps: int) -> int:
+        """Return the samples that the run's first ``n_steps`` steps, the last ones, have used."""
         ...
 
     def finish(self, run: Path, curve: "np.ndarray", report: Report) -> dict[str, Any]:
@@ -141,6 +172,8 @@ class Primitive:
     exporters: Mapping[str, Callable[..., dict[str, Any]]]
     """Format -> (run, output or None, *, progress, **options) -> "output", the path of what was
     written, and what there is to say of it; None: in the run's exports."""
+    fitted: Callable[[Any], Any] | None = None
+    """run -> what was trained, ready for evaluation; None: a ``Field``."""
     evaluate: Callable[..., dict[str, Any]]
     """(run, *, progress) -> metrics against the original."""
     resumed: Callable[[Any, dict[str, Any]], Any] = lambda config, described: config

@@ -60,10 +60,13 @@ class Run:
 
     @cached_property
     def fitted(self) -> Any:
-        """The ``Field`` that was trained, on the run's device, in its own coordinates and units."""
+        """What was trained, on the run's device, in its own coordinates and units.
+
+        A ``Field``, of photos a ``primitives.nerf.model.NerfModel``.
+        """
         from ngp_warp.decode import load_field
 
-        return load_field(self)
+        return (self._kind().fitted or load_field)(self)
 
     def query(self, points: Any) -> Any:
         """Return what was fitted at points.

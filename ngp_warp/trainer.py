@@ -21,6 +21,7 @@ import warp as wp
 from ngp_warp import launch
 from ngp_warp.checkpoint import DISK_ADVICE, save_checkpoint
 from ngp_warp.config import TrainingConfig
+from ngp_warp.decode import load_state, state_arrays
 from ngp_warp.errors import ConfigError, NgpError
 from ngp_warp.files import check_free_space
 from ngp_warp.primitive import Progress, Report, Task
@@ -188,7 +189,7 @@ class Trainer:
                 metric_name=self.task.metric_name,
                 metric=state.curve[-1][2] if state.curve else None,
                 seconds_left=per_step * (state.n_steps - state.step) if state.n_steps else None,
-                samples_per_second=self.task.config.training.batch_size / per_step,
+                samples_per_second=self.task.samples(state.step) / now,
             )
         )
 
@@ -208,9 +209,8 @@ class Trainer:
         self._wait_for_writer()
         state = self.state
         arrays = {
-            f"{name}.{part}": array.numpy().copy() if background else array.numpy()
-            for name, p in self.task.field.parameters().items()
-            for part, array in p.state().items()
+            name: array.numpy().copy() if background else array.numpy()
+            for name, array in state_arrays(self.task.field).items()
         }
         header = {
             **self.header,
@@ -245,8 +245,7 @@ class Trainer:
             self.report(Progress(stage="train", message=message))
 
     def _checkpoint_bytes(self) -> int:
-        parameters = self.task.field.parameters().values()
-        return sum(a.capacity for p in parameters for a in p.state().values())
+        return sum(array.capacity for array in state_arrays(self.task.field).values())
 
 
 def restore(task: Task, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> TrainingState:
@@ -255,9 +254,7 @@ def restore(task: Task, header: dict[str, Any], arrays: dict[str, np.ndarray]) -
     Raises:
         CheckpointError: it does not fit the task.
     """
-    from ngp_warp.decode import load_parameters
-
-    load_parameters(task.field, arrays)
+    load_state(task.field, arrays)
     return TrainingState(header["step"], header["n_steps"], header["seconds"], header["curve"])
 
 

@@ -8,7 +8,7 @@ from ngp_warp.errors import ConfigError, ResourceError, ShapeError
 from ngp_warp.primitives.sdf import render, shading
 from ngp_warp.primitives.sdf.floor import find_floor
 from ngp_warp.primitives.sdf.render import Renderer, render_image, smooth_normals
-from ngp_warp.primitives.sdf.tiles import contrasted, pixel_offsets, tiles
+from ngp_warp.primitives.tiles import contrasted, pixel_offsets, tiles
 from ngp_warp.rays.cameras import Camera, orbit
 from ngp_warp.rays.sphere_trace import SphereTracer
 from tests.sdf_fields import interpolation_error, sampled, sphere

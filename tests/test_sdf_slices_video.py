@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ngp_warp.errors import ConfigError, DataError, NgpError, ResourceError, ShapeError
+from ngp_warp.primitives.film import write_video
 from ngp_warp.primitives.sdf.render import Renderer
 from ngp_warp.primitives.sdf.slices import (
     Slice,
@@ -14,7 +15,7 @@ from ngp_warp.primitives.sdf.slices import (
     round_number,
     slice_values,
 )
-from ngp_warp.primitives.sdf.video import render_video, write_video
+from ngp_warp.primitives.sdf.video import render_video
 from ngp_warp.rays.cameras import orbit, turntable
 from tests.sdf_fields import sampled, sphere
 

@@ -132,6 +132,16 @@ class RadianceField:
         batch.count = self.n_rays
         return batch
 
+    @property
+    def last_rays(self) -> int:
+        """Rays of the newest step."""
+        return int(self.last.numpy()[0])
+
+    def counters(self) -> dict[str, int]:
+        """Return the rays of all steps so far, and the samples that reached each network."""
+        rays, samples, kept, _ = (int(v) for v in self.totals.numpy())
+        return {"rays": rays, "samples": samples, "kept": kept}
+
     def use_average(self) -> None:
         """Replace the parameters by their moving average, for evaluation; a no-op without one."""
         for p in self.parameters().values():

@@ -35,13 +35,20 @@ class CameraPath:
     """Pictures a second."""
 
 
-def load_camera_path(path: str | Path, *, width: int = 800, height: int = 800) -> CameraPath:
+def load_camera_path(
+    path: str | Path,
+    *,
+    width: int = 800,
+    height: int = 800,
+    look_at: tuple[float, float, float] = CENTRE,
+) -> CameraPath:
     """Read a camera path.
 
     Args:
         path: JSON, in one of the forms that this module's head shows.
         width: of the pictures, in pixels.
         height: of the pictures, in pixels.
+        look_at: of key frames that do not say.
 
     Raises:
         DataError: the file cannot be read, or holds something else; says where.
@@ -58,7 +65,7 @@ def load_camera_path(path: str | Path, *, width: int = 800, height: int = 800) -
     try:
         if "camera_path" in values:
             return _nerfstudio(values, width, height)
-        return _key_frames(values, width, height)
+        return _key_frames(values, width, height, look_at)
     except (ConfigError, DataError) as error:
         raise DataError(f"{path}: {error}") from error
 
@@ -107,7 +114,9 @@ def _catmull_rom(points: np.ndarray, span: np.ndarray, u: np.ndarray) -> np.ndar
     )
 
 
-def _key_frames(values: dict[str, Any], width: int, height: int) -> CameraPath:
+def _key_frames(
+    values: dict[str, Any], width: int, height: int, middle: tuple[float, float, float]
+) -> CameraPath:
     frames = values.get("keyframes")
     if not isinstance(frames, list) or not frames:
         raise DataError("it must have a list of keyframes (or nerfstudio's camera_path)")
@@ -118,7 +127,7 @@ def _key_frames(values: dict[str, Any], width: int, height: int) -> CameraPath:
             raise DataError(f"{where} must be an object with a position")
         vectors = [
             _numbers(frame.get(name, default), 3, f"{where}.{name}")
-            for name, default in (("position", None), ("look_at", CENTRE), ("up", (0, 1, 0)))
+            for name, default in (("position", None), ("look_at", middle), ("up", (0, 1, 0)))
         ]
         fov = _numbers([frame.get("fov", DEFAULT_FOV)], 1, f"{where}.fov")[0]
         position, look_at, up = vectors

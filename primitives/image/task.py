@@ -99,6 +99,10 @@ class ImageTask:
         squares = float(self._losses.numpy().reshape(-1, 2)[:, 1].sum(dtype=np.float64))
         return -10.0 * math.log10(max(squares / n, 1e-12))
 
+    def samples(self, n_steps: int) -> int:
+        """See ``ngp_warp.primitive.Task``."""
+        return n_steps * int(self.config.training.batch_size or 0)
+
     def finish(self, run: Any, curve: np.ndarray, report: Any) -> dict[str, Any]:
         """Evaluate on every pixel and write the pictures."""
         from ngp_warp.primitives.image.evaluate import evaluate

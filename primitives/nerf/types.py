@@ -52,6 +52,8 @@ class Scene:
     """float64 [n, 3]: sparse points of a reconstruction, scene units."""
     near: float | None = None
     """Distance from the cameras at which there is something, scene units."""
+    far: float | None = None
+    """Distance from the cameras beyond which there is next to nothing, scene units."""
     has_splits: bool = False
     """Whether the files name test views; otherwise ``eval_every`` or ``eval_split`` choose them."""
 
@@ -75,3 +77,5 @@ class Photos:
     """Whether any pixel is not opaque."""
     color_space: ColorSpace = "srgb"
     """Of the pixels; linear for EXR and Radiance files."""
+    downscale: float = 1.0
+    """What the sides of the stored photos were divided by."""

@@ -8,11 +8,12 @@ import numpy as np
 from ngp_warp.errors import ConfigError
 from ngp_warp.files import atomic_path, check_output
 from ngp_warp.primitive import Report, check_options, report_nothing
+from ngp_warp.primitives.film import SUFFIXES, check_fps, check_video
 from ngp_warp.primitives.pictures import save_png
 from ngp_warp.primitives.sdf.query import frame_of
 from ngp_warp.primitives.sdf.render import DEFAULT_SPP, Renderer
 from ngp_warp.primitives.sdf.slices import render_slices
-from ngp_warp.primitives.sdf.video import SUFFIXES, check_fps, check_video, render_video
+from ngp_warp.primitives.sdf.video import render_video
 from ngp_warp.rays.camera_paths import load_camera_path
 from ngp_warp.rays.cameras import Camera, Up, parse_camera, turntable
 

@@ -12,7 +12,7 @@ from ngp_warp.field import Field
 from ngp_warp.primitive import Progress, Report, report_nothing
 from ngp_warp.primitives.sdf import shading
 from ngp_warp.primitives.sdf.floor import find_floor
-from ngp_warp.primitives.sdf.tiles import check_memory, contrasted, pixel_offsets, tiles
+from ngp_warp.primitives.tiles import check_memory, contrasted, pixel_offsets, tiles
 from ngp_warp.rays.cameras import Camera, Up, up_vector
 from ngp_warp.rays.sphere_trace import SphereTracer
 

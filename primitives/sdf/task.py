@@ -106,6 +106,10 @@ class SdfTask:
         either = np.count_nonzero(fitted | self._inside)
         return np.count_nonzero(fitted & self._inside) / either if either else 0.0
 
+    def samples(self, n_steps: int) -> int:
+        """See ``ngp_warp.primitive.Task``."""
+        return n_steps * int(self.config.training.batch_size or 0)
+
     def finish(self, run: Path, curve: np.ndarray, report: Report) -> dict[str, Any]:
         """Measure the field against the mesh and write the pictures."""
         from ngp_warp.primitives.sdf.evaluate import evaluate

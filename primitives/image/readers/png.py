@@ -18,6 +18,8 @@ _CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}  # color type: channels of the pictur
 _DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
 _EXIF_BYTES_MAX = 1 << 20
 _DEFLATE_RATIO = 1032  # the most that deflate can reach
+_ESSENTIAL = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
+_COPIED_BYTES = 1 << 26
 
 
 @dataclass
@@ -97,12 +99,31 @@ def _fill(path: Path, out: np.ndarray) -> None:
 
 
 def _decode(path: Path, out: np.ndarray) -> None:
-    """Decode into a C-contiguous array, row by row unless the PNG is interlaced."""
+    """Decode into a C-contiguous array, row by row unless the PNG is interlaced.
+
+    libpng warns of odd chunks that are of no concern here. Without them it is quiet, and several
+    threads can decode; only for large files the process is made silent instead.
+    """
     import imagecodecs
 
+    if path.stat().st_size <= _COPIED_BYTES:
+        imagecodecs.png_decode(_essential(path), out=out if out.shape[2] > 1 else out[..., 0])
+        return
     with (
         path.open("rb") as file,
         mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
         silent_output(),  # libpng prints its warnings
     ):
         imagecodecs.png_decode(data, out=out if out.shape[2] > 1 else out[..., 0])
+
+
+def _essential(path: Path) -> bytes:
+    """Return the PNG with only the chunks that the pixels need."""
+    data = path.read_bytes()
+    parts, position = [data[:_SIGNATURE_BYTES]], _SIGNATURE_BYTES
+    while position + 12 <= len(data):
+        end = position + 12 + int.from_bytes(data[position : position + 4], "big")
+        if data[position + 4 : position + 8] in _ESSENTIAL:
+            parts.append(data[position:end])
+        position = end
+    return b"".join(parts)

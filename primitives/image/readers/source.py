@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,10 @@ import numpy as np
 from ngp_warp.errors import DataError, NgpError, ResourceError
 from ngp_warp.files import format_bytes
 from ngp_warp.primitives.image.info import PixelDtype
+
+# Held while the process's output goes to nowhere. Two threads doing so by turns would each restore
+# what the other one set; whoever prints beside threads that decode holds it meanwhile.
+OUTPUT_LOCK = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -77,9 +82,10 @@ def reading(path: Path) -> Iterator[None]:
 def silent_output() -> Iterator[None]:
     """Send to nowhere what a C library prints, on a level below Python's own streams.
 
-    Only around calls of a library that cannot be asked to be quiet: the whole process is silent.
+    Only around calls of a library that cannot be asked to be quiet: the whole process is silent,
+    and ``OUTPUT_LOCK`` is held.
     """
-    with contextlib.ExitStack() as stack:
+    with OUTPUT_LOCK, contextlib.ExitStack() as stack:
         null = os.open(os.devnull, os.O_WRONLY)
         stack.callback(os.close, null)
         for descriptor, stream in ((1, sys.stdout), (2, sys.stderr)):

@@ -1,22 +1,36 @@
 """The pixels of a picture in batches of rays, and where in a pixel its samples lie."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from ngp_warp import memory
 from ngp_warp.errors import ResourceError
 from ngp_warp.files import format_bytes
-from ngp_warp.rays.cameras import Camera
 
 _TILE = 64
 """Side of a tile in pixels: its rays share cells of the grid."""
 _BATCH = 2**18
-"""Rays of a batch, about."""
+"""Rays of a batch, about, unless another number is given."""
 _CONTRAST = 5
 """Difference of neighbours, of 255, from which on a pixel gets all its samples."""
 _PIXEL_BYTES = 64
 """Memory of a pixel while a picture is made, about."""
+
+
+class Sized(Protocol):
+    """A camera or a lens: what has a picture's size."""
+
+    @property
+    def width(self) -> int:
+        """Pixels."""
+        ...
+
+    @property
+    def height(self) -> int:
+        """Pixels."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -41,10 +55,10 @@ class Tile:
         return rows[kept], columns[kept]
 
 
-def tiles(camera: Camera, samples: int) -> list[Tile]:
-    """Return tiles of the whole picture whose ``samples`` a pixel are about a batch of rays."""
-    height = max(min(_TILE, int((_BATCH / samples) ** 0.5)), 1)
-    width = max(_BATCH // (height * height * samples), 1) * height
+def tiles(camera: Sized, samples: int, batch: int = _BATCH) -> list[Tile]:
+    """Return tiles of the whole picture whose ``samples`` a pixel are about ``batch`` rays."""
+    height = max(min(_TILE, int((batch / samples) ** 0.5)), 1)
+    width = max(batch // (height * height * samples), 1) * height
     return [
         Tile(top, min(top + height, camera.height), left, min(left + width, camera.width))
         for top in range(0, camera.height, height)
@@ -69,7 +83,7 @@ def contrasted(picture: np.ndarray) -> np.ndarray:
     return uneven
 
 
-def check_memory(camera: Camera) -> None:
+def check_memory(camera: Sized) -> None:
     """Raise ResourceError where a picture does not fit in memory."""
     needed = camera.width * camera.height * _PIXEL_BYTES
     available = memory.available_bytes()

@@ -1,0 +1,1 @@
+"""Warp kernels of what surrounds a radiance field: photos, cameras, the environment."""

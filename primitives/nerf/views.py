@@ -1,0 +1,185 @@
+"""Views on a device, and the rays of a view, in the coordinates of the box.
+
+The box is the unit cube in which a field is trained: p_box = scale * p_scene + offset.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import warp as wp
+
+from ngp_warp.errors import DataError
+from ngp_warp.primitives.nerf.types import Photos, View
+from ngp_warp.radiance.settings import ColorSpace
+from ngp_warp.rays.lenses import Lens, lens_table
+
+
+class BoxFrame(Protocol):
+    """What says where the box lies in the scene."""
+
+    @property
+    def scale(self) -> float:
+        """Sides of the box in a scene unit."""
+        ...
+
+    @property
+    def offset(self) -> Any:
+        """Three numbers: where the scene's origin lies in the box."""
+        ...
+
+
+@dataclass
+class ViewArrays:
+    """Photos with their poses and lenses; poses, lenses and exposures may be refined in place."""
+
+    device: str
+    views: tuple[View, ...]
+    lenses_in_memory: tuple[Lens, ...]
+    """In pixels of the photos as they lie in memory."""
+    frame: BoxFrame
+    color_space: ColorSpace
+    has_alpha: bool
+    pixels: wp.array
+    """uint8 or float16, the first values of [n_pixels, 4]: see ``kernels/draw.py``."""
+    masks: wp.array
+    """uint8 [n_pixels], or empty."""
+    depths: wp.array
+    """float32 [n_pixels] along the optical axis, scene units, or empty."""
+    offsets: wp.array
+    """int64 [n_views + 1]."""
+    sizes: wp.array
+    """int32 [n_views * 2]."""
+    poses: wp.array
+    """float32 [n_views * 12]: camera to box, rows of 3 x 4."""
+    lenses: wp.array
+    """float32 [n_views * 16]: kernels/lens.py."""
+    exposures: wp.array
+    """float32 [n_views * 3]: doublings of the light."""
+    _held: list[Any] = field(default_factory=list, repr=False)
+    """What owns the memory of the large arrays."""
+
+    def __len__(self) -> int:
+        return len(self.views)
+
+    @property
+    def n_pixels(self) -> int:
+        """Of all photos."""
+        return int(self.offsets.numpy()[-1])
+
+
+def make_views(
+    views: Sequence[View], photos: Photos, frame: BoxFrame, device: str = "cpu"
+) -> ViewArrays:
+    """Put views on a device; on a CPU the photos are not copied.
+
+    Args:
+        views: in the order of the photos.
+        photos: their pixels.
+        frame: where the box lies.
+        device: "cpu" or a CUDA device.
+
+    Raises:
+        DataError: there are no views, or not as many as photos.
+    """
+    n = len(views)
+    if n == 0 or len(photos.offsets) != n + 1 or len(photos.sizes) != n:
+        raise DataError(
+            f"{n} views and {len(photos.sizes)} photos: training needs at least one of each, "
+            "and a photo for every view"
+        )
+    held: list[Any] = []
+    lenses = tuple(
+        view.lens.scaled(int(width), int(height))
+        for view, (width, height) in zip(views, photos.sizes, strict=True)
+    )
+    empty = np.zeros(0)
+
+    def small(values: Any, dtype: Any) -> wp.array:
+        return wp.array(np.ravel(values), dtype=dtype, device=device)
+
+    half = photos.pixels.dtype == np.float16
+    masks = empty if photos.masks is None else photos.masks
+    depths = empty if photos.depths is None else photos.depths
+    poses = np.stack([pose_in_box(view.pose, frame) for view in views])
+    return ViewArrays(
+        device=device,
+        views=tuple(views),
+        lenses_in_memory=lenses,
+        frame=frame,
+        color_space=photos.color_space,
+        has_alpha=photos.has_alpha,
+        pixels=_large(photos.pixels, wp.float16 if half else wp.uint8, device, held),
+        masks=_large(masks, wp.uint8, device, held),
+        depths=_large(depths, wp.float32, device, held),
+        offsets=small(photos.offsets, wp.int64),
+        sizes=small(photos.sizes, wp.int32),
+        poses=small(poses, wp.float32),
+        lenses=small(lens_table(lenses), wp.float32),
+        exposures=small(np.zeros(n * 3), wp.float32),
+        _held=held,
+    )
+
+
+def pose_in_box(pose: np.ndarray, frame: BoxFrame) -> np.ndarray:
+    """Return a camera-to-scene pose, [3, 4], as camera to box, float64 [3, 4]."""
+    moved = np.array(pose, np.float64)[:3]
+    moved[:, 3] = moved[:, 3] * frame.scale + np.asarray(frame.offset, np.float64)
+    return moved
+
+
+def pose_in_scene(pose: np.ndarray, frame: BoxFrame) -> np.ndarray:
+    """Return a camera-to-box pose, [3, 4], as camera to scene, float64 [3, 4]."""
+    moved = np.array(pose, np.float64)[:3]
+    moved[:, 3] = (moved[:, 3] - np.asarray(frame.offset, np.float64)) / frame.scale
+    return moved
+
+
+def pixel_centres(width: int, height: int) -> np.ndarray:
+    """Return float64 [height * width, 2]: the centres of a picture's pixels, row by row."""
+    x, y = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
+    return np.stack([x.ravel(), y.ravel()], axis=1)
+
+
+def rays_of(
+    pose: np.ndarray, lens: Lens, frame: BoxFrame, pixels: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the rays of a view; of another size with ``lens.scaled``.
+
+    Args:
+        pose: [3, 4] camera to scene.
+        lens: in pixels of the picture that is wanted.
+        frame: where the box lies.
+        pixels: [n, 2], places in the picture; None: the centres of all pixels, row by row.
+
+    Returns:
+        origins and unit directions in box coordinates, float32 [n, 3], and whether the lens has a
+        ray there, bool [n]; where it has none the direction is the optical axis.
+    """
+    places = pixel_centres(lens.width, lens.height) if pixels is None else pixels
+    matrix = pose_in_box(pose, frame)
+    local = lens.unproject(places)
+    valid = ~np.isnan(local[:, 0])
+    local[~valid] = 0, 0, -1
+    directions = (local @ matrix[:, :3].T).astype(np.float32)
+    origins = np.tile(matrix[:, 3].astype(np.float32), (len(local), 1))
+    return origins, directions, valid
+
+
+def _large(values: np.ndarray, dtype: Any, device: str, held: list[Any]) -> wp.array:
+    """Return the values on the device; of more than 2^31 - 1, which kernels address, the first."""
+    values = np.ascontiguousarray(values)
+    if values.size == 0:
+        return wp.zeros(0, dtype=dtype, device=device)
+    address = values.ctypes.data
+    if device == "cpu":
+        held.append(values)
+    else:
+        # rows, as a dimension has at most 2^31 - 1
+        rows = values.reshape(len(values), -1)
+        owner = wp.array(rows, dtype=dtype, device=device)
+        held.append(owner)
+        address = owner.ptr
+    shape = (min(values.size, 2**31 - 1),)
+    return wp.array(ptr=address, dtype=dtype, shape=shape, device=device)

@@ -1,0 +1,131 @@
+"""A radiance field in closed form with the methods of ``RadianceField``, rendered by quadrature."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ngp_warp.config import GridEncodingConfig, NetworkConfig
+from ngp_warp.radiance.settings import CELLS, RadianceSettings
+
+
+def settings(**more):
+    return RadianceSettings(
+        encoding=GridEncodingConfig(),
+        density_network=NetworkConfig(),
+        color_network=NetworkConfig(),
+        **more,
+    )
+
+
+@dataclass
+class Rendered:
+    color: np.ndarray
+    opacity: np.ndarray
+    depth: np.ndarray
+    n_samples: int
+
+
+@dataclass(frozen=True)
+class OddFrame:
+    """p_box = scale * p_scene + offset."""
+
+    scale: float = 0.037
+    offset: tuple = (0.61, 0.4, 0.47)
+
+    def to_box(self, points):
+        return np.asarray(points, np.float64) * self.scale + self.offset
+
+    def to_scene(self, points):
+        return (np.asarray(points, np.float64) - self.offset) / self.scale
+
+
+class Values:
+    """As a ``wp.array``, as far as it is read."""
+
+    def __init__(self, values):
+        self._values = values
+
+    def numpy(self):
+        return self._values
+
+
+class Occupancy:
+    def __init__(self, field):
+        self._field = field
+        self.n_cascades = field.settings.n_cascades
+        middles = (np.arange(CELLS) + 0.5) / CELLS - 0.5
+        parts = []
+        for k in range(self.n_cascades):
+            side = 2.0**k / field.settings.aabb_scale
+            x, y, z = np.meshgrid(*[0.5 + side * middles] * 3, indexing="ij")
+            points = np.stack([x, y, z], axis=-1).astype(np.float32).reshape(-1, 3)
+            reach = 0.87 * side / CELLS
+            found = field.density(points, grow=reach) * field.settings.min_step
+            parts.append(found.reshape((CELLS,) * 3).transpose(2, 1, 0))
+        self._cells = np.stack(parts) * field.settings.aabb_scale
+        self.values = Values(self._cells.reshape(-1).astype(np.float32))
+
+    def occupied(self):
+        return self._cells > 0.01
+
+
+@dataclass
+class StandIn:
+    """A soft ball (by default) whose colour is its place in the box and, a little, the direction.
+
+    distance: points [n, 3] -> signed distances [n], in the box. The density is ``peak`` per side of
+    the inner cube inside and falls off as a logistic function of ``softness``.
+    """
+
+    distance: object = None
+    peak: float = 2000.0
+    softness: float = 0.002
+    tint: float = 0.0
+    settings: RadianceSettings = field(default_factory=settings)
+    n_steps: int = 384
+
+    def __post_init__(self):
+        if self.distance is None:
+            self.distance = lambda p: np.linalg.norm(p - 0.5, axis=1) - 0.2
+        self.latents = []
+
+    @property
+    def occupancy(self):
+        return Occupancy(self)
+
+    def density(self, points, grow=0.0):
+        d = (self.distance(np.asarray(points, np.float64)) - grow) / self.softness
+        return (self.peak / (1 + np.exp(np.clip(d, -40, 40)))).astype(np.float32)
+
+    def color(self, points, directions):
+        d = np.asarray(directions, np.float64)
+        values = np.asarray(points) * (1 - self.tint) + self.tint * (0.5 + 0.5 * d)
+        return np.clip(values, 0, 1).astype(np.float32)
+
+    def render_rays(self, origins, directions, *, background=(0, 0, 0), latent=None, near=0.0):
+        self.latents.append(latent)
+        o, d = (np.asarray(v, np.float64) for v in (origins, directions))
+        with np.errstate(divide="ignore"):
+            sides = np.stack([(0 - o) / d, (1 - o) / d])
+        t0 = np.maximum(np.nanmax(np.min(sides, axis=0), axis=1), near)
+        t1 = np.maximum(np.nanmin(np.max(sides, axis=0), axis=1), t0)
+        dt = (t1 - t0) / self.n_steps
+        t = t0[:, None] + (np.arange(self.n_steps) + 0.5) * dt[:, None]
+        points = o[:, None] + t[..., None] * d[:, None]
+        flat = points.reshape(-1, 3)
+        sigma = self.density(flat).reshape(t.shape).astype(np.float64)
+        alpha = 1 - np.exp(-sigma * dt[:, None] * self.settings.aabb_scale)
+        through = np.cumprod(1 - alpha, axis=1)
+        weights = alpha * np.concatenate([np.ones((len(o), 1)), through[:, :-1]], axis=1)
+        kept = weights.ravel() > 1e-6
+        colors = np.zeros((len(flat), 3))
+        repeated = np.repeat(d, self.n_steps, axis=0)
+        colors[kept] = self.color(flat[kept], repeated[kept])
+        opacity = weights.sum(axis=1)
+        color = (weights[..., None] * colors.reshape(*t.shape, 3)).sum(axis=1)
+        if background is not None:
+            color += (1 - opacity)[:, None] * np.asarray(background)
+        some = opacity > 1e-4
+        depth = np.where(some, (weights * t).sum(axis=1) / np.maximum(opacity, 1e-4), np.inf)
+        as_float = (v.astype(np.float32) for v in (color, opacity, depth))
+        return Rendered(*as_float, n_samples=t.size)
