@@ -88,8 +88,12 @@ def _flag(name: str) -> str:
 class Trainable(Protocol):
     """What is trained: a ``Field``, or several parts with one optimizer's clock."""
 
-    optimizer: "Adam"
     device: str
+
+    @property
+    def optimizer(self) -> "Adam":
+        """Whose step is the run's."""
+        ...
 
     @property
     def n_params(self) -> int:
@@ -184,6 +188,9 @@ class Primitive:
     [n, c, n_dims], else None; all in the input's units."""
     export_options: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """Format -> names of the options that its exporter knows, where there are any."""
+    render_rays: Callable[..., Any] | None = None
+    """(run, rays_o [n, 3], rays_d [n, 3]) -> a ``ngp_warp.radiance.field.Rendered`` in the input's
+    units; None: it has no colours along rays."""
     trace: Callable[..., Any] | None = None
     """(run, rays_o [n, 3], rays_d [n, 3]) -> a ``ngp_warp.rays.sphere_trace.Trace`` in the input's
     units; None: it has no surface."""

@@ -30,6 +30,11 @@ FULL = {
 CASES = [{}, FULL, FULL | UNFUSED, FULL | {"aabb_scale": 4, "cone_angle": 1 / 64}]
 
 
+def after_start(device):
+    """A step whose batches are whole."""
+    return wp.array([1000], dtype=wp.int64, device=device)
+
+
 class Field:
     """A staged field with parameters of the order of 1."""
 
@@ -44,7 +49,7 @@ class Field:
         rng, self.device = np.random.default_rng(seed), device
         self.encoding = GridEncoding(3, s.encoding, device)
         table = rng.uniform(-1, 1, self.encoding.n_params).astype(np.float32)
-        weights = initial_weights(s, self.encoding.n_outputs, seed)
+        weights = initial_weights(s, self.encoding.n_outputs, device, seed)
         weights += rng.uniform(-0.1, 0.1, weights.size).astype(np.float32)
         optimizer = OptimizerConfig()
         self.table = make_table(table, self.encoding.n_features, optimizer, device)
@@ -73,7 +78,7 @@ class Field:
         """Run one step; return the counts."""
         totals, last = (wp.zeros(4, dtype=wp.int64, device=self.device) for _ in range(2))
         n_rays = wp.zeros(1, dtype=int, device=self.device)
-        case.run(self.staged.train(batch, n_rays, totals, last))
+        case.run(self.staged.train(batch, after_start(self.device), n_rays, totals, last))
         return last.numpy(), n_rays.numpy()[0]
 
 
@@ -264,7 +269,7 @@ def test_a_smaller_step_leaves_nothing_of_a_larger_one(device):
     many, _ = make_batch(field, seed=4, n=24, weight=1.0)
     n_rays = wp.zeros(1, dtype=int, device=device)
     totals, last = (wp.zeros(4, dtype=wp.int64, device=device) for _ in range(2))
-    stages = field.staged.train(many, n_rays, totals, last)
+    stages = field.staged.train(many, after_start(device), n_rays, totals, last)
     case.run(stages)
     results = []
     field.table.gradient.zero_()

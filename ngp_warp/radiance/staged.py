@@ -19,8 +19,7 @@ from ngp_warp.kernels import spherical_harmonics as harmonics
 from ngp_warp.kernels.grid_portable import FIXED_POINT
 from ngp_warp.launch import Call, Launch
 from ngp_warp.networks.mlp import make_network
-from ngp_warp.networks.network import Network, xavier_uniform
-from ngp_warp.networks.unfused import make_layers
+from ngp_warp.networks.network import Network
 from ngp_warp.optimizer import Parameters
 from ngp_warp.radiance.batch import RayBatch
 from ngp_warp.radiance.marching import Samples, Stages, make_lattice, part, scan_stage
@@ -47,23 +46,12 @@ def make_networks(
     )
 
 
-def initial_weights(settings: RadianceSettings, n_features: int, seed: int) -> np.ndarray:
-    """Return the weights of both networks, float32: the density network's, then the colour's.
-
-    Xavier-uniform, biases zero; the same for fused and unfused networks.
-    """
-    n_in = N_GEOMETRY + N_DIRECTION + settings.n_latent_dims
-    layers = make_layers(settings.density_network, n_features, N_GEOMETRY)
-    n_density = len(layers)
-    layers += make_layers(settings.color_network, n_in, 3)
-    flat = xavier_uniform([(v.n_out, v.n_in) for v in layers], seed)
-    parts, begin = [], 0
-    for i, v in enumerate(layers):
-        network = settings.density_network if i < n_density else settings.color_network
-        parts.append(flat[begin : begin + v.n_out * v.n_in])
-        parts.append(np.zeros(v.n_out * network.bias, np.float32))
-        begin += v.n_out * v.n_in
-    return np.concatenate(parts)
+def initial_weights(
+    settings: RadianceSettings, n_features: int, device: str, seed: int
+) -> np.ndarray:
+    """Return the weights of both networks, float32: the density network's, then the colour's."""
+    density, color = make_networks(settings, n_features, device)
+    return np.concatenate([density.initial_weights(seed), color.initial_weights(seed + 1)])
 
 
 class StagedRadiance:
@@ -101,13 +89,21 @@ class StagedRadiance:
         self._norms = wp.array(harmonics.norms(), dtype=float, device=self.device)
         self._no_latents = self._floats(1)
 
-    def train(self, batch: RayBatch, n_rays: wp.array, totals: wp.array, last: wp.array) -> Stages:
+    def train(
+        self,
+        batch: RayBatch,
+        step: wp.array,
+        n_rays: wp.array,
+        totals: wp.array,
+        last: wp.array,
+    ) -> Stages:
         """Record a step from rays to gradients of table, weights and latents, and the next count.
 
         Rays that have no room are left out, with -1 in ``batch.n_samples`` and no loss.
 
         Args:
             batch: rays; its outputs are filled, and ``count`` is set for the next step.
+            step: int64 [1], from 1.
             n_rays: int32 [1], out: the same count.
             totals: int64 [4]: rays, samples, kept samples and rays given up, added to.
             last: int64 [4], out: those of this step.
@@ -122,7 +118,7 @@ class StagedRadiance:
         args = [batch.count, batch.capacity, N_CHUNKS, work.samples.counted, work.kept.n]
         args += [batch.n_samples, counters]
         stages.append(self._record(kernels.counters_kernel, N_CHUNKS, args))
-        args = [counters, N_CHUNKS, float(self.settings.batch_samples)]
+        args = [counters, N_CHUNKS, step, float(self.settings.batch_samples)]
         args += [min(batch.capacity, self.settings.max_rays), totals, last, n_rays, batch.count]
         stages.append(self._record(radiance_counts.finish_kernel, 1, args))
         return stages
