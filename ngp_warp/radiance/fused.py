@@ -110,12 +110,18 @@ class FusedRadiance:
         return wp.empty(n, dtype=wp.float32, device="cpu")
 
     def train(
-        self, batch: RayBatch, n_rays: wp.array, totals: wp.array, last: wp.array
+        self,
+        batch: RayBatch,
+        step: wp.array,
+        n_rays: wp.array,
+        totals: wp.array,
+        last: wp.array,
     ) -> Stages:
         """Record a step from rays to gradients of table, weights and latents, and the next count.
 
         Args:
             batch: rays; its outputs are filled, and ``count`` is set for the next step.
+            step: int64 [1], from 1.
             n_rays: int32 [1], out: the same count.
             totals: int64 [4]: rays, samples, kept samples and rays given up, added to.
             last: int64 [4], out: those of this step.
@@ -136,7 +142,7 @@ class FusedRadiance:
         stages.append(sums)
         if self.latents is not None:
             sums.append(self._sum_latents(batch, results))
-        args = [self.counters, N_CHUNKS, float(self.settings.batch_samples)]
+        args = [self.counters, N_CHUNKS, step, float(self.settings.batch_samples)]
         args += [min(batch.capacity, self.settings.max_rays), totals, last, n_rays, batch.count]
         # after the sum of the latents, which reads the count
         stages.append([launch.record(radiance_counts.finish_kernel, 1, args, "cpu")])
