@@ -59,6 +59,23 @@ def test_known_cameras_are_found_again(made: Any) -> None:
     assert np.abs(np.roll(got, 1, axis=0)[:, :, 3] - got[:, :, 3]).max() > 0.2
 
 
+def test_a_cropped_photo_shows_where_its_optical_axis_was(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "photos").mkdir()
+    for i, pose in enumerate(photo_scenes.poses(12)):
+        cropped = PilImage.fromarray(photo_scenes.picture(pose)).crop((28, 0, 320, 220))
+        cropped.save(tmp_path / "photos" / f"{i}.png")
+    options = SfmOptions(camera_model="SIMPLE_PINHOLE", max_image_size=320)
+    result = process_photos(tmp_path / "photos", tmp_path / "scene", options=options)
+    assert result["registered"] == 12
+    assert capfd.readouterr() == ("", "")
+    lens = load_scene(tmp_path / "scene").views[0].lens
+    # The middle is (146, 110), the axis went through (132, 120).
+    assert abs(lens.cx - 132) < 7
+    assert abs(lens.cy - 120) < 7
+
+
 def test_the_scene_is_upright_centred_and_of_the_usual_size(made: Any) -> None:
     folder, _, _ = made
     got, truth = poses_of(folder), photo_scenes.poses()
