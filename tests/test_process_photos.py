@@ -14,7 +14,7 @@ from PIL import Image as PilImage
 from ngp_warp.cli import app
 from ngp_warp.errors import ConfigError, DataError, ResourceError
 from ngp_warp.primitive import Progress
-from ngp_warp.primitives.nerf import colmap, sfm, sfm_export, sfm_photos
+from ngp_warp.primitives.nerf import colmap, sfm, sfm_export, sfm_photos, sfm_scene
 from ngp_warp.primitives.nerf.images import load_photos
 from ngp_warp.primitives.nerf.scene import load_scene
 from ngp_warp.primitives.nerf.sfm import SfmOptions, process_photos
@@ -252,7 +252,7 @@ def test_every_camera_model_means_the_same_lens(model: str, tmp_path: Path) -> N
     n_focal = len(camera.focal_length_idxs())
     params[n_focal + 2 :] = 0.01 * np.arange(1, len(params) - n_focal - 1)
     camera.params = params
-    described = sfm._intrinsics(camera)
+    described = sfm_scene.camera_of(camera)
     local = np.random.default_rng(0).uniform([-0.5, -0.4, 1], [0.5, 0.4, 2], (50, 3))
     expected = np.array([camera.img_from_cam(p) for p in local])
     PilImage.new("RGB", (320, 240)).save(tmp_path / "a.png")
