@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ngp_warp.errors import DataError
+from ngp_warp.errors import DataError, ShapeError
 from ngp_warp.primitive import Progress, Report, report_nothing
 from ngp_warp.surfaces import cases
 from ngp_warp.surfaces.lattice import BLOCK, Evaluate, Lattice, NodePool, batches, check_memory
@@ -42,6 +42,7 @@ def extract(
     lower: tuple[float, float, float] = (0.0, 0.0, 0.0),
     upper: tuple[float, float, float] = (1.0, 1.0, 1.0),
     lipschitz: float = LIPSCHITZ,
+    blocks: np.ndarray | None = None,
     progress: Report = report_nothing,
 ) -> ExtractedMesh:
     """Return the surface where a field equals ``level``, by marching cubes on resolution^3 cells.
@@ -63,19 +64,28 @@ def extract(
         upper: the box.
         lipschitz: bound on the field's change for each unit of distance; ``math.inf`` evaluates
             every cell.
+        blocks: bool [n] * 3 with n = ceil(resolution / 8): where to look first, of a field that is
+            no distance and for which no ``lipschitz`` is known; every piece of the surface that
+            reaches into one of them is found. None: found by ``lipschitz``.
         progress: told of the work done, of 100.
 
     Raises:
         ConfigError: a resolution or a box out of range.
         DataError: the field has no surface in the box, or is not finite.
         ResourceError: too little memory.
+        ShapeError: ``blocks`` of another shape.
     """
     lattice = Lattice(evaluate, resolution, level=level, lower=lower, upper=upper)
+    if blocks is not None and blocks.shape != (lattice.n_blocks,) * 3:
+        raise ShapeError(
+            f"blocks must be {[lattice.n_blocks] * 3} at resolution {resolution}, "
+            f"got {list(blocks.shape)}"
+        )
 
     def done(share: float) -> None:
         progress(Progress(stage="evaluate", step=math.floor(100 * share), total=100))
 
-    near = lattice.near_blocks(lipschitz)
+    near = lattice.near_blocks(lipschitz) if blocks is None else blocks.astype(bool)
     done(0.1)
     n_near = int(np.count_nonzero(near))
     check_memory(n_near, resolution)

@@ -1,4 +1,4 @@
-"""A narrow-band level set in NanoVDB, as OpenVDB defines one.
+"""Volumes in NanoVDB: a narrow-band level set, as OpenVDB defines one, and a fog of densities.
 
 Warp lays out the tree; what it cannot say (which voxels are active, which tiles lie inside, the
 kind of grid, the transform in double precision) is written into the tree's memory here. Source of
@@ -22,7 +22,7 @@ BAND = 3.0
 """Half width of the band in voxels, as OpenVDB's tools have it."""
 
 _BLOCKS_AT_ONCE = 1 << 9
-_LEVEL_SET = 1
+_LEVEL_SET, _FOG = 1, 2
 _LOCAL = np.stack(np.unravel_index(np.arange(BLOCK**3), (BLOCK,) * 3), axis=1).astype(np.int32)
 
 _GRID = np.dtype(
@@ -111,22 +111,74 @@ def write_nvdb(
     check_range("band", band, 1.0, 1000.0)
     width = np.float32(band * placement.voxel_size)
     tiles, values = _band(lattice, placement.per_unit, width, lipschitz, done)
-    launch.init()
-    volume = wp.Volume.allocate_by_tiles(
-        wp.array(BLOCK * tiles, dtype=wp.vec3i, device="cpu"),
-        placement.voxel_size,
-        bg_value=float(width),
-        translation=placement.origin,
-        device="cpu",
-    )
-    memory = volume.array().numpy().view(np.uint8)
-    grid = memory[: _GRID.itemsize].view(_GRID)
-    n_voxels = _fill_leaves(memory, grid, tiles, values, width)
-    _sign_tiles(memory, grid, lattice)
-    _describe(memory, grid, placement, n_voxels)
-    with atomic_path(path) as temporary:
-        volume.save_to_nvdb(temporary)
-        return {"bytes": temporary.stat().st_size, "n_voxels": n_voxels}
+    tree = _Tree(tiles, values, placement, background=float(width))
+    n_voxels = tree.fill(lambda block: np.abs(block) < width)
+    _sign_tiles(tree.memory, tree.grid, lattice)
+    _describe(tree.memory, tree.grid, placement, n_voxels, b"distance", _LEVEL_SET)
+    return {"bytes": tree.save(path), "n_voxels": n_voxels}
+
+
+def write_fog(
+    path: str | Path, tiles: np.ndarray, values: np.ndarray, placement: Placement, name: str
+) -> dict[str, int]:
+    """Write a fog volume: values of at least 0, the voxels above 0 active.
+
+    Voxel (i, j, k) lies at ``origin + voxel_size * (i, j, k)``; all that are not in the tiles
+    hold 0.
+
+    Args:
+        path: ends in .nvdb.
+        tiles: int32 [n, 3], n >= 1, distinct: the blocks of 8^3 voxels, in blocks.
+        values: float32 [n, 512] at their voxels, z fastest.
+        placement: where voxels lie; its ``per_unit`` is not used.
+        name: of the grid.
+
+    Returns:
+        ``bytes`` of the file and ``n_voxels`` that are active.
+
+    Raises:
+        ResourceError: the folder is missing or cannot be written, or the disk is full.
+    """
+    tree = _Tree(tiles, values, placement, background=0.0)
+    n_voxels = tree.fill(lambda block: block > 0)
+    _describe(tree.memory, tree.grid, placement, n_voxels, name.encode(), _FOG)
+    return {"bytes": tree.save(path), "n_voxels": n_voxels}
+
+
+class _Tree:
+    """A volume whose memory is filled here.
+
+    Args:
+        tiles: int32 [n, 3], blocks.
+        values: float32 [n, 512].
+        placement: where voxels lie.
+        background: of all other voxels.
+    """
+
+    def __init__(
+        self, tiles: np.ndarray, values: np.ndarray, placement: Placement, background: float
+    ):
+        launch.init()
+        self._tiles, self._values = tiles, values
+        self._volume = wp.Volume.allocate_by_tiles(
+            wp.array(BLOCK * tiles, dtype=wp.vec3i, device="cpu"),
+            placement.voxel_size,
+            bg_value=background,
+            translation=placement.origin,
+            device="cpu",
+        )
+        self.memory = self._volume.array().numpy().view(np.uint8)
+        self.grid = self.memory[: _GRID.itemsize].view(_GRID)
+
+    def fill(self, is_active: Callable[[np.ndarray], np.ndarray]) -> int:
+        """Write the values and the masks of active voxels; return how many are active."""
+        return _fill_leaves(self.memory, self.grid, self._tiles, self._values, is_active)
+
+    def save(self, path: str | Path) -> int:
+        """Write the file; return its size in bytes."""
+        with atomic_path(path) as temporary:
+            self._volume.save_to_nvdb(temporary)
+            return temporary.stat().st_size
 
 
 def _band(
@@ -169,7 +221,7 @@ def _fill_leaves(
     grid: np.ndarray,
     tiles: np.ndarray,
     values: np.ndarray,
-    width: np.float32,
+    is_active: Callable[[np.ndarray], np.ndarray],
 ) -> int:
     """Write the values and the masks of active voxels; return how many are active."""
     leaves = _nodes(memory, grid, 0, _LEAF)
@@ -179,7 +231,7 @@ def _fill_leaves(
     for begin in range(0, len(leaves), _BLOCKS_AT_ONCE):
         part = slice(begin, begin + _BLOCKS_AT_ONCE)
         block = values[order[part]]
-        active = np.abs(block) < width
+        active = is_active(block)
         leaves["values"][part] = block
         leaves["active"][part] = np.packbits(active, axis=1, bitorder="little")
         n_active += int(np.count_nonzero(active))
@@ -200,7 +252,14 @@ def _sign_tiles(memory: np.ndarray, grid: np.ndarray, lattice: Lattice) -> None:
             node["entries"]["value"][inside] *= -1
 
 
-def _describe(memory: np.ndarray, grid: np.ndarray, placement: Placement, n_voxels: int) -> None:
+def _describe(
+    memory: np.ndarray,
+    grid: np.ndarray,
+    placement: Placement,
+    n_voxels: int,
+    name: bytes,
+    grid_class: int,
+) -> None:
     """Write name, kind, count and the transform, of which Warp keeps float32."""
     size, origin = placement.voxel_size, np.array(placement.origin)
     world = grid["map"].view(_MAP)
@@ -212,6 +271,6 @@ def _describe(memory: np.ndarray, grid: np.ndarray, placement: Placement, n_voxe
     first_and_last = memory[root : root + 24].view("<i4").reshape(2, 3)
     grid["box"] = origin + size * np.add(first_and_last, [[0], [1]])
     grid["voxel_size"] = size
-    grid["name"] = b"distance"
-    grid["grid_class"] = _LEVEL_SET
+    grid["name"] = name
+    grid["grid_class"] = grid_class
     grid["active"] = n_voxels
