@@ -139,9 +139,9 @@ def test_the_process_is_as_it_was(tmp_path: Path, capfd: pytest.CaptureFixture[s
     """Readers change warnings, Pillow's limit, a log and stdout: in threads they must restore."""
     save_image(tmp_path / "a.exr", np.ones((H, W, 3), np.float32))
     save_png(tmp_path / "b.png", pixels())
-    views = [view(tmp_path / n) for n in ("a.exr", "b.png") * 20]
+    views = [view(tmp_path / n) for n in ("a.exr", "b.png") * 60]
     before = process_state()
-    load_photos(views, threads=8, report=lambda p: print("said"))
+    load_photos(views, threads=8, report=lambda p: print("said", flush=True))
     assert process_state() == before
     assert capfd.readouterr().out.count("said") >= len(views)
 
