@@ -32,6 +32,10 @@ from ngp_warp.kernels import grid_portable as grid
 from ngp_warp.kernels import loss as losses
 from ngp_warp.kernels.grid import GridShape
 from ngp_warp.primitives.image import kernels as image
+from ngp_warp.primitives.nerf.kernels import draw as nerf_draw
+from ngp_warp.primitives.nerf.kernels import environment as nerf_environment
+from ngp_warp.primitives.nerf.kernels import refine as nerf_refine
+from ngp_warp.primitives.nerf.kernels import visibility as nerf_visibility
 from ngp_warp.primitives.sdf.kernels import distance as sdf_distance
 from ngp_warp.primitives.sdf.kernels import samples as sdf_samples
 from ngp_warp.primitives.sdf.sign import SIGNS
@@ -97,6 +101,14 @@ KERNELS = {
     linear_portable.weight_gradient_kernel: [()],
     losses.loss_kernel: [(name,) for name in losses.LOSSES],
     rows.copy_rows_kernel: [()],
+    nerf_draw.pick_kernel: [(wp.uint8, False, False), (wp.float16, True, True)],
+    nerf_draw.ray_kernel: [
+        (wp.uint8, False, False, "random", "srgb", False),
+        (wp.float16, True, True, "environment", "linear", True),
+    ],
+    nerf_environment.backward_kernel: [("srgb", True), ("linear", True)],
+    nerf_environment.lookup_kernel: [("srgb",), ("linear",)],
+    nerf_refine.sum_kernel: [(True, True, True), (False, False, True)],
     samplers.sample_kernel: SAMPLERS,
     # the vector search is for a CPU
     sdf_distance.query_kernel: [(sign, "portable") for sign in SIGNS],
@@ -121,6 +133,14 @@ SINGLE = [
     occupancy.store_kernel,
     occupancy.threshold_kernel,
     rows.spread_rows,
+    nerf_environment.row_kernel,
+    nerf_refine.centre_kernel,
+    nerf_refine.lens_gradient_kernel,
+    nerf_refine.lens_kernel,
+    nerf_refine.pose_gradient_kernel,
+    nerf_refine.pose_kernel,
+    nerf_refine.total_kernel,
+    nerf_visibility.visible_kernel,
     sdf_distance.morton_codes,
     sdf_samples.pool_samples,
     sdf_samples.surface_samples,
