@@ -45,7 +45,7 @@ def test_there_and_back_again(scale, offset, aabb_scale) -> None:
     frame = Frame(scale, offset, aabb_scale)
     points = np.random.default_rng(0).normal(0, 1 / scale, (9, 3))
     tolerance = 1e-12 * (1 + np.abs(offset).max()) / scale
-    back = frame.points_from_box(frame.points_to_box(points))
+    back = frame.to_scene(frame.to_box(points))
     np.testing.assert_allclose(back, points, atol=tolerance)
     assert frame.distance_from_box(frame.distance_to_box(3.0)) == pytest.approx(3.0)
     pose = around(np.zeros(3), 2.0)[3]
@@ -53,13 +53,13 @@ def test_there_and_back_again(scale, offset, aabb_scale) -> None:
         frame.poses_from_box(frame.poses_to_box(pose)), pose, atol=tolerance + 1e-12
     )
     np.testing.assert_array_equal(frame.poses_to_box(pose)[:, :3], pose[:, :3])
-    np.testing.assert_allclose(frame.points_to_box(frame.centre), 0.5, atol=1e-9)
+    np.testing.assert_allclose(frame.to_box(frame.centre), 0.5, atol=1e-9)
     assert Frame.from_dict(frame.to_dict()) == frame
 
 
 def test_distances_are_those_between_points() -> None:
     frame = Frame(0.25, (0.5, 0.1, -2.0), 2)
-    a, b = frame.points_to_box(np.array([[0.0, 0.0, 0.0], [3.0, 4.0, 0.0]]))
+    a, b = frame.to_box(np.array([[0.0, 0.0, 0.0], [3.0, 4.0, 0.0]]))
     assert np.linalg.norm(b - a) == pytest.approx(frame.distance_to_box(5.0))
 
 
@@ -69,7 +69,7 @@ def test_the_inner_cube_is_that_of_instant_ngp(aabb_scale: int) -> None:
     frame = Frame.from_inner(0.33, offset, aabb_scale)
     point = np.array([0.7, -0.3, 1.1])
     inner = 0.33 * point + offset  # the unit cube there is the inner cube
-    np.testing.assert_allclose(frame.points_to_box(point), (inner - 0.5) / aabb_scale + 0.5)
+    np.testing.assert_allclose(frame.to_box(point), (inner - 0.5) / aabb_scale + 0.5)
     assert frame.n_cascades == np.log2(aabb_scale) + 1
 
 
@@ -130,7 +130,7 @@ def test_the_box_does_not_depend_on_units_or_place() -> None:
         poses = around(np.full(3, shift), 4.0 * factor)
         frame = choose_frame(scene_of(poses, points=points * factor + shift))
         np.testing.assert_allclose(
-            frame.points_to_box(points * factor + shift), base.points_to_box(points), atol=1e-6
+            frame.to_box(points * factor + shift), base.to_box(points), atol=1e-6
         )
 
 
@@ -142,7 +142,7 @@ def test_far_points_make_the_box_larger_up_to_16() -> None:
         scene = scene_of(around(np.zeros(3), 4.0), points=unit * extent)
         frame = choose_frame(scene)
         sizes.append(frame.aabb_scale)
-        inside = np.abs(frame.points_to_box(unit * extent) - 0.5).max(axis=1) <= 0.5
+        inside = np.abs(frame.to_box(unit * extent) - 0.5).max(axis=1) <= 0.5
         assert inside.mean() >= 0.95 or frame.aabb_scale == 16
     assert sizes == sorted(sizes)
     assert (sizes[0], sizes[-1]) == (4, 16)
@@ -180,7 +180,7 @@ def test_outwards_the_middle_is_that_of_the_cameras() -> None:
         assert np.linalg.norm(frame.centre) < 0.3
         box = frame.poses_to_box(np.stack(out))[:, :, 3]
         assert ((box > 0) & (box < 1)).all()
-    assert (np.abs(frame.points_to_box(walls) - 0.5) < 0.5).all()
+    assert (np.abs(frame.to_box(walls) - 0.5) < 0.5).all()
 
 
 def test_one_camera_has_a_box() -> None:
