@@ -89,13 +89,21 @@ class StagedRadiance:
         self._norms = wp.array(harmonics.norms(), dtype=float, device=self.device)
         self._no_latents = self._floats(1)
 
-    def train(self, batch: RayBatch, n_rays: wp.array, totals: wp.array, last: wp.array) -> Stages:
+    def train(
+        self,
+        batch: RayBatch,
+        step: wp.array,
+        n_rays: wp.array,
+        totals: wp.array,
+        last: wp.array,
+    ) -> Stages:
         """Record a step from rays to gradients of table, weights and latents, and the next count.
 
         Rays that have no room are left out, with -1 in ``batch.n_samples`` and no loss.
 
         Args:
             batch: rays; its outputs are filled, and ``count`` is set for the next step.
+            step: int64 [1], from 1.
             n_rays: int32 [1], out: the same count.
             totals: int64 [4]: rays, samples, kept samples and rays given up, added to.
             last: int64 [4], out: those of this step.
@@ -110,7 +118,7 @@ class StagedRadiance:
         args = [batch.count, batch.capacity, N_CHUNKS, work.samples.counted, work.kept.n]
         args += [batch.n_samples, counters]
         stages.append(self._record(kernels.counters_kernel, N_CHUNKS, args))
-        args = [counters, N_CHUNKS, float(self.settings.batch_samples)]
+        args = [counters, N_CHUNKS, step, float(self.settings.batch_samples)]
         args += [min(batch.capacity, self.settings.max_rays), totals, last, n_rays, batch.count]
         stages.append(self._record(radiance_counts.finish_kernel, 1, args))
         return stages

@@ -51,8 +51,8 @@ class NerfConfig:
     """Which views that the scene names are held back and measured: test, or val where there are no
     test views."""
     background: str = "random"
-    """Colour behind everything: random (another for each ray; white where a run is measured), white,
-    black or R,G,B from 0 to 1."""
+    """Colour behind everything: random (another for each ray; white where a run is measured),
+    white, black or R,G,B from 0 to 1."""
     environment: bool = False
     """Learn a map of what is behind everything instead of a background colour."""
     aabb_scale: int | None = None
@@ -193,7 +193,8 @@ def vanilla_settings_of(
     config: NerfConfig, *, box_per_unit: float, color_space: ColorSpace
 ) -> VanillaSettings:
     """Return the settings of the original NeRF; arguments as of ``settings_of``."""
-    assert config.aabb_scale and config.max_rays
+    assert config.aabb_scale is not None
+    assert config.max_rays is not None
     return VanillaSettings(
         aabb_scale=config.aabb_scale,
         near=(config.near or 0.0) * box_per_unit,
@@ -223,7 +224,9 @@ def settings_of(
         n_views: views that are trained.
         color_space: of the photos.
     """
-    assert config.aabb_scale and config.march_steps and config.max_rays
+    assert config.aabb_scale is not None
+    assert config.march_steps is not None
+    assert config.max_rays is not None
     latents = config.appearance > 0
     output = "exponential" if color_space == "linear" else "sigmoid"
     return RadianceSettings(

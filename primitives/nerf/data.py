@@ -59,6 +59,7 @@ def load(source: Path, config: NerfConfig, report: Report) -> NerfData:
         ConfigError: no view is left to train.
         ResourceError: the photos do not fit in memory.
     """
+
     def say(line: str) -> None:
         report(Progress(stage="load", message=line))
 
@@ -115,9 +116,7 @@ def load_again(run: Any, report: Report) -> NerfData:
     return data
 
 
-def _load_views(
-    scene: Scene, views: Sequence[View], config: NerfConfig, report: Report
-) -> ViewSet:
+def _load_views(scene: Scene, views: Sequence[View], config: NerfConfig, report: Report) -> ViewSet:
     photos, lenses = load_photos(
         views,
         downscale=config.downscale,

@@ -45,7 +45,9 @@ def draw(photos, poses, lenses: list[Lens], scale, seed, step, i, background):
     depth = 0.0 if photos.depths is None else float(photos.depths[index])
     if isinstance(background, str):
         background = [unit(bits(mix(key), i, c)) for c in range(3)]
-    rgba = photos.pixels[index].astype(np.float64) / (255 if photos.pixels.dtype == np.uint8 else 1.0)
+    rgba = photos.pixels[index].astype(np.float64) / (
+        255 if photos.pixels.dtype == np.uint8 else 1.0
+    )
     alpha = float(rgba[3])
     return {
         "view": view,
