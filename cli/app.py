@@ -19,6 +19,7 @@ import typer
 from typer.core import TyperGroup
 
 from ngp_warp import __version__
+from ngp_warp.cli.console import one_line
 from ngp_warp.errors import NgpError
 
 # Typer gives it no public name.
@@ -29,10 +30,15 @@ COMMANDS = {
     "fit-image": ("ngp_warp.cli.fit_image", "Fit a neural field to a picture."),
     "fit-sdf": ("ngp_warp.cli.fit_sdf", "Fit a signed distance field to a mesh."),
     "nerf": ("ngp_warp.cli.nerf", "Fit a radiance field to photos."),
+    "process-photos": (
+        "ngp_warp.cli.process_photos",
+        "Find where photos were taken from, and write a scene.",
+    ),
     "render": ("ngp_warp.cli.render", "Make a picture or a film of a run."),
     "export": ("ngp_warp.cli.export", "Write a run in a format that other programs read."),
     "view": ("ngp_warp.cli.view", "Show a mesh's run beside the original."),
     "eval": ("ngp_warp.cli.eval", "Measure a run against the original."),
+    "validate": ("ngp_warp.cli.validate", "Check a scene of photos before it is trained."),
     "info": ("ngp_warp.cli.info", "Say what a run or a checkpoint holds."),
 }
 
@@ -116,15 +122,15 @@ def _run(argv: list[str]) -> tuple[int, Any]:
         with _terminable(), command.make_context("ngp", argv) as ctx:
             return 0, command.invoke(ctx)
     except typer.Exit as done:
-        return done.exit_code, None
+        return done.exit_code, getattr(done, "result", None)  # console.Failed has one
     except KeyboardInterrupt as stop:
-        status, line = 130, _one_line(str(stop)) or "interrupted"
+        status, line = 130, one_line(str(stop)) or "interrupted"
     except NgpError as error:
-        status, line = 2, _one_line(str(error))
+        status, line = 2, one_line(str(error))
     except UsageError as error:
         ctx = getattr(error, "ctx", None)
         hint = f"; see {ctx.command_path} --help" if ctx else ""
-        status, line = 2, _one_line(error.format_message()).rstrip(".") + hint
+        status, line = 2, one_line(error.format_message()).rstrip(".") + hint
     print(f"ngp: {'' if status == 130 else 'error: '}{line}", file=sys.stderr)  # noqa: T201
     return status, line
 
@@ -153,7 +159,7 @@ def _run_json(argv: list[str], stdout: TextIO) -> int:
         status, result = _run(argv)
     finally:
         # Where _run raised, the JSON object goes out before the traceback.
-        if status != 0:
+        if status != 0 and not isinstance(result, dict):
             result = {"error": result}
         if result is not None:  # None: --help, already printed
             json.dump(_plain(result), stdout, allow_nan=False)
@@ -190,11 +196,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not abs(value) < float("inf"):
         return None
     return value if isinstance(value, str | int | float | None) else str(value)
-
-
-def _one_line(text: str) -> str:
-    """Return the text without line breaks and control characters, which a file name may hold."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split()))
 
 
 if __name__ == "__main__":

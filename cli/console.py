@@ -17,6 +17,9 @@ SECONDS_BETWEEN_FRAMES = 0.25  # on a terminal: a drawing thread would take time
 
 STAGES = {
     "load": "Loading",
+    "features": "Finding features",
+    "matching": "Matching",
+    "mapping": "Placing photos",
     "compile": "Compiling",
     "train": "Training",
     "evaluate": "Evaluating",
@@ -29,6 +32,18 @@ UNITS = {
     "samples_per_second": "/s",
     "bytes": "B",
 }
+
+
+class Failed(typer.Exit):
+    """Ends a command with status 2 after it has said why.
+
+    Args:
+        result: what --json prints, with a key "error".
+    """
+
+    def __init__(self, result: dict[str, Any]):
+        super().__init__(2)
+        self.result = result
 
 
 class Console:
@@ -77,6 +92,10 @@ class Console:
         if not self.quiet:
             self._print(line)
 
+    def error(self, line: str) -> None:
+        """Print one of several errors, even if quiet."""
+        self._print(f"ngp: error: {one_line(line)}")
+
     def table(self, values: dict[str, Any]) -> None:
         """Print names and values, unless quiet."""
         if not self.quiet:
@@ -108,6 +127,11 @@ class Console:
         if now - self._last >= SECONDS_BETWEEN_FRAMES:
             self._last = now
             self._bar.refresh()
+
+
+def one_line(text: str) -> str:
+    """Return the text without line breaks and control characters, which a file name may hold."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split()))
 
 
 def progress_line(update: "Progress") -> str:

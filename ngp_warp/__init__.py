@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from ngp_warp.primitive import Progress
     from ngp_warp.primitives.image.config import ImageConfig
     from ngp_warp.primitives.image.fit import fit_image
+    from ngp_warp.primitives.nerf.config import NerfConfig
+    from ngp_warp.primitives.nerf.fit import fit_nerf
     from ngp_warp.primitives.sdf.config import SdfConfig
     from ngp_warp.primitives.sdf.fit import fit_sdf
     from ngp_warp.run import Run, open_run
@@ -41,6 +43,7 @@ __all__ = [
     "GridEncodingConfig",
     "ImageConfig",
     "Interrupted",
+    "NerfConfig",
     "NetworkConfig",
     "NgpError",
     "OptimizerConfig",
@@ -52,6 +55,7 @@ __all__ = [
     "TrainingConfig",
     "fit",
     "fit_image",
+    "fit_nerf",
     "fit_sdf",
     "open_run",
 ]
@@ -78,6 +82,8 @@ _MODULES = {
     "primitive": ("Progress",),
     "primitives.image.config": ("ImageConfig",),
     "primitives.image.fit": ("fit_image",),
+    "primitives.nerf.config": ("NerfConfig",),
+    "primitives.nerf.fit": ("fit_nerf",),
     "primitives.sdf.config": ("SdfConfig",),
     "primitives.sdf.fit": ("fit_sdf",),
     "run": ("Run", "open_run"),

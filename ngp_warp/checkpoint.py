@@ -81,7 +81,7 @@ def read_checkpoint(
 
     Args:
         path: the file.
-        parts: the last parts of the names of the arrays that are wanted ("value", ...); None: all.
+        parts: names of the arrays that are wanted, or their last parts ("value", ...); None: all.
 
     Returns:
         The header and the arrays by name.
@@ -98,7 +98,7 @@ def read_checkpoint(
             arrays = {
                 name: tensors.get_tensor(name)
                 for name in tensors.keys()  # noqa: SIM118, it is no mapping
-                if parts is None or name.rpartition(".")[2] in parts
+                if parts is None or name in parts or name.rpartition(".")[2] in parts
             }
     except OSError as error:
         raise CheckpointError(f"cannot read the checkpoint {path}: {error.strerror}") from error

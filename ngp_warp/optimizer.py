@@ -179,6 +179,8 @@ class Adam:
         parameters: what is optimized; their gradients are set by the launches before.
         device: "cpu" or a CUDA device.
         backend: "vector" (CPU only), "portable", or "auto": the faster one.
+        leader: another optimizer, whose step and number of steps are this one's too: its
+            ``advance`` runs in an earlier stage.
     """
 
     def __init__(
@@ -187,24 +189,27 @@ class Adam:
         parameters: list[Parameters],
         device: str,
         backend: str = "auto",
+        *,
+        leader: "Adam | None" = None,
     ):
         self.config = config
         self.parameters = parameters
         self.device = device
         vector = backend == "vector" or (backend == "auto" and device == "cpu")
         self._kernels = kernels if vector else portable
-        self.step = wp.zeros(1, dtype=wp.int64, device=device)
-        self.n_steps = wp.zeros(1, dtype=wp.int64, device=device)
+        self._increment = 0 if leader else 1
+        self.step = leader.step if leader else wp.zeros(1, dtype=wp.int64, device=device)
+        self.n_steps = leader.n_steps if leader else wp.zeros(1, dtype=wp.int64, device=device)
         self.schedule = wp.zeros(kernels.N_SCHEDULE, dtype=wp.float32, device=device)
         self._correction = wp.array(bias_corrections(config), dtype=wp.float32, device=device)
         self._none = wp.zeros(1, dtype=wp.float16, device=device)
         self._no_quantum = wp.zeros(1, dtype=wp.float32, device=device)
 
     def advance(self) -> launch.Launch:
-        """Record: the step number plus one, and this step's learning rate."""
+        """Record: the step number plus one (unless a leader's), and this step's learning rate."""
         c = self.config
         args = [self.n_steps, c.learning_rate, c.decay_start, c.final_learning_rate]
-        args += [c.beta1, c.beta2, self.step, self.schedule]
+        args += [c.beta1, c.beta2, self._increment, self.step, self.schedule]
         return launch.record(kernels.advance_kernel, 1, args, self.device)
 
     def update(self) -> list[list[launch.Launch]]:

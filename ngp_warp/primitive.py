@@ -20,7 +20,8 @@ class Progress:
     """How far a run has come; sent to the caller's ``progress`` function."""
 
     stage: str
-    """One of "load", "compile", "train", "evaluate", "write"."""
+    """One of "load", "compile", "train", "evaluate", "write"; of structure from motion also
+    "features", "matching", "mapping"."""
     step: int = 0
     """Steps, tiles or files done in this stage."""
     total: int = 0
@@ -39,6 +40,9 @@ class Progress:
 
 Report = Callable[[Progress], None]
 
+_LONGEST_CHANGE = 120
+"""Characters of what differs between two inputs."""
+
 
 def report_nothing(progress: Progress) -> None:
     """Take a progress report and do nothing with it."""
@@ -55,11 +59,17 @@ def check_same(source: Path, now: dict[str, Any], then: dict[str, Any]) -> None:
     Raises:
         DataError: says what differs.
     """
-    changed = [f"{k} {now[k]}, then {then.get(k)}" for k in now if now[k] != then.get(k)]
+    changed = [_change(k, now[k], then.get(k)) for k in now if now[k] != then.get(k)]
     if changed:
         raise DataError(
             f"{source} is not what the run was fitted to: {'; '.join(changed)}; give the original"
         )
+
+
+def _change(name: str, now: Any, then: Any) -> str:
+    """Say what differs; of lists of cameras only that they do."""
+    both = f"{name} {now}, then {then}"
+    return both if len(both) < _LONGEST_CHANGE else f"{name} (other values than then)"
 
 
 def check_options(given: Iterable[str], known: Iterable[str], what: str) -> None:
@@ -87,8 +97,12 @@ def _flag(name: str) -> str:
 class Trainable(Protocol):
     """What is trained: a ``Field``, or several parts with one optimizer's clock."""
 
-    optimizer: "Adam"
     device: str
+
+    @property
+    def optimizer(self) -> "Adam":
+        """Whose step is the run's."""
+        ...
 
     @property
     def n_params(self) -> int:
@@ -183,6 +197,9 @@ class Primitive:
     [n, c, n_dims], else None; all in the input's units."""
     export_options: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """Format -> names of the options that its exporter knows, where there are any."""
+    render_rays: Callable[..., Any] | None = None
+    """(run, rays_o [n, 3], rays_d [n, 3]) -> a ``ngp_warp.radiance.field.Rendered`` in the input's
+    units; None: it has no colours along rays."""
     trace: Callable[..., Any] | None = None
     """(run, rays_o [n, 3], rays_d [n, 3]) -> a ``ngp_warp.rays.sphere_trace.Trace`` in the input's
     units; None: it has no surface."""

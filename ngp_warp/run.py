@@ -121,6 +121,27 @@ class Run:
             raise ConfigError(f"{self.path} is a fitted {kind.name}, which has no surface to trace")
         return kind.trace(self, rays_o, rays_d)
 
+    def render_rays(self, rays_o: Any, rays_d: Any) -> Any:
+        """Return what is seen along rays through a fitted scene.
+
+        Args:
+            rays_o: origins [n, 3], in the scene's units.
+            rays_d: directions [n, 3], of any length but zero.
+
+        Returns:
+            A ``Rendered``: ``color`` float32 [n, 3] over the run's background, in the photos'
+            colour space; ``opacity`` float32 [n]; ``depth`` float32 [n], expected distance in the
+            scene's units, infinite where nothing is.
+
+        Raises:
+            ConfigError: what was fitted is no scene.
+            ShapeError: arrays that are no rays.
+        """
+        kind = self._kind()
+        if kind.render_rays is None:
+            raise ConfigError(f"{self.path} is a fitted {kind.name}, which has no colours of rays")
+        return kind.render_rays(self, rays_o, rays_d)
+
     def render(
         self, output: str | Path, *, progress: Report = report_nothing, **options: Any
     ) -> Path:

@@ -249,13 +249,14 @@ def advance_kernel(
     final: float,
     beta1: wp.float64,
     beta2: wp.float64,
+    increment: wp.int64,  # 1; 0 where the step is another optimizer's
     # in and out
     step: wp.array(dtype=wp.int64),  # [1]
     # out
     schedule: wp.array(dtype=float),  # [N_SCHEDULE]
 ):
-    """step += 1; the learning rate is constant, then falls exponentially to its final share."""
-    t = step[0] + wp.int64(1)
+    """step += increment; the rate is constant, then falls exponentially to its final share."""
+    t = step[0] + increment
     step[0] = t
     rate = wp.float64(learning_rate)
     start = wp.float64(decay_start) * wp.float64(n_steps[0])

@@ -14,7 +14,8 @@ const i16 LANES = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 typedef float g16 __attribute__((vector_size(64)));
 typedef int gi16 __attribute__((vector_size(64)));
 auto gather = [&](const void* base, i16 at) __attribute__((always_inline)) {
-    return (v16)__builtin_ia32_gathersiv16sf((g16)(v16)(0.f), base, (gi16)at, (unsigned short)-1, 4);
+    const g16 none = (g16)(v16)(0.f);
+    return (v16)__builtin_ia32_gathersiv16sf(none, base, (gi16)at, (unsigned short)-1, 4);
 };
 auto scatter = [&](float* base, i16 at, v16 x) __attribute__((always_inline)) {
     __builtin_ia32_scattersiv16sf(base, (unsigned short)-1, (gi16)at, (g16)x, 4);
@@ -34,8 +35,41 @@ auto gather_int = [&](const void* base, i16 at) __attribute__((always_inline)) {
 };
 """
 
+# The box around all occupied coarse cells: rays are marched inside of it alone. It is a little
+# larger, so that rounding leaves no sample out.
+BOUNDS = """
+float bound_low[3] = {2.f, 2.f, 2.f}, bound_high[3] = {-1.f, -1.f, -1.f};
+for (int c = 0; c < N_CASCADES; ++c) {
+    int low[3] = {16, 16, 16}, high[3] = {-1, -1, -1};
+    const unsigned char* blocks = occupied.data + N_CASCADES * 262144 + c * 4096;
+    unsigned char columns[16] = {};
+    for (int row = 0; row < 256; ++row) {
+        unsigned char any = 0;
+        for (int x = 0; x < 16; ++x) {
+            any |= blocks[row * 16 + x];
+            columns[x] |= blocks[row * 16 + x];
+        }
+        if (!any) continue;
+        const int y = row & 15, z = row >> 4;
+        low[1] = y < low[1] ? y : low[1]; high[1] = y > high[1] ? y : high[1];
+        low[2] = z < low[2] ? z : low[2]; high[2] = z > high[2] ? z : high[2];
+    }
+    for (int x = 0; x < 16; ++x) if (columns[x]) {
+        low[0] = x < low[0] ? x : low[0]; high[0] = x;
+    }
+    const float side = (float)(1 << c) / AABB;
+    for (int k = 0; k < 3; ++k) {
+        const float a = 0.5f + (low[k] / 16.f - 0.5f) * side - 1e-5f;
+        const float b = 0.5f + ((high[k] + 1) / 16.f - 0.5f) * side + 1e-5f;
+        if (high[0] < 0) continue;
+        bound_low[k] = a < bound_low[k] ? a : bound_low[k];
+        bound_high[k] = b > bound_high[k] ? b : bound_high[k];
+    }
+}
+"""
+
 # A lane of no ray begins behind its end. Directions of zero would give 0 * infinity.
-SETUP = """
+_SETUP = """
 const int n_rays = count.data[0] < 0 ? 0 : count.data[0] > capacity ? capacity : count.data[0];
 const int ray0 = (int)((long long)n_rays * chunk / n_chunks);
 const int nr = (int)((long long)n_rays * (chunk + 1) / n_chunks) - ray0;
@@ -49,27 +83,31 @@ for (int i = nr; i < ((nr + 15) & ~15); ++i) {
     for (int k = 0; k < 3; ++k) { ro[k * CR + i] = 0.f; rd[k * CR + i] = 0.f; }
     rjit[i] = -1.f;
 }
+const float inverse_step = 1.f / min_step, slack = 0.01f + 4e-7f * inverse_step;
 auto step_at = [&](v16 t) __attribute__((always_inline)) {
     return CONE ? vmin(vmax(t * cone_angle, (v16)(min_step)), (v16)(max_step)) : (v16)(min_step);
 };
 for (int i = 0; i < nr; i += 16) {
-    v16 enter = (v16)(near), leave = (v16)(1e30f);
+    v16 enter = (v16)(near), leave = (v16)(1e30f), first_t = (v16)(0.f), last_t = (v16)(1e30f);
     for (int k = 0; k < 3; ++k) {
         const v16 o = *(const v16*)(ro + k * CR + i), d = *(const v16*)(rd + k * CR + i);
         const v16 q = 1.f / (vabs(d) < 1e-12f ? (v16)(1e-12f) : d);
         const v16 a = (0.f - o) * q, b = (1.f - o) * q;
         enter = vmax(enter, vmin(a, b)); leave = vmin(leave, vmax(a, b));
+        const v16 a2 = (bound_low[k] - o) * q, b2 = (bound_high[k] - o) * q;
+        first_t = vmax(first_t, vmin(a2, b2)); last_t = vmin(last_t, vmax(a2, b2));
         *(v16*)(rq + k * CR + i) = q;
     }
     const v16 j = *(const v16*)(rjit + i);
     const i16 none = j < 0.f;
     const v16 t0 = enter + j * step_at(enter);
     *(v16*)(rbegin + i) = t0;
-    *(v16*)(rend + i) = none ? (v16)(-1.f) : leave;
+    const v16 end = vmin(leave, last_t);
+    *(v16*)(rend + i) = (none | (first_t >= last_t)) ? (v16)(-1.f) : end;
     *(v16*)(renter + i) = enter;
     *(v16*)(rleave + i) = leave;
     *(v16*)(rtrans + i) = (v16)(1.f);
-    *(v16*)(rk + i) = CONE ? t0 : (v16)(0.f);
+    BEGIN
     *(i16*)(rn + i) = (i16)(0);
     *(i16*)(rhead + i) = (i16)(-1);
     *(i16*)(rdrop + i) = (i16)(0);
@@ -77,8 +115,30 @@ for (int i = 0; i < nr; i += 16) {
     *(v16*)(rdepth + i) = (v16)(0.f);
 }
 int n_active = 0;
-for (int i = 0; i < nr; ++i) if (rbegin[i] < rend[i]) ract[n_active++] = i;
+for (int i = 0; i < nr; ++i) if (BEGINS < rend[i]) ract[n_active++] = i;
 """
+
+_BEGIN_EVEN = """
+    const v16 skipped = __builtin_elementwise_ceil((first_t - t0) * inverse_step - slack);
+    *(v16*)(rk + i) = vmin(vmax(skipped, (v16)(0.f)), (v16)(1e6f));
+"""
+_BEGIN_CONE = """
+    v16 t = t0;
+    for (;;) {
+        const i16 before = (t < first_t - step_at(t) * slack) & (t < end);
+        if (!__builtin_reduce_or(before)) break;
+        t = before ? t + step_at(t) : t;
+    }
+    *(v16*)(rk + i) = t;
+"""
+
+
+def setup_text(cone: bool) -> str:
+    """Return the text that finds where a chunk's rays begin and end, and lists those that do."""
+    begins = "rk[i]" if cone else "rbegin[i] + rk[i] * min_step"
+    text = _SETUP.replace("BEGINS", begins)
+    return BOUNDS + text.replace("BEGIN\n", _BEGIN_CONE if cone else _BEGIN_EVEN)
+
 
 # Cell and coarse cell of a position, and how many cells lie along a unit length. The cascade is the
 # least c with 2^c >= v, read from the float's exponent.
@@ -88,8 +148,9 @@ _CELLS = """
     v16 per = (v16)(128.f * AABB);
     i16 cascade = (i16)(0);
     if (N_CASCADES > 1) {
-        const v16 far = vmax(vmax(vabs(p0 - 0.5f), vabs(p1 - 0.5f)), vabs(p2 - 0.5f)) * (2.f * AABB);
-        const i16 bits_v = __builtin_bit_cast(i16, vmax(far, dt * (128.f * AABB)));
+        const v16 far = vmax(vmax(vabs(p0 - 0.5f), vabs(p1 - 0.5f)), vabs(p2 - 0.5f));
+        const v16 v = vmax(far * (2.f * AABB), dt * (128.f * AABB));
+        const i16 bits_v = __builtin_bit_cast(i16, v);
         cascade = (bits_v >> 23) - 127 - ((bits_v & 0x7fffff) != 0);
         cascade = __builtin_elementwise_min(__builtin_elementwise_max(cascade, (i16)(0)),
                                             (i16)(N_CASCADES - 1));
@@ -145,7 +206,6 @@ _ADVANCE_CONE = """
 MARCH = """
 auto march = [&](const int* ids, int n_ids, int most, float* found, i16& n, i16& ended)
     __attribute__((always_inline)) {
-    const float inverse_step = 1.f / min_step, slack = 0.01f + 4e-7f * inverse_step;
     const i16 id = *(const i16*)ids;
     const v16 o0 = gather(ro, id), o1 = gather(ro + CR, id), o2 = gather(ro + 2 * CR, id);
     const v16 d0 = gather(rd, id), d1 = gather(rd + CR, id), d2 = gather(rd + 2 * CR, id);
@@ -177,7 +237,9 @@ auto march = [&](const int* ids, int n_ids, int most, float* found, i16& n, i16&
 def march_text(cone: bool) -> str:
     """Return the text of ``march``: the next ``most`` samples of up to 16 rays."""
     advance = _ADVANCE_CONE if cone else _ADVANCE_EVEN
-    return MARCH.replace("CELLS\n", _CELLS, 1).replace("SKIP\n", _SKIP).replace("ADVANCE\n", advance)
+    return (
+        MARCH.replace("CELLS\n", _CELLS, 1).replace("SKIP\n", _SKIP).replace("ADVANCE\n", advance)
+    )
 
 
 # The samples of a round, ray after ray: distances, rays, then positions in blocks. A ray whose
@@ -208,7 +270,9 @@ while (ns & 31) { st[ns] = 0.f; sr[ns] = 0; ++ns; }
 for (int i = first; i < ns; i += 16) {
     const i16 r = *(const i16*)(sr + i);
     const v16 t = *(const v16*)(st + i);
-    for (int k = 0; k < 3; ++k)
-        *(v16*)(sx + (i >> 5) * 96 + k * 32 + (i & 31)) = gather(ro + k * CR, r) + t * gather(rd + k * CR, r);
+    for (int k = 0; k < 3; ++k) {
+        const v16 o = gather(ro + k * CR, r), d = gather(rd + k * CR, r);
+        *(v16*)(sx + (i >> 5) * 96 + k * 32 + (i & 31)) = o + t * d;
+    }
 }
 """

@@ -21,20 +21,50 @@ def encode_text(grid: GridShape) -> str:
     return f"""
 typedef float vF __attribute__((ext_vector_type({n}), aligned(4)));
 typedef _Float16 hF __attribute__((ext_vector_type({n}), aligned(2)));
+// corners of 16 points, found while the cache lines of the 16 before are still on their way
+struct Corners {{ u16 id[{2**grid.n_dims}]; v16 w[{2**grid.n_dims}]; }};
 auto encode = [&](const float* x_, float* features, int first_block, int end_block)
     __attribute__((always_inline)) {{
     for (int level = 0; level < N_LEVELS; ++level) {{
         {LEVEL}
         const {element}* T = (const {element}*)table.data + (size_t)m_[{OFFSET}] * {n};
-        for (int block = first_block; block < end_block; ++block) for (int v = 0; v < 2; ++v) {{
-            const float* X = x_ + (size_t)block * 96 + v * 16;
-            float* O = features + ((size_t)block * NF + level * {n}) * 32 + v * 16;
+        const bool far = size * sizeof({element}) * {n} > {NEAR_BYTES};
+        Corners next;
+        auto look = [&](int i) __attribute__((always_inline)) {{
+            const float* X = x_ + (size_t)(i >> 1) * 96 + (i & 1) * 16;
             {corners(grid)}
+            __builtin_memcpy(next.id, id, sizeof id); __builtin_memcpy(next.w, w, sizeof w);
+            if (far) {{ {prefetch_text(grid, f"T + (size_t)ids[c * 16 + u] * {n}", 0)} }}
+        }};
+        look(2 * first_block);
+        for (int i = 2 * first_block; i < 2 * end_block; ++i) {{
+            const Corners now = next;
+            const u16* id = now.id; const v16* w = now.w;
+            if (i + 1 < 2 * end_block) look(i + 1);
+            float* O = features + ((size_t)(i >> 1) * NF + level * {n}) * 32 + (i & 1) * 16;
             {gather_text(grid)}
         }}
     }}
 }};
 """
+
+
+NEAR_BYTES = 2**18
+"""Tables up to this size are taken to be in the second-level cache."""
+
+
+def prefetch_text(grid: GridShape, address: str, write: int) -> str:
+    """Return the text that asks for the cache lines of 16 points' corners.
+
+    Corners next to each other along x mostly share a line: the first prime of the hash is 1.
+    """
+    even = [c for c in range(2**grid.n_dims) if c % 2 == 0]
+    loops = "\n".join(
+        f"for (int u = 0; u < 16; ++u) {{ const int c = {c};"
+        f" __builtin_prefetch({address}, {write}); }}"
+        for c in even
+    )
+    return f"const unsigned* ids = (const unsigned*)id;\n{loops}"
 
 
 def forward_text(shape: MlpShape, prefix: str, weights: str, source: str) -> str:

@@ -80,7 +80,6 @@ class UnfusedEikonal(UnfusedMLP):
         losses = wp.zeros(n_blocks * 2, dtype=float, device=self.device)
         activations = self._buffers(slices, training=True)
         buffers = self._eikonal_buffers(max(n for _, n in slices))
-        partials = self._partials(slices)
         items = []
         for first, count in slices:
             part = _Slice(first, count, activations, buffers, y)
@@ -95,7 +94,7 @@ class UnfusedEikonal(UnfusedMLP):
                     device=self.device, first_block=first, n_blocks=count,
                 )
             )  # fmt: skip
-            items += self._gradients(w, part, arrays, View(dy, first), dw, partials)
+            items += self._gradients(w, part, arrays, View(dy, first), dw, activations.partials)
         return items, losses, residuals
 
     def _activated(self, part: _Slice, index: int) -> View:
@@ -219,7 +218,7 @@ class UnfusedEikonal(UnfusedMLP):
 
     def _kept_eikonal(self) -> int:
         """Return the rows that a point's pass keeps."""
-        return self._kept() + 3 * sum(v.n_out for v in self.layers) + self.n_in
+        return self.training_rows() + 3 * sum(v.n_out for v in self.layers) + self.n_in
 
     def _rows(self, n_blocks: int, n_rows: int) -> wp.array:
         return wp.empty(max(n_blocks * n_rows * _BLOCK, 1), dtype=float, device=self.device)

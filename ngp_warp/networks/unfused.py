@@ -71,12 +71,13 @@ class View:
 
 @dataclass(frozen=True)
 class Pass:
-    """Buffers of one slice's activations: of every layer, and two for gradients."""
+    """Buffers of one slice: activations of every layer, two for gradients, weight gradients."""
 
     hidden: list[wp.array]
     sums: dict[int, wp.array]
     """What a sine was taken of, by layer."""
     deltas: tuple[wp.array, wp.array]
+    partials: wp.array
 
 
 class UnfusedMLP:
@@ -114,6 +115,11 @@ class UnfusedMLP:
         self.layers = make_layers(config, n_in, n_out)
         self.n_params = sum(v.n_out * (v.n_in + config.bias) for v in self.layers)
 
+    @property
+    def slice_floats(self) -> int:
+        """Floats of activations that are kept at a time, as suits the device."""
+        return self._kernels.SLICE_FLOATS
+
     def initial_weights(self, seed: int) -> np.ndarray:
         """See ``Network.initial_weights``."""
         flat = xavier_uniform([(v.n_out, v.n_in) for v in self.layers], seed)
@@ -143,16 +149,15 @@ class UnfusedMLP:
         gradient_scale: float = 128.0,
     ) -> list[launch.Launch]:
         """See ``Network.backward``."""
-        n_blocks, slices = self._slices(x, self._kept())
+        n_blocks, slices = self._slices(x, self.training_rows())
         y = wp.empty(n_blocks * self.n_out * _BLOCK, dtype=float, device=self.device)
         buffers = self._buffers(slices, training=True)
-        partials = self._partials(slices)
         items = []
         for first, count in slices:
             views = View(x, first), View(y, first)
             items += self._forward(w, *views, count, buffers)
             gradients = View(dy, first), View(dx, first), dw
-            items += self._backward(w, *views, *gradients, count, buffers, partials)
+            items += self._backward(w, *views, *gradients, count, buffers, first > 0)
         return items
 
     def train(
@@ -166,14 +171,13 @@ class UnfusedMLP:
         dw: wp.array,
     ) -> tuple[list[launch.Launch], wp.array]:
         """See ``Network.train``."""
-        n_blocks, slices = self._slices(x, self._kept())
+        n_blocks, slices = self._slices(x, self.training_rows())
         y, dy = (
             wp.empty(n_blocks * self.n_out * _BLOCK, dtype=float, device=self.device)
             for _ in range(2)
         )
         losses = wp.zeros(n_blocks * 2, dtype=float, device=self.device)
         buffers = self._buffers(slices, training=True)
-        partials = self._partials(slices)
         items = []
         for first, count in slices:
             views = View(x, first), View(y, first)
@@ -185,8 +189,56 @@ class UnfusedMLP:
                 )
             )  # fmt: skip
             gradients = View(dy, first), View(dx, first), dw
-            items += self._backward(w, *views, *gradients, count, buffers, partials)
+            items += self._backward(w, *views, *gradients, count, buffers, first > 0)
         return items, losses
+
+    def make_pass(self, n_blocks: int) -> Pass:
+        """Allocate what ``forward_pass`` keeps for ``backward_pass``: n_blocks blocks, unsliced."""
+        return self._buffers([(0, n_blocks)], training=True)
+
+    def forward_pass(
+        self, w: wp.array, x: wp.array, y: wp.array, kept: Pass
+    ) -> list[launch.Launch]:
+        """Record y = network(x), whose activations are kept until the next forward pass.
+
+        Args:
+            w: parameters.
+            x: blocked, of as many blocks as ``kept`` was made for.
+            y: out.
+            kept: from ``make_pass``.
+        """
+        n_blocks = x.size // (self.n_in * _BLOCK)
+        return self._forward(w, View(x), View(y), n_blocks, kept)
+
+    def backward_pass(
+        self,
+        w: wp.array,
+        x: wp.array,
+        y: wp.array,
+        dy: wp.array,
+        dx: wp.array | None,
+        dw: wp.array,
+        kept: Pass,
+        *,
+        accumulate: bool,
+    ) -> list[launch.Launch]:
+        """Record dx and dw of the ``forward_pass`` with the same arguments.
+
+        Unlike ``backward`` it does not repeat the forward pass, for callers that need y to find dy.
+
+        Args:
+            w: parameters.
+            x: as in the forward pass.
+            y: as in the forward pass.
+            dy: zero where a block is padded.
+            dx: out; None: not wanted.
+            dw: out.
+            kept: as in the forward pass.
+            accumulate: add to what dw holds.
+        """
+        n_blocks = x.size // (self.n_in * _BLOCK)
+        gradients = View(dy), None if dx is None else View(dx), dw
+        return self._backward(w, View(x), View(y), *gradients, n_blocks, kept, accumulate)
 
     def _forward(
         self, w: wp.array, x: View, y: View, count: int, buffers: Pass
@@ -213,11 +265,11 @@ class UnfusedMLP:
         x: View,
         y: View,
         dy: View,
-        dx: View,
+        dx: View | None,
         dw: wp.array,
         count: int,
         buffers: Pass,
-        partials: wp.array,
+        accumulate_dw: bool,
     ) -> list[launch.Launch]:
         """Record a slice's backward pass; dw is added to from the second slice on."""
         last = len(self.layers) - 1
@@ -237,17 +289,20 @@ class UnfusedMLP:
                 source = x if part.from_input else View(buffers.hidden[index - 1])
                 bias = layer.bias if number == 0 else -1
                 if part.from_input:
-                    out, h, activation, accumulate = dx, dx, "none", dx_is_set
+                    out = h = dx
+                    activation, accumulate = "none", dx_is_set
                     dx_is_set = 1
                 else:
                     out = next_d = View(buffers.deltas[(index - 1) % 2])
                     activation, accumulate = self.layers[index - 1].activation, 0
                     h = View(buffers.sums.get(index - 1, buffers.hidden[index - 1]))
-                items.append(
-                    self._input_gradient(w, layer, part, activation, accumulate, d, h, out, count)
-                )
+                if out is not None and h is not None:
+                    arrays = d, h, out, count
+                    items.append(
+                        self._input_gradient(w, layer, part, activation, accumulate, *arrays)
+                    )
                 items += self._weight_gradient(
-                    layer, part, bias, d, source, x.block > 0, count, partials, dw
+                    layer, part, bias, d, source, accumulate_dw, count, buffers.partials, dw
                 )
             d = next_d
         return items
@@ -296,8 +351,8 @@ class UnfusedMLP:
     def _widest(self) -> int:
         return max(self.config.n_neurons, self.n_in, self.n_out)
 
-    def _kept(self) -> int:
-        """Return the rows that a point's training pass keeps."""
+    def training_rows(self) -> int:
+        """Return the floats of a point that a training pass keeps."""
         twice = 2 if self.config.activation == "sine" else 1
         return self.config.n_neurons * self.config.n_hidden_layers * twice + 2 * self._widest()
 
@@ -321,10 +376,11 @@ class UnfusedMLP:
             turns = [rows(width), rows(width)]
             arrays = [turns[i % 2] for i in range(len(hidden))]
             unused = turns[0]
-            return Pass(arrays, {}, (unused, unused))
+            return Pass(arrays, {}, (unused, unused), unused)
         sums = {i: rows(v.n_out) for i, v in enumerate(self.layers) if v.activation == "sine"}
-        widest = max(width, self.n_out)
-        return Pass([rows(width) for _ in hidden], sums, (rows(widest), rows(widest)))
+        deltas = [rows(max(width, self.n_out)) for _ in range(2)]
+        kept = [rows(width) for _ in hidden]
+        return Pass(kept, sums, (deltas[0], deltas[1]), self._partials(slices))
 
     def _partials(self, slices: list[tuple[int, int]]) -> wp.array:
         """Allocate the weight gradients of the chunks of one layer at a time."""

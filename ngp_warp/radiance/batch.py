@@ -1,10 +1,28 @@
 """A batch of rays: what a training step is given, and what it says of each ray."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import warp as wp
 
-from ngp_warp.radiance.settings import RadianceSettings
+
+class BatchSettings(Protocol):
+    """What decides which optional arrays a batch has; every radiance field's settings do."""
+
+    @property
+    def ray_gradients(self) -> bool:
+        """Training fills the gradients of origins and directions."""
+        ...
+
+    @property
+    def background_gradients(self) -> bool:
+        """Training fills the gradients of the backgrounds."""
+        ...
+
+    @property
+    def exposure(self) -> bool:
+        """Colours are exposed before they are compared."""
+        ...
 
 
 @dataclass
@@ -59,7 +77,7 @@ class RayBatch:
     """float32 [capacity * 3]: filled with ``settings.exposure``, else empty."""
 
 
-def make_batch(settings: RadianceSettings, capacity: int, device: str) -> RayBatch:
+def make_batch(settings: BatchSettings, capacity: int, device: str) -> RayBatch:
     """Return a batch of zeros, all of whose rays count, with weight 1."""
 
     def floats(n: int) -> wp.array:

@@ -93,7 +93,9 @@ class Lens:
         s = np.polynomial.Polynomial([0.0, 2.0])
         # of d(r over / under)/dr, times under^2
         slope = over * under + s * (over.deriv() * under - over * under.deriv())
-        return math.sqrt(min(_first_root(slope.coef), _first_root(under.coef)))
+        # short of a pole, so that the distorted radius there is huge and no infinity of either sign
+        pole = _first_root(under.coef) * (1 - 1e-5)
+        return math.sqrt(min(_first_root(slope.coef), pole))
 
     def scaled(self, width: int, height: int) -> "Lens":
         """Return the lens of the same photo resampled to another size."""
@@ -191,7 +193,7 @@ class Lens:
         )
 
     def _undistort_radius(self, distorted: np.ndarray) -> np.ndarray:
-        """Invert ``_radial``: Newton between bounds that close in; NaN where there is no inverse."""
+        """Invert ``_radial``: Newton between bounds that close in; NaN: there is no inverse."""
         low, high = np.zeros_like(distorted), np.full_like(distorted, self.limit)
         beyond = np.zeros(distorted.shape, bool)
         if math.isfinite(self.limit):

@@ -7,13 +7,22 @@ from typing import Any
 from ngp_warp.primitive import Primitive, Report, report_nothing
 from ngp_warp.primitives.nerf.config import NerfConfig
 
-_MESH_FORMATS = ("ply", "obj", "glb", "stl")
 _RENDER_OPTIONS = frozenset(
     {
         *("width", "height", "view", "test", "camera", "camera_path", "path", "up"),
         *("spp", "show", "background", "appearance", "frames", "fps"),
     }
 )
+
+_MESH_OPTIONS = frozenset({"resolution", "threshold", "box", "faces", "largest_only"})
+_VOLUME_OPTIONS = frozenset({"resolution", "box"})
+_EXPORT_OPTIONS: dict[str, frozenset[str]] = {
+    **dict.fromkeys(("ply", "stl"), _MESH_OPTIONS),
+    **dict.fromkeys(("obj", "glb"), _MESH_OPTIONS | {"texture"}),
+    "points": frozenset({"points", "opacity", "threshold", "box"}),
+    **dict.fromkeys(("nvdb", "npz", "npy"), _VOLUME_OPTIONS),
+    "occupancy": frozenset(),
+}
 
 
 def _load(source: Path, config: NerfConfig, report: Report) -> Any:
@@ -68,6 +77,21 @@ def _query(run: Any, points: Any, gradient: bool) -> Any:
     return query(run, points, gradient)
 
 
+def _render_rays(run: Any, rays_o: Any, rays_d: Any) -> Any:
+    from ngp_warp.primitives.nerf.query import render_rays
+
+    return render_rays(run, rays_o, rays_d)
+
+
+def _exporter(name: str) -> Callable[..., dict[str, Any]]:
+    def export(run: Any, output: Path | None = None, **options: Any) -> dict[str, Any]:
+        from ngp_warp.primitives.nerf.exports import export_run
+
+        return export_run(run, output, format_name=name, **options)
+
+    return export
+
+
 PRIMITIVE = Primitive(
     name="nerf",
     command="nerf",
@@ -80,7 +104,9 @@ PRIMITIVE = Primitive(
     fitted=_fitted,
     render=_render,
     render_options=_RENDER_OPTIONS,
-    exporters={},
+    exporters={name: _exporter(name) for name in _EXPORT_OPTIONS},
+    export_options=_EXPORT_OPTIONS,
     evaluate=_evaluate,
     query=_query,
+    render_rays=_render_rays,
 )

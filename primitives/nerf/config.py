@@ -14,7 +14,9 @@ from ngp_warp.config import (
 )
 from ngp_warp.encodings.grid import resolve as resolve_encoding
 from ngp_warp.errors import ConfigError
+from ngp_warp.primitives.nerf.refine import RefineSettings
 from ngp_warp.radiance.settings import ColorSpace, RadianceSettings
+from ngp_warp.radiance.vanilla import VanillaSettings, vanilla_optimizer
 
 Method = Literal["hash", "vanilla"]
 SceneFormat = Literal["auto", "transforms", "colmap", "llff"]
@@ -49,8 +51,8 @@ class NerfConfig:
     """Which views that the scene names are held back and measured: test, or val where there are no
     test views."""
     background: str = "random"
-    """Colour behind everything: random (another for each ray; white where a run is measured), white,
-    black or R,G,B from 0 to 1."""
+    """Colour behind everything: random (another for each ray; white where a run is measured),
+    white, black or R,G,B from 0 to 1."""
     environment: bool = False
     """Learn a map of what is behind everything instead of a background colour."""
     aabb_scale: int | None = None
@@ -131,6 +133,8 @@ def resolve(config: NerfConfig, device: str, *, aabb_scale: int, has_depth: bool
     """
     if config.depth_weight and not has_depth:
         raise ConfigError("--depth-weight needs depth maps, and the scene has none")
+    if config.method == "vanilla":
+        return _resolve_vanilla(config, aabb_scale)
     on_cpu = device == "cpu"
     encoding = config.encoding
     encoding = replace(
@@ -155,6 +159,60 @@ def resolve(config: NerfConfig, device: str, *, aabb_scale: int, has_depth: bool
     )
 
 
+# What the original NeRF has no place for, or fixes itself.
+_NOT_VANILLA = (
+    *("encoding", "density_network", "color_network", "march_steps", "loss", "train_poses"),
+    *("train_lenses", "exposure", "appearance", "environment", "depth_weight"),
+    "distortion_weight",
+)
+
+
+def _resolve_vanilla(config: NerfConfig, aabb_scale: int) -> NerfConfig:
+    usual = NerfConfig()
+    for name in _NOT_VANILLA:
+        if getattr(config, name) != getattr(usual, name):
+            flag = name.replace("_", "-")
+            raise ConfigError(f"--{flag} is not for --method vanilla, which has none; leave it out")
+    if config.training.batch_size is not None:
+        raise ConfigError("--batch-size is not for --method vanilla; give --max-rays")
+    rays = config.max_rays or VanillaSettings().max_rays
+    samples = rays * VanillaSettings().n_evaluations
+    given = config.optimizer != usual.optimizer
+    return replace(
+        config,
+        optimizer=config.optimizer if given else vanilla_optimizer(),
+        training=replace(config.training, batch_size=samples),
+        aabb_scale=aabb_scale,
+        near=config.near or 0.0,
+        max_rays=rays,
+        depth_weight=0.0,
+    )
+
+
+def vanilla_settings_of(
+    config: NerfConfig, *, box_per_unit: float, color_space: ColorSpace
+) -> VanillaSettings:
+    """Return the settings of the original NeRF; arguments as of ``settings_of``."""
+    assert config.aabb_scale is not None
+    assert config.max_rays is not None
+    return VanillaSettings(
+        aabb_scale=config.aabb_scale,
+        near=(config.near or 0.0) * box_per_unit,
+        color_space=color_space,
+        max_rays=config.max_rays,
+    )
+
+
+def refine_settings(config: NerfConfig) -> RefineSettings:
+    """Return what is refined beside the field."""
+    return RefineSettings(
+        poses=config.train_poses,
+        focal=config.train_lenses,
+        distortion=config.train_lenses,
+        exposure=config.exposure,
+    )
+
+
 def settings_of(
     config: NerfConfig, *, box_per_unit: float, n_views: int, color_space: ColorSpace
 ) -> RadianceSettings:
@@ -166,7 +224,9 @@ def settings_of(
         n_views: views that are trained.
         color_space: of the photos.
     """
-    assert config.aabb_scale and config.march_steps and config.max_rays
+    assert config.aabb_scale is not None
+    assert config.march_steps is not None
+    assert config.max_rays is not None
     latents = config.appearance > 0
     output = "exponential" if color_space == "linear" else "sigmoid"
     return RadianceSettings(

@@ -1,8 +1,7 @@
 """A scene as it is fitted: which views are trained and which held back, with their photos."""
 
-import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +15,13 @@ from ngp_warp.primitives.nerf.frame import Frame, choose_frame
 from ngp_warp.primitives.nerf.images import load_photos
 from ngp_warp.primitives.nerf.scene import load_scene
 from ngp_warp.primitives.nerf.types import Photos, Scene, View
-from ngp_warp.rays.lenses import Lens
 
 
 @dataclass(frozen=True, kw_only=True)
 class ViewSet:
-    """Some of a scene's views, with their photos and the lenses that fit these."""
+    """Some of a scene's views, with lenses in pixels of their photos in memory."""
 
     views: tuple[View, ...]
-    lenses: tuple[Lens, ...]
     photos: Photos
 
 
@@ -62,6 +59,7 @@ def load(source: Path, config: NerfConfig, report: Report) -> NerfData:
         ConfigError: no view is left to train.
         ResourceError: the photos do not fit in memory.
     """
+
     def say(line: str) -> None:
         report(Progress(stage="load", message=line))
 
@@ -118,9 +116,7 @@ def load_again(run: Any, report: Report) -> NerfData:
     return data
 
 
-def _load_views(
-    scene: Scene, views: Sequence[View], config: NerfConfig, report: Report
-) -> ViewSet:
+def _load_views(scene: Scene, views: Sequence[View], config: NerfConfig, report: Report) -> ViewSet:
     photos, lenses = load_photos(
         views,
         downscale=config.downscale,
@@ -131,7 +127,8 @@ def _load_views(
     )
     if not np.any(photos.pixels[:, 3]):
         raise DataError(f"every pixel of {scene.path}'s photos is transparent; nothing to train")
-    return ViewSet(views=tuple(views), lenses=tuple(lenses), photos=photos)
+    sized = (replace(view, lens=lens) for view, lens in zip(views, lenses, strict=True))
+    return ViewSet(views=tuple(sized), photos=photos)
 
 
 def _cameras(views: ViewSet) -> list[dict[str, Any]]:
@@ -139,7 +136,7 @@ def _cameras(views: ViewSet) -> list[dict[str, Any]]:
         {
             "name": view.name,
             "pose": np.asarray(view.pose, np.float64).tolist(),
-            "lens": dataclasses.asdict(lens),
+            "lens": asdict(view.lens),
         }
-        for view, lens in zip(views.views, views.lenses, strict=True)
+        for view in views.views
     ]

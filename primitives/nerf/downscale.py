@@ -16,18 +16,20 @@ from ngp_warp.errors import ConfigError
 from ngp_warp.primitives.image.info import rows_per_band
 from ngp_warp.rays.lenses import Lens
 
-MIN_SIDE = 8
+MIN_SIDE = 4
 """Pixels; a photo with fewer shows nothing."""
 
 
 def reduced_size(size: tuple[int, int], downscale: float) -> tuple[int, int]:
     """Return the width and height that a photo of ``size`` (width, height) is reduced to.
 
+    Args:
+        size: pixels.
+        downscale: at least 1.
+
     Raises:
-        ConfigError: the factor is below 1 or leaves next to nothing.
+        ConfigError: next to nothing is left.
     """
-    if not 1.0 <= downscale < float("inf"):
-        raise ConfigError(f"--downscale must be at least 1, got {downscale:g}")
     width, height = (int(n / downscale + 0.5) for n in size)
     if downscale > 1.0 and min(width, height) < MIN_SIDE:
         raise ConfigError(

@@ -22,6 +22,9 @@ Color = tuple[float, float, float]
 Background = Literal["random"] | Color
 """A colour for every ray, in [0, 1), or one for all."""
 
+# many, as the rays that count are the first ones of the batch, often a part of it
+_SHARDS = 16
+
 
 @dataclass
 class Draw:
@@ -70,7 +73,7 @@ def draw_rays(
     photos = [views.pixels, views.masks, views.depths, views.offsets, views.sizes]
     kind = views.pixels.dtype, views.masks.size > 0, views.depths.size > 0
     args: list[Any] = [*photos, seed, step, batch.count, batch.view, pixel]
-    pick = launch.record(kernels.pick_kernel(*kind), n, args, device)
+    pick = launch.record(kernels.pick_kernel(*kind), n, args, device, shards=_SHARDS)
     fixed = wp.vec3(0.0, 0.0, 0.0) if isinstance(background, str) else wp.vec3(*background)
     mode: kernels.Background = "random" if isinstance(background, str) else "fixed"
     texels, size = wp.zeros(0, dtype=wp.float32, device=device), (0, 0)
@@ -86,4 +89,5 @@ def draw_rays(
     args += [batch.target, batch.weight, batch.depth_target, batch.origin, batch.direction]
     args += [batch.jitter, batch.background, batch.exposure]
     kernel = kernels.ray_kernel(*kind, mode, views.color_space, batch.exposure.size > 0)
-    return Draw([[pick], [launch.record(kernel, n, args, device)]], pixel, alpha)
+    rays = launch.record(kernel, n, args, device, shards=_SHARDS)
+    return Draw([[pick], [rays]], pixel, alpha)

@@ -6,31 +6,30 @@ not multiplied by it, also those of EXR files, which are stored multiplied. A fi
 pictures (animations, pages) counts as its first.
 """
 
-import logging
 import math
 import os
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ngp_warp import memory
+from ngp_warp.config import check_range
 from ngp_warp.errors import DataError, ResourceError
 from ngp_warp.files import format_bytes
 from ngp_warp.primitive import Progress, Report, report_nothing
-from ngp_warp.primitives.image.readers.source import OUTPUT_LOCK
-from ngp_warp.primitives.nerf.downscale import reduced_size, scale_lens
+from ngp_warp.primitives.nerf.downscale import MIN_SIDE, reduced_size, scale_lens
 from ngp_warp.primitives.nerf.maps import check_depth, check_mask, read_depth, read_mask
 from ngp_warp.primitives.nerf.photo_files import (
     PhotoFile,
     Size,
+    decoders,
     find_reduced,
     open_all,
     reduced_sizes,
+    unmuted,
 )
 from ngp_warp.primitives.nerf.pixels import Conversion, convert
 from ngp_warp.primitives.nerf.types import Photos, View
@@ -95,7 +94,8 @@ def estimate_bytes(
     Raises:
         DataError: a file is missing, broken, or of a size that the scene does not say.
     """
-    with _decoders():
+    check_range("--downscale", downscale, 1.0)
+    with decoders():
         return _plan(tuple(views), downscale or 1.0, _threads(threads)).bytes()
 
 
@@ -129,11 +129,12 @@ def load_photos(
         ConfigError: a downscale below 1, or one that leaves nothing.
         ResourceError: too little memory.
     """
+    check_range("--downscale", downscale, 1.0)
     if not views:
         raise DataError("no photos to load: the scene has no views of this kind")
     available = memory.available_bytes() if available_bytes is None else available_bytes
-    say = _reporter(report)
-    with _decoders():
+    say = unmuted(report)
+    with decoders():
         plan = _fitting_plan(tuple(views), downscale, _threads(threads), available, say)
         photos = _decode(plan, depth_unit, say)
     return photos, [scale_lens(v.lens, s) for v, s in zip(views, plan.sizes, strict=True)]
@@ -141,36 +142,6 @@ def load_photos(
 
 def _threads(threads: int | None) -> int:
     return threads or os.cpu_count() or 1
-
-
-def _reporter(report: Report) -> Report:
-    """Return a report that does not speak while a decoder's output goes to nowhere."""
-
-    def say(progress: Progress) -> None:
-        with OUTPUT_LOCK:
-            report(progress)
-
-    return say
-
-
-@contextmanager
-def _decoders() -> Iterator[None]:
-    """Set, in this thread, what readers set and restore for one file at a time.
-
-    Warnings, tifffile's log and Pillow's limit are the process's: threads that restore what
-    others have set leave them changed, until they are restored here.
-    """
-    from PIL import Image
-
-    log, limit = logging.getLogger("tifffile"), Image.MAX_IMAGE_PIXELS
-    disabled = log.disabled
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        log.disabled, Image.MAX_IMAGE_PIXELS = True, None
-        try:
-            yield
-        finally:
-            log.disabled, Image.MAX_IMAGE_PIXELS = disabled, limit
 
 
 def _plan(views: tuple[View, ...], downscale: float, threads: int) -> _Plan:
@@ -216,9 +187,11 @@ def _fitting_plan(
     plan = _plan(views, downscale or 1.0, threads)
     needed = first = sum(plan.bytes().values())
     least = math.ceil(plan.downscale)
-    while needed > available and least < _MOST_DOWNSCALE:
+    smallest = min(min(view.lens.width, view.lens.height) for view in views)
+    most = min(_MOST_DOWNSCALE, smallest // MIN_SIDE)
+    while needed > available and least < most:
         # Decoding does not shrink with it: the quotient is where to begin.
-        least = max(least + 1, min(_MOST_DOWNSCALE, int(math.sqrt(needed / available) * least)))
+        least = max(least + 1, min(most, int(math.sqrt(needed / available) * least)))
         smaller = _plan(views, least, threads)
         needed = sum(smaller.bytes().values())
         if downscale is None:

@@ -10,13 +10,28 @@ import warp as wp
 from ngp_warp.decode import load_state
 from ngp_warp.launch import resolve_device
 from ngp_warp.optimizer import Adam, Parameters
-from ngp_warp.primitives.nerf.config import NerfConfig, background_color, settings_of
+from ngp_warp.primitives.nerf.colors import from_srgb
+from ngp_warp.primitives.nerf.config import (
+    NerfConfig,
+    background_color,
+    refine_settings,
+    settings_of,
+    vanilla_settings_of,
+)
+from ngp_warp.primitives.nerf.environment import Environment
 from ngp_warp.primitives.nerf.frame import Frame
-from ngp_warp.primitives.nerf.types import View
-from ngp_warp.radiance.field import RadianceField
+from ngp_warp.primitives.nerf.passes import Backdrop
+from ngp_warp.primitives.nerf.refine import Refinement
+from ngp_warp.primitives.nerf.types import Photos, View
+from ngp_warp.primitives.nerf.views import make_views
+from ngp_warp.primitives.nerf.visibility import visible_cells
+from ngp_warp.radiance.field import RadianceField, Rendered
+from ngp_warp.radiance.vanilla import VanillaField
 from ngp_warp.rays.lenses import Lens
 
+# What is evaluated; the few values that are refined come with their moments.
 _STORED = ("value", "average", "quantum")
+_REFINED, _MOMENTS = ("poses", "lenses", "exposures"), ("first_moment", "second_moment")
 
 
 class NerfModel:
@@ -27,8 +42,7 @@ class NerfModel:
         config: resolved.
         device: "cpu" or a CUDA device.
         folder: of the scene's photos.
-        trainable: keep gradients and moments.
-        visible: cells that a camera sees, bool [n_cascades, 128, 128, 128]; None: all.
+        photos: of the views that are trained; None: nothing will be trained.
     """
 
     def __init__(
@@ -37,35 +51,53 @@ class NerfModel:
         config: NerfConfig,
         device: str,
         folder: Path,
-        *,
-        trainable: bool = True,
-        visible: np.ndarray | None = None,
+        photos: Photos | None = None,
     ):
         self.described, self.config, self.device = described, config, device
         self.frame = Frame.from_dict(described["frame"])
-        self.n_trained = len(described["train"])
-        cameras = [(c, "train") for c in described["train"]]
-        cameras += [(c, "test") for c in described["held"]]
-        self.views = tuple(_view(c, split, folder) for c, split in cameras)
-        self.lenses = tuple(view.lens for view in self.views)
-        self.radiance = RadianceField(
-            settings_of(
-                config,
-                box_per_unit=self.frame.scale,
-                n_views=self.n_trained,
-                color_space=described["color_space"],
-            ),
-            optimizer=config.optimizer,
-            seed=config.training.seed,
-            device=device,
-            deterministic=config.training.deterministic,
-            trainable=trainable,
-            visible=visible,
+        self.trained = tuple(_view(c, "train", folder) for c in described["train"])
+        self.held = tuple(_view(c, "test", folder) for c in described["held"])
+        space = described["color_space"]
+        pixels = photos or _no_photos(self.trained)
+        self.arrays = make_views(self.trained, pixels, self.frame, device)
+        self.radiance = self._make_field(trainable=photos is not None)
+        self.batch = self.radiance.make_batch()
+        self.surroundings: Environment | None = None
+        if config.environment:
+            self.surroundings = Environment(space, device, trainable=photos is not None)
+        self.refinement: Refinement | None = None
+        refined = refine_settings(config)
+        if refined.any:
+            unit = 1 / self.frame.aabb_scale
+            self.refinement = Refinement(
+                self.arrays, self.batch, refined, self.optimizer, unit=unit
+            )
+
+    def _make_field(self, *, trainable: bool) -> Any:
+        config, described = self.config, self.described
+        given: dict[str, Any] = {
+            "optimizer": config.optimizer,
+            "seed": config.training.seed,
+            "device": self.device,
+            "trainable": trainable,
+        }
+        scale, space = self.frame.scale, described["color_space"]
+        if config.method == "vanilla":
+            settings = vanilla_settings_of(config, box_per_unit=scale, color_space=space)
+            return VanillaField(settings, **given)
+        settings = settings_of(
+            config, box_per_unit=scale, n_views=len(self.trained), color_space=space
+        )
+        seen = None
+        if trainable:
+            seen = visible_cells(self.arrays, settings.n_cascades, near=settings.near)
+        return RadianceField(
+            settings, deterministic=config.training.deterministic, visible=seen, **given
         )
 
     @property
     def optimizer(self) -> Adam:
-        """The field's; the others follow its clock."""
+        """The field's, whose clock the others follow."""
         return self.radiance.optimizer
 
     @property
@@ -73,19 +105,13 @@ class NerfModel:
         """Number of trained values."""
         return sum(p.value.size for p in self.parameters().values())
 
-    @property
-    def photos_background(self) -> tuple[float, float, float] | None:
-        """What photos with an opacity are measured over, sRGB; None: they are opaque."""
-        return background_color(self.config.background) if self.described["has_alpha"] else None
-
-    @property
-    def environment(self) -> None:
-        """The light from beyond the box."""
-        return
-
     def parameters(self) -> dict[str, Parameters]:
         """Return the trained arrays by name."""
-        return self.radiance.parameters()
+        found = dict(self.radiance.parameters())
+        for part in (self.surroundings, self.refinement):
+            if part is not None:
+                found |= part.parameters()
+        return found
 
     def extra_state(self) -> dict[str, wp.array]:
         """Return the occupancy grid and the number of rays of a step."""
@@ -95,6 +121,46 @@ class NerfModel:
         """Replace the parameters by their moving average, where there is one."""
         self.radiance.use_average()
 
+    @property
+    def views(self) -> tuple[View, ...]:
+        """All views, the trained ones first, with refined poses and lenses."""
+        refinement = self.refinement
+        if refinement is None:
+            return self.trained + self.held
+        poses, lenses = refinement.refined_poses(), refinement.refined_lenses()
+        trained = [
+            replace(view, pose=pose, lens=lens)
+            for view, pose, lens in zip(self.trained, poses, lenses, strict=True)
+        ]
+        held = [replace(view, lens=refinement.refined_lens(view.lens)) for view in self.held]
+        return (*trained, *held)
+
+    @property
+    def lenses(self) -> tuple[Lens, ...]:
+        """Of all views, in pixels of their photos in memory."""
+        return tuple(view.lens for view in self.views)
+
+    @property
+    def photos_background(self) -> tuple[float, float, float] | None:
+        """What photos with an opacity are measured over, sRGB; None: they are opaque."""
+        return background_color(self.config.background) if self.described["has_alpha"] else None
+
+    @property
+    def environment(self) -> Backdrop | None:
+        """The light from beyond the box, where it was learned."""
+        return None if self.surroundings is None else self.surroundings.colors
+
+    def render_rays(self, origins: np.ndarray, directions: np.ndarray) -> Rendered:
+        """Return what is seen along rays [n, 3] of the box, over the run's background."""
+        directions = np.ascontiguousarray(directions, np.float32)
+        color = self.photos_background or (0.0, 0.0, 0.0)
+        behind = from_srgb(color, self.radiance.settings.color_space)
+        if self.environment is not None:
+            behind = self.environment(directions)
+        return self.radiance.render_rays(
+            np.ascontiguousarray(origins, np.float32), directions, background=behind
+        )
+
 
 def load_model(run: Any) -> NerfModel:
     """Return a run's model on the run's device, with its evaluated parameters.
@@ -103,13 +169,22 @@ def load_model(run: Any) -> NerfModel:
         CheckpointError: the checkpoint is cut short, altered, or does not fit its config.
     """
     source = run.source if run.source.is_dir() else run.source.parent
-    data = run.header["data"]
-    model = NerfModel(data, run.config, resolve_device(run.device), source, trainable=False)
+    model = NerfModel(run.header["data"], run.config, resolve_device(run.device), source)
+    refined = tuple(f"{name}.{part}" for name in _REFINED for part in _MOMENTS)
     names = tuple(model.extra_state())
-    load_state(model, run.arrays((*_STORED, *names)))
+    load_state(model, run.arrays((*_STORED, *names, *refined)))
+    if model.refinement is not None:
+        model.refinement.refresh()
     model.optimizer.step.assign(np.array([run.header["step"]], np.int64))
     model.use_average()
     return model
+
+
+def resumed(config: NerfConfig, described: dict[str, Any]) -> NerfConfig:
+    """Keep the size of the photos that was chosen, however much memory there is today."""
+    if config.downscale is not None:
+        return config
+    return replace(config, downscale=described["downscale"])
 
 
 def _view(camera: dict[str, Any], split: Any, folder: Path) -> View:
@@ -122,8 +197,9 @@ def _view(camera: dict[str, Any], split: Any, folder: Path) -> View:
     )
 
 
-def resumed(config: NerfConfig, described: dict[str, Any]) -> NerfConfig:
-    """Keep the size of the photos that was chosen, however much memory there is today."""
-    if config.downscale is not None:
-        return config
-    return replace(config, downscale=described["downscale"])
+def _no_photos(views: tuple[View, ...]) -> Photos:
+    return Photos(
+        pixels=np.zeros((0, 4), np.uint8),
+        offsets=np.zeros(len(views) + 1, np.int64),
+        sizes=np.array([[v.lens.width, v.lens.height] for v in views], np.int32),
+    )

@@ -5,18 +5,22 @@ them, an EXIF orientation is left out of account, for the poses belong to the st
 is the size after turning, the photo is turned.
 """
 
-from collections.abc import Sequence
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ngp_warp.errors import DataError
+from ngp_warp.primitive import Progress, Report
 from ngp_warp.primitives.image.data import stored_view
 from ngp_warp.primitives.image.info import ITEM_BYTES, turned_size
 from ngp_warp.primitives.image.readers import open_source
-from ngp_warp.primitives.image.readers.source import Source, reading
+from ngp_warp.primitives.image.readers.source import OUTPUT_LOCK, Source, reading
 from ngp_warp.primitives.nerf.types import View
 
 Size = tuple[int, int]
@@ -115,3 +119,33 @@ def reduced_sizes(size: Size, downscale: float) -> list[Size]:
         for x in ((0, 1) if width % 1 else (0,))
         for y in ((0, 1) if height % 1 else (0,))
     ]
+
+
+def unmuted(report: Report) -> Report:
+    """Return a report that does not speak while a decoder's output goes to nowhere."""
+
+    def say(progress: Progress) -> None:
+        with OUTPUT_LOCK:
+            report(progress)
+
+    return say
+
+
+@contextmanager
+def decoders() -> Iterator[None]:
+    """Set, in this thread, what readers set and restore for one file at a time.
+
+    Warnings, tifffile's log and Pillow's limit are the process's: threads that restore what
+    others have set leave them changed, until they are restored here.
+    """
+    from PIL import Image
+
+    log, limit = logging.getLogger("tifffile"), Image.MAX_IMAGE_PIXELS
+    disabled = log.disabled
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        log.disabled, Image.MAX_IMAGE_PIXELS = True, None
+        try:
+            yield
+        finally:
+            log.disabled, Image.MAX_IMAGE_PIXELS = disabled, limit

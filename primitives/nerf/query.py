@@ -1,14 +1,15 @@
 """What a fitted scene is at points, and along rays, in the scene's own units and axes."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from ngp_warp.errors import ConfigError, ShapeError
 from ngp_warp.primitives.nerf.model import NerfModel
-from ngp_warp.radiance.rendered import Rendered
+from ngp_warp.radiance.field import Rendered
 
-_DIRECTION = (0.0, 0.0, -1.0)
+_DIRECTION = np.array([[0, 0, -1]], np.float32)
 
 
 def query(run: Any, points: Any, gradient: bool) -> tuple[np.ndarray, None]:
@@ -20,8 +21,8 @@ def query(run: Any, points: Any, gradient: bool) -> tuple[np.ndarray, None]:
         gradient: not to be had.
 
     Returns:
-        float32 [n, 4]: the density per scene unit (0 outside the box), and the colour in the photos'
-        colour space, seen along -z; and None.
+        float32 [n, 4]: the density per scene unit (0 outside the box), and the colour, seen along
+        -z, in the photos' colour space; and None.
 
     Raises:
         ShapeError: another shape, or values that are no real numbers.
@@ -37,7 +38,7 @@ def query(run: Any, points: Any, gradient: bool) -> tuple[np.ndarray, None]:
     values = np.empty((len(at), 4), np.float32)
     inside = np.all((box >= 0) & (box <= 1), axis=1)
     values[:, 0] = np.where(inside, model.radiance.density(box) * per_unit, 0)
-    values[:, 1:] = model.radiance.color(box, np.tile(np.float32(_DIRECTION), (len(at), 1)))
+    values[:, 1:] = model.radiance.color(box, np.tile(_DIRECTION, (len(at), 1)))
     return values, None
 
 
@@ -63,8 +64,7 @@ def render_rays(run: Any, rays_o: Any, rays_d: Any) -> Rendered:
             "rays_o and rays_d must be finite, of the same length, and no direction zero"
         )
     made = model.render_rays(model.frame.to_box(origins), directions / length)
-    made.depth /= np.float32(model.frame.scale)
-    return made
+    return replace(made, depth=made.depth / np.float32(model.frame.scale))
 
 
 def _vectors(name: str, values: Any) -> np.ndarray:

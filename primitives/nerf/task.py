@@ -10,17 +10,19 @@ import numpy as np
 from ngp_warp import launch
 from ngp_warp.field import table_bytes
 from ngp_warp.primitive import Report
+from ngp_warp.primitives.nerf.colors import from_srgb
 from ngp_warp.primitives.nerf.config import NerfConfig, background_color, resolve
 from ngp_warp.primitives.nerf.data import NerfData
 from ngp_warp.primitives.nerf.draw import Background, draw_rays
 from ngp_warp.primitives.nerf.model import NerfModel
-from ngp_warp.primitives.nerf.views import make_views
-from ngp_warp.primitives.nerf.visibility import visible_cells
-from ngp_warp.radiance.batch import make_batch
 from ngp_warp.radiance.settings import CELLS
 
-# Position, features and their gradients, in regions that are not all filled.
+# Position, features and their gradients, in regions that are not all filled; a ray's arrays.
 _BYTES_PER_SAMPLE, _BYTES_PER_RAY = 600, 200
+# Values, bits and what is being updated.
+_BYTES_PER_CELL = 10
+# Activations of a slice of the original NeRF's rays stay in the outer cache.
+_VANILLA_BYTES = 1 << 28
 
 
 class NerfTask:
@@ -36,35 +38,45 @@ class NerfTask:
 
     def __init__(self, data: NerfData, config: NerfConfig, device: str):
         self.data, self.config, self.device = data, config, device
-        train = data.train
-        self.views = make_views(train.views, train.photos, data.frame, device)
-        visible = visible_cells(self.views, data.frame.n_cascades)
         folder = data.scene.path if data.scene.path.is_dir() else data.scene.path.parent
-        self.field = NerfModel(data.describe(), config, device, folder, visible=visible)
-        radiance = self.field.radiance
-        self.batch = make_batch(radiance.settings, radiance.settings.max_rays, device)
+        self.field = NerfModel(data.describe(), config, device, folder, data.train.photos)
         self.fill_seconds = 0.0
 
     def stages(self) -> list[list[launch.Launch]]:
         """Record one step: draw rays, march, composite, backward, update; a slice of the grid."""
-        start = time.perf_counter()
-        radiance, optimizer = self.field.radiance, self.field.optimizer
-        if int(optimizer.step.numpy()[0]) == 0:
+        model = self.field
+        radiance, refinement, around = model.radiance, model.refinement, model.surroundings
+        draw = draw_rays(
+            model.arrays,
+            model.batch,
+            model.optimizer.step,
+            self.config.training.seed,
+            background=self._background(),
+            environment=around,
+        )
+        stages = [[model.optimizer.advance()], *draw.stages, *radiance.train_stages(model.batch)]
+        if refinement is not None:
+            stages = [*refinement.stages_before, *stages, *refinement.stages_after]
+        if around is not None:
+            stages += around.stages_after(model.batch, draw, model.optimizer)
+        stages += radiance.occupancy_stages()
+        start = time.perf_counter()  # everything is compiled by now
+        if int(model.optimizer.step.numpy()[0]) == 0:
             radiance.fill_occupancy()
         self.fill_seconds = time.perf_counter() - start
-        background: Background = "random"
-        if self.config.background != "random":
-            background = background_color(self.config.background)
-        draw = draw_rays(
-            self.views, self.batch, optimizer.step, self.config.training.seed, background=background
-        )
-        train = radiance.train_stages(self.batch)
-        return [[optimizer.advance()], *draw.stages, *train, *radiance.occupancy_stages()]
+        return stages
+
+    def _background(self) -> Background:
+        if self.config.background == "random" and self.config.method == "hash":
+            return "random"
+        color = background_color(self.config.background)
+        red, green, blue = from_srgb(color, self.data.train.photos.color_space)
+        return float(red), float(green), float(blue)
 
     def batch_metric(self) -> float:
         """Return the PSNR of the newest batch."""
-        n = int(self.batch.count.numpy()[0])
-        squares = self.batch.loss.numpy().reshape(-1, 2)[:n, 1].sum(dtype=np.float64)
+        n = self.field.radiance.last_rays
+        squares = self.field.batch.loss.numpy().reshape(-1, 2)[:n, 1].sum(dtype=np.float64)
         return -10.0 * math.log10(max(float(squares) / max(3 * n, 1), 1e-12))
 
     def samples(self, n_steps: int) -> int:
@@ -84,10 +96,13 @@ def estimate(data: NerfData, config: NerfConfig, device: str) -> tuple[NerfConfi
     has_depth = photos.depths is not None
     config = resolve(config, device, aabb_scale=data.frame.aabb_scale, has_depth=has_depth)
     arrays = (photos.pixels, photos.masks, photos.depths)
+    need = {"photos": sum(a.nbytes for a in arrays if a is not None)}
+    if config.method == "vanilla":
+        return config, {**need, "networks": _VANILLA_BYTES}
     batch = int(config.training.batch_size or 0)
     return config, {
-        "photos": sum(a.nbytes for a in arrays if a is not None),
+        **need,
         "table": table_bytes(config.encoding, config.optimizer, 3),
         "batch": batch * _BYTES_PER_SAMPLE + int(config.max_rays or 0) * _BYTES_PER_RAY,
-        "occupancy": data.frame.n_cascades * CELLS**3 * 10,
+        "occupancy": data.frame.n_cascades * CELLS**3 * _BYTES_PER_CELL,
     }

@@ -1,8 +1,9 @@
 """Drawing a training batch: pixels of the photos, and the rays through them.
 
 Two kernels, because reads of the photos miss every cache: the first one chooses the pixels and asks
-for their cache lines, so that the misses overlap. Not differentiable here; the derivatives by cameras and
-environment are kernels/refine.py and kernels/environment.py. Twin: tests/reference/draw.py.
+for their cache lines, so that the misses overlap. Not differentiable here; the derivatives by
+cameras and environment are kernels/refine.py and kernels/environment.py. Twin:
+tests/reference/draw.py.
 """
 
 import functools
@@ -58,7 +59,7 @@ def view_of(offsets: wp.array(dtype=wp.int64), index: wp.int64) -> int:
 
 @functools.cache
 def pick_kernel(dtype: type, masks: bool, depths: bool) -> wp.Kernel:
-    """Return the kernel that draws pixels, and asks for their cache lines ahead of ``ray_kernel``."""
+    """Return the kernel that draws pixels, and asks for what ``ray_kernel`` reads of them."""
     pixel_type = wp.array[dtype]
     others = "__builtin_prefetch(mask.data + i);" if masks else ""
     others += "__builtin_prefetch(depth.data + i);" if depths else ""
@@ -122,10 +123,10 @@ def ray_kernel(
     @wp.func_native(f"return {scale}(float)pixels.data[(size_t)index * 4 + channel];")
     def value_at(pixels: pixel_type, index: wp.int64, channel: int) -> float: ...
 
-    @wp.func_native("return mask.data[(size_t)index] != 0;")
+    @wp.func_native(f"return {'mask.data[(size_t)index] != 0' if masks else 'true'};")
     def mask_at(mask: wp.array[wp.uint8], index: wp.int64) -> bool: ...
 
-    @wp.func_native("return depth.data[(size_t)index];")
+    @wp.func_native(f"return {'depth.data[(size_t)index]' if depths else '0.f'};")
     def depth_at(depth: wp.array[float], index: wp.int64) -> float: ...
 
     @wp.kernel(module="unique", module_options=module_options())
@@ -172,17 +173,15 @@ def ray_kernel(
         index = offsets[v] + wp.int64(y) * wp.int64(sizes[v * 2]) + wp.int64(x)
         local = unproject(load_lens(lenses, v), float(x) + 0.5, float(y) + 0.5)
         w = float(1.0)
-        if wp.static(masks):
-            if not mask_at(mask, index):
-                w = 0.0
+        if not mask_at(mask, index):
+            w = 0.0
         if wp.dot(local, local) == 0.0:
             w = 0.0
             local = wp.vec3(0.0, 0.0, -1.0)
         weight[ray] = w
         distance = float(0.0)
-        if wp.static(depths):
-            if local[2] < 0.0:
-                distance = -depth_at(depth, index) * depth_scale / local[2]
+        if local[2] < 0.0:
+            distance = -depth_at(depth, index) * depth_scale / local[2]
         depth_target[ray] = distance
         d = wp.vec3()
         for i in range(3):

@@ -1,8 +1,9 @@
 """What lies behind the field, by direction: an equirectangular map of trained texels.
 
-Longitude atan2(y, x) runs along a row and wraps; latitude asin(z) down the rows, the +z pole first.
+Longitude atan2(y, x) runs along a row and wraps; latitude asin(z) down the rows, from the pole +z.
 Texels are interpolated bilinearly, and the result goes through a logistic (sRGB, in (0, 1)) or a
-softplus (linear light, above 0). Differentiable in the texels. Twin: tests/reference/environment.py.
+softplus (linear light, above 0). Differentiable in the texels. Twin:
+tests/reference/environment.py.
 
 A texel is four floats: red, green, blue and one that is not used, as the optimizer's tables have
 rows of 1, 2, 4 or 8.

@@ -48,6 +48,7 @@ class Assembly:
     checks: Checks
     views: list[View] = field(default_factory=list)
     _seen: dict[str, Record] = field(default_factory=dict)
+    _named: dict[str, Record] = field(default_factory=dict)
     _missing: list[Record] = field(default_factory=list)
     _scaled_poses: list[str] = field(default_factory=list)
     _scaled_lenses: list[str] = field(default_factory=list)
@@ -60,10 +61,10 @@ class Assembly:
             DataError: something is wrong with it, unless the checks collect.
         """
         pose = lens = None
-        sound = False
+        named = whole = False
         with self.checks.part():
             self._check_name(record)
-            sound = True
+            named = True
         with self.checks.part():
             pose, scale = check_pose(record.pose, record.where)
             if abs(scale - 1) > TOLERANCE:
@@ -75,7 +76,8 @@ class Assembly:
             lens = self._lens(record)
         with self.checks.part():
             self._check_companions(record)
-        if sound and pose is not None and lens is not None:
+            whole = True
+        if named and whole and pose is not None and lens is not None:
             self.views.append(
                 View(
                     name=record.name,
@@ -113,7 +115,13 @@ class Assembly:
 
     def _check_name(self, record: Record) -> None:
         other = self._seen.setdefault(os.path.normpath(record.image), record)
-        if other is not record and other.split == record.split:
+        if other is record:
+            other = self._named.setdefault(record.name, record)
+            if other is not record:
+                raise SceneError(
+                    record.where, f"two photos are named {record.name}", "rename one of them"
+                )
+        elif other.split == record.split:
             raise SceneError(
                 record.where,
                 f"its photo {record.name} is also that of {other.where.rpartition(', ')[2]}",

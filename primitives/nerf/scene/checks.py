@@ -52,6 +52,7 @@ class Checks:
     def __init__(self, *, collect: bool = False, report: Callable[[str], None] = lambda line: None):
         self.collect = collect
         self.problems: list[Problem] = []
+        self.notes: list[str] = []
         self._report = report
 
     @property
@@ -77,4 +78,5 @@ class Checks:
 
     def note(self, line: str) -> None:
         """Report what was chosen; no problem at all."""
+        self.notes.append(line)
         self._report(line)

@@ -10,6 +10,7 @@ from ngp_warp.primitives.nerf.scene.colmap_cameras import Camera, read_lens
 from ngp_warp.primitives.nerf.scene.colmap_records import Image, Reconstruction
 from ngp_warp.primitives.nerf.scene.colmap_text import read_text
 from ngp_warp.primitives.nerf.scene.files import is_file, is_folder, list_folder
+from ngp_warp.primitives.nerf.scene.photo import view_name
 from ngp_warp.primitives.nerf.scene.poses import from_world_to_camera
 from ngp_warp.primitives.nerf.types import Scene
 from ngp_warp.rays.lenses import Lens
@@ -50,7 +51,8 @@ def read(path: Path, checks: Checks) -> Scene:
     assembly = Assembly(str(path), checks)
     root = path if is_folder(path) else folder
     photos = _photo_folder(root, folder, model)
-    for image in model.images:
+    # As the photos are named: COLMAP's own order is that of its hash tables.
+    for image in sorted(model.images, key=lambda image: image.name):
         with checks.part():
             _add(image, model, photos, root, assembly)
     return Scene(path=path, format="colmap", views=assembly.finish(), points=model.points)
@@ -95,7 +97,7 @@ def _add(image: Image, model: Reconstruction, photos: Path, root: Path, assembly
     assembly.add(
         Record(
             where=image.where,
-            name=path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path),
+            name=view_name(path, root),
             image=path,
             pose=from_world_to_camera(image.quaternion, image.translation),
             lens=partial(lens, model.camera_of(image)),

@@ -60,7 +60,7 @@ class _Lines:
         if stated is not None and int(stated[1]) != read:
             raise SceneError(
                 str(self.path),
-                f"its head states {stated[1]} {what} and it holds {read}: it is cut short or altered",
+                f"its head states {stated[1]} {what} and it holds {read}: it was cut short",
                 _MEND,
             )
 
@@ -85,14 +85,14 @@ def _read_images(path: Path, model: Reconstruction) -> None:
     for number, line in lines:
         where = f"{path}, line {number}"
         try:
-            _, *pose, camera, name = line.split(maxsplit=9)
-            values = np.array([float(p) for p in pose])
-            camera_id = int(camera)
-        except ValueError:
-            values = np.zeros(0)
-        if len(values) != 7:
-            raise SceneError(where, "it is not IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME", _MEND)
-        model.images.append(Image(f"{where} ({name})", name, values[:4], values[4:], camera_id))
+            _, qw, qx, qy, qz, tx, ty, tz, camera, name = line.split(maxsplit=9)
+            quaternion = np.array([float(v) for v in (qw, qx, qy, qz)])
+            translation = np.array([float(v) for v in (tx, ty, tz)])
+            named = f"{where} ({name[:80]})"
+            model.images.append(Image(named, name, quaternion, translation, int(camera)))
+        except ValueError as error:
+            what = "it is not IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME"
+            raise SceneError(where, what, _MEND) from error
         lines.skip()  # its 2D points: an empty line where it has none
     lines.check_count("images", len(model.images))
 

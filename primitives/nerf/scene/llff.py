@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ngp_warp.primitives.image.readers.source import reading
 from ngp_warp.primitives.nerf.scene.assemble import Assembly, Record, Size
 from ngp_warp.primitives.nerf.scene.checks import Checks, SceneError
 from ngp_warp.primitives.nerf.scene.files import is_file, is_folder, list_folder, read_bytes
@@ -63,10 +64,8 @@ def _read_table(file: Path) -> np.ndarray:
         (1, 0): np.lib.format.read_array_header_1_0,
         (2, 0): np.lib.format.read_array_header_2_0,
     }
-    try:
+    with reading(file):  # numpy's parser of headers raises anything
         shape, fortran, dtype = readers[np.lib.format.read_magic(stream)](stream)
-    except (ValueError, KeyError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
-        raise SceneError(where, "is no NPY file, or its header is broken", mend) from error
     if dtype.kind != "f" or len(shape) != 2 or shape[1] != _COLUMNS or shape[0] < 1:
         raise SceneError(
             where, f"must hold numbers [n, {_COLUMNS}], got {dtype} {list(shape)}", mend

@@ -1,6 +1,7 @@
 """Where a photo lies, how large it is, and a lens for its size. Only headers are read."""
 
 import dataclasses
+import os
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,12 @@ def find_photo(folder: Path, name: str) -> Path | None:
                 if is_file(path.parent / f"{path.name}{spelled}"):
                     return path.parent / f"{path.name}{spelled}"
     return None
+
+
+def view_name(photo: Path, folder: Path) -> str:
+    """Return a photo's path from the scene's folder, without the way up where it lies elsewhere."""
+    parts = Path(os.path.relpath(photo, folder)).parts
+    return "/".join(part for part in parts if part != "..")
 
 
 def photo_sizes(path: Path) -> list[tuple[int, int]]:

@@ -51,11 +51,13 @@ def from_world_to_camera(quaternion: np.ndarray, translation: np.ndarray) -> np.
     """Return the pose [3, 4] of COLMAP's world to camera: x_cam = R x + t, OpenCV's axes.
 
     Args:
-        quaternion: w, x, y, z, of any length but 0; otherwise the pose is NaN.
+        quaternion: w, x, y, z, of any length but 0, or the pose is NaN.
         translation: [3].
     """
     with np.errstate(all="ignore"):
-        w, x, y, z = quaternion / np.linalg.norm(quaternion)
+        # Past float64's range the length would be infinite, and the rotation none.
+        sane = np.where(np.abs(quaternion) <= LARGEST, quaternion, np.nan)
+        w, x, y, z = sane / np.linalg.norm(sane)
         rotation = np.array(
             [
                 [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],

@@ -30,7 +30,9 @@ def listed_splits(top: Values, names: list[str]) -> dict[str, Split] | None:
     Raises:
         DataError: a list names what no frame has.
     """
-    lists = [(split, top.texts(f"{split}_filenames")) for split in SPLITS]
+    lists: list[tuple[Split, list[str] | None]] = [
+        (split, top.texts(f"{split}_filenames")) for split in SPLITS
+    ]
     if all(listed is None for _, listed in lists):
         return None
     known = {os.path.normpath(name): name for name in names}

@@ -18,7 +18,7 @@ from ngp_warp.primitives.nerf.scene.dialects import (
     warn_of_misspelt,
 )
 from ngp_warp.primitives.nerf.scene.files import is_folder, list_folder, read_json
-from ngp_warp.primitives.nerf.scene.photo import find_photo
+from ngp_warp.primitives.nerf.scene.photo import find_photo, view_name
 from ngp_warp.primitives.nerf.scene.points import read_points_ply
 from ngp_warp.primitives.nerf.scene.splits import listed_splits, split_of_file
 from ngp_warp.primitives.nerf.scene.transforms_lens import read_lens
@@ -168,7 +168,7 @@ def _add(
     assembly.add(
         Record(
             where=frame.where,
-            name=_relative(image, folder),
+            name=view_name(image, folder),
             image=image,
             pose=frame.matrix("transform_matrix", (3, 4), 4),
             lens=partial(read_lens, top, frame),
@@ -177,8 +177,3 @@ def _add(
             depth=None if depth is None or unit is None else folder / depth,
         )
     )
-
-
-def _relative(image: Path, folder: Path) -> str:
-    """Return a photo's path from the scene's folder, as it is where it lies elsewhere."""
-    return image.relative_to(folder).as_posix() if image.is_relative_to(folder) else str(image)

@@ -1,0 +1,582 @@
+"""Compositing along rays in Warp's own language: transmittance, colour, loss and gradients.
+
+Source: Max 1995 (emission and absorption), Mueller et al. 2022, appendix E; Barron et al. 2022,
+equation 15 (distortion). With thickness s_j and T_j the transmittance before sample j, its weight
+is w_j = T_j - T_{j+1}, T_{j+1} = T_j exp(-s_j). Where G_j is the loss's gradient in w_j and G_end
+that in the transmittance behind the last sample, the gradient in s_j is
+T_{j+1} G_j - sum_{k > j} w_k G_k - T_end G_end. Differentiable in raw densities, colours,
+backgrounds and exposures. Twin: tests/reference/composite.py.
+
+The colour's loss of a ray is its weight times the mean over channels; a ray's distances are scaled
+to its way through the box for the distortion. density = exp(min(raw, MAX_RAW)), and the gradient
+goes through the clamp, so that a density that is too high can fall again.
+"""
+
+import functools
+from dataclasses import dataclass
+
+import warp as wp
+
+from ngp_warp.kernels.loss import LOSSES
+from ngp_warp.kernels.vector import SCALAR
+from ngp_warp.launch import module_options
+
+MAX_RAW = 15.0
+"""Largest logarithm of a density."""
+DEPTH_CHUNKS = 64
+"""Parts in which rays with a known depth are counted."""
+
+_MAX_RAW = wp.constant(MAX_RAW)
+_DEPTH_CHUNKS = wp.constant(DEPTH_CHUNKS)
+_LN2 = wp.constant(0.6931471805599453)
+
+wp.set_module_options(module_options())
+
+
+@dataclass(frozen=True)
+class CompositeShape:
+    """What a training kernel is compiled for."""
+
+    loss: str
+    color_space: str
+    exposure: bool
+    background_gradients: bool
+
+
+@wp.func
+def blocked_at(i: int, row: int, n_rows: int):
+    """Index of a row of point i in a blocked array."""
+    return ((i / 32) * n_rows + row) * 32 + i % 32
+
+
+@wp.func
+def density_of(raw: float):
+    """Density of the density network's first output."""
+    return wp.exp(wp.min(raw, _MAX_RAW))
+
+
+@wp.kernel
+def density_kernel(
+    begin: int,
+    # in
+    geometry: wp.array[float],  # [n_blocks, n_rows, 32]
+    n_rows: int,
+    # out
+    density: wp.array[float],  # [n]
+):
+    """density = exp(min(raw, MAX_RAW))."""
+    i = begin + wp.tid()
+    density[i] = density_of(geometry[blocked_at(i, 0, n_rows)])
+
+
+@wp.kernel
+def transmittance_kernel(
+    begin: int,
+    # in
+    n: wp.array[int],  # [n_rays]
+    end: wp.array[int],  # [n_rays]
+    geometry: wp.array[float],  # [n_blocks, n_rows, 32]
+    n_rows: int,
+    length: wp.array[float],  # [capacity], box units
+    aabb_scale: float,
+    min_transmittance: float,
+    # out
+    thickness: wp.array[float],  # [capacity]
+    n_kept: wp.array[int],  # [n_rays]
+):
+    """s = density * length * aabb_scale; samples are kept while T >= min_transmittance."""
+    r = begin + wp.tid()
+    transmittance = float(1.0)
+    i = end[r] - n[r]
+    while i < end[r] and transmittance >= min_transmittance:
+        s = density_of(geometry[blocked_at(i, 0, n_rows)]) * (length[i] * aabb_scale)
+        thickness[i] = s
+        transmittance *= wp.exp(-s)
+        i += 1
+    n_kept[r] = i - (end[r] - n[r])
+
+
+@wp.struct
+class Packed:
+    """Marched samples, [capacity] each."""
+
+    ray: wp.array[int]
+    n: wp.array[int]  # [n_rays]
+    end: wp.array[int]  # [n_rays]
+    total: wp.array[int]  # [2]; the second counts
+    positions: wp.array[float]  # [n_blocks, 3, 32]
+    distance: wp.array[float]
+    length: wp.array[float]
+    thickness: wp.array[float]
+    features: wp.array[float]  # [n_blocks, n_features, 32]
+    geometry: wp.array[float]  # [n_blocks, n_geometry, 32]
+
+
+@wp.struct
+class Kept:
+    """Samples that are composited, [capacity] each."""
+
+    n: wp.array[int]  # [n_rays]
+    end: wp.array[int]  # [n_rays]
+    positions: wp.array[float]
+    distance: wp.array[float]
+    length: wp.array[float]
+    thickness: wp.array[float]
+    features: wp.array[float]
+    color_input: wp.array[float]  # [n_blocks, n_color_rows, 32]
+
+
+@wp.kernel
+def keep_kernel(
+    begin: int,
+    # in
+    packed: Packed,
+    n_features: int,
+    n_geometry: int,
+    harmonics: wp.array[float],  # [n_rays * n_direction]
+    n_direction: int,
+    latents: wp.array[float],  # [n_views * n_latents]
+    n_latents: int,
+    view: wp.array[int],  # [n_rays]
+    # out
+    kept: Kept,
+):
+    """Samples that are kept move together; with them the colour network's input."""
+    i = begin + wp.tid()
+    if i >= packed.total[1]:
+        return
+    r = packed.ray[i]
+    j = i - (packed.end[r] - packed.n[r])
+    if j >= kept.n[r]:
+        return
+    k = kept.end[r] - kept.n[r] + j
+    kept.distance[k] = packed.distance[i]
+    kept.length[k] = packed.length[i]
+    kept.thickness[k] = packed.thickness[i]
+    for row in range(3):
+        kept.positions[blocked_at(k, row, 3)] = packed.positions[blocked_at(i, row, 3)]
+    for row in range(n_features):
+        value = packed.features[blocked_at(i, row, n_features)]
+        kept.features[blocked_at(k, row, n_features)] = value
+    n_rows = n_geometry + n_direction + n_latents
+    for row in range(n_geometry):
+        value = packed.geometry[blocked_at(i, row, n_geometry)]
+        kept.color_input[blocked_at(k, row, n_rows)] = value
+    for row in range(n_direction):
+        value = harmonics[r * n_direction + row]
+        kept.color_input[blocked_at(k, n_geometry + row, n_rows)] = value
+    for row in range(n_latents):
+        value = float(0.0)
+        if view[r] >= 0:
+            value = latents[view[r] * n_latents + row]
+        kept.color_input[blocked_at(k, n_geometry + n_direction + row, n_rows)] = value
+
+
+@wp.struct
+class Rays:
+    """A batch's rays; see RayBatch."""
+
+    count: wp.array[int]
+    weight: wp.array[float]
+    target: wp.array[float]
+    background: wp.array[float]
+    depth_target: wp.array[float]
+    exposure: wp.array[float]
+    n_samples: wp.array[int]
+    span: wp.array[float]  # [n_rays * 3]: entry, first lattice point, exit
+
+
+@wp.struct
+class Composited:
+    """What becomes of a batch's rays; see RayBatch."""
+
+    color: wp.array[float]
+    opacity: wp.array[float]
+    depth: wp.array[float]
+    loss: wp.array[float]
+    d_background: wp.array[float]
+    d_exposure: wp.array[float]
+
+
+@wp.func
+def decode(p: float):
+    """Light of an sRGB value, and its derivative."""
+    if p <= 0.0:
+        return 0.0, 0.0
+    if p <= 0.04045:
+        return p / 12.92, 1.0 / 12.92
+    base = (p + 0.055) / 1.055
+    light = wp.pow(base, 2.4)
+    return light, 2.4 / 1.055 * light / base
+
+
+@wp.func
+def encode(light: float):
+    """sRGB value of a light, and its derivative."""
+    if light <= 0.0031308:
+        return light * 12.92, 12.92
+    root = wp.pow(light, 1.0 / 2.4)
+    return 1.055 * root - 0.055, 1.055 / 2.4 * root / light
+
+
+@functools.cache
+def _expose(exposure: bool, color_space: str) -> wp.Function:
+    """Return the function from a value and an exposure to what is shown.
+
+    It also gives the derivatives in both.
+    """
+    srgb = color_space == "srgb"
+
+    @wp.func
+    def expose(p: float, exposures: wp.array[float], i: int):
+        if wp.static(exposure):
+            gain = wp.exp(exposures[i] * _LN2)
+            if wp.static(srgb):
+                light, slope = decode(p)
+                shown, d_shown = encode(light * gain)
+                return shown, d_shown * gain * slope, d_shown * light * gain * _LN2
+            return p * gain, gain, p * gain * _LN2
+        return p, 1.0, 0.0
+
+    return expose
+
+
+@functools.cache
+def _loss(name: str) -> tuple[wp.Function, wp.Function]:
+    """Return the functions of a loss's value and gradient at (prediction, target)."""
+    value, gradient = LOSSES[name]
+    text = f"{SCALAR}const float d = p - t; (void)d; return "
+
+    @wp.func_native(f"{text}{value};")
+    def loss_value(p: float, t: float) -> float: ...
+
+    @wp.func_native(f"{text}{gradient};")
+    def loss_slope(p: float, t: float) -> float: ...
+
+    return loss_value, loss_slope
+
+
+@functools.cache
+def render_kernel(exposure: bool, color_space: str) -> wp.Kernel:
+    """Return the kernel of a ray's colour, opacity and depth."""
+    expose = _expose(exposure, color_space)
+
+    @wp.kernel(module="unique", module_options=module_options())
+    def render(
+        begin: int,
+        # in
+        rays: Rays,
+        kept: Kept,
+        rgb: wp.array[float],  # [n_blocks, 3, 32]
+        # out
+        out: Composited,
+    ):
+        """colour = sum of w c + T background; opacity = 1 - T; depth = sum of w t."""
+        r = begin + wp.tid()
+        if r >= rays.count[0]:
+            return
+        t_now = float(1.0)
+        color = wp.vec3(0.0, 0.0, 0.0)
+        depth = float(0.0)
+        for k in range(kept.end[r] - kept.n[r], kept.end[r]):
+            after = t_now * wp.exp(-kept.thickness[k])
+            w = t_now - after
+            t_now = after
+            depth += w * kept.distance[k]
+            at = blocked_at(k, 0, 3)
+            color += w * wp.vec3(rgb[at], rgb[at + 32], rgb[at + 64])
+        for c in range(3):
+            p = color[c] + t_now * rays.background[r * 3 + c]
+            shown, _, _ = expose(p, rays.exposure, r * 3 + c)
+            out.color[r * 3 + c] = shown
+        out.opacity[r] = 1.0 - t_now
+        out.depth[r] = depth
+
+    return render
+
+
+@wp.kernel
+def depth_count_kernel(
+    begin: int,
+    # in
+    count: wp.array[int],  # [1]
+    weight: wp.array[float],  # [n_rays]
+    depth_target: wp.array[float],  # [n_rays]
+    # out
+    depth_counts: wp.array[float],  # [DEPTH_CHUNKS]
+):
+    """Rays of a chunk whose depth is known."""
+    chunk = begin + wp.tid()
+    n = (count[0] + _DEPTH_CHUNKS - 1) / _DEPTH_CHUNKS
+    total = float(0.0)
+    for r in range(chunk * n, wp.min((chunk + 1) * n, count[0])):
+        if depth_target[r] > 0.0 and weight[r] > 0.0:
+            total += 1.0
+    depth_counts[chunk] = total
+
+
+@wp.func
+def distortion_sums(kept: Kept, weights: wp.array[float], r: int, entry: float, per_span: float):
+    """The distortion of a ray's weights, sum of w, and sum of w x.
+
+    x is the distance in shares of the way through the box; the distortion is the sum over i, j of
+    w_i w_j |x_i - x_j| + sum of w_i^2 length_i / 3, by the sums of what lies before a sample.
+    """
+    sums = wp.vec3(0.0, 0.0, 0.0)
+    for k in range(kept.end[r] - kept.n[r], kept.end[r]):
+        w = weights[k]
+        x = (kept.distance[k] - entry) * per_span
+        own = 2.0 * w * (x * sums[1] - sums[2]) + w * w * kept.length[k] * per_span / 3.0
+        sums += wp.vec3(own, w, w * x)
+    return sums
+
+
+@functools.cache
+def train_kernel(shape: CompositeShape) -> wp.Kernel:
+    """Return the kernel of a ray's loss and its gradients in raw densities and colours."""
+    expose = _expose(shape.exposure, shape.color_space)
+    value_of, slope_of = _loss(shape.loss)
+    # the depth's, at any loss of the colour
+    depth_value_of, depth_slope_of = _loss("huber")
+
+    @wp.kernel(module="unique", module_options=module_options())
+    def composite(
+        begin: int,
+        # in
+        rays: Rays,
+        kept: Kept,
+        rgb: wp.array[float],  # [n_blocks, 3, 32]
+        depth_counts: wp.array[float],  # [DEPTH_CHUNKS]
+        depth_weight: float,
+        distortion_weight: float,
+        # out
+        weights: wp.array[float],  # [capacity]
+        behind: wp.array[float],  # [capacity]: transmittance behind a sample
+        out: Composited,
+        d_rgb: wp.array[float],  # [n_blocks, 3, 32], zero where there is no sample
+        d_raw: wp.array[float],  # [capacity], the same
+    ):
+        """Loss of a ray; gradients of the mean loss (see the head of this module)."""
+        r = begin + wp.tid()
+        if r >= rays.count[0]:
+            return
+        first = kept.end[r] - kept.n[r]
+        t_end = float(1.0)
+        color = wp.vec3(0.0, 0.0, 0.0)
+        depth = float(0.0)
+        for k in range(first, kept.end[r]):
+            after = t_end * wp.exp(-kept.thickness[k])
+            w = t_end - after
+            weights[k] = w
+            behind[k] = after
+            t_end = after
+            depth += w * kept.distance[k]
+            at = blocked_at(k, 0, 3)
+            color += w * wp.vec3(rgb[at], rgb[at + 32], rgb[at + 64])
+        weight = rays.weight[r]
+        if rays.n_samples[r] < 0:
+            weight = 0.0
+        counted = weight > 0.0
+        per_ray = 1.0 / float(rays.count[0])
+        total = float(0.0)
+        squares = float(0.0)
+        g = wp.vec3(0.0, 0.0, 0.0)
+        suffix = float(0.0)
+        for c in range(3):
+            b = rays.background[r * 3 + c]
+            shown, d_shown, d_stops = expose(color[c] + t_end * b, rays.exposure, r * 3 + c)
+            t = rays.target[r * 3 + c]
+            out.color[r * 3 + c] = shown
+            g_shown = float(0.0)
+            if counted:
+                total += weight * value_of(shown, t) / 3.0
+                squares += (shown - t) * (shown - t)
+                g_shown = weight * slope_of(shown, t) * per_ray / 3.0
+            g[c] = g_shown * d_shown
+            suffix += g[c] * b * t_end
+            if wp.static(shape.background_gradients):
+                out.d_background[r * 3 + c] = g[c] * t_end
+            if wp.static(shape.exposure):
+                out.d_exposure[r * 3 + c] = g_shown * d_stops
+        out.opacity[r] = 1.0 - t_end
+        out.depth[r] = depth
+        g_depth = float(0.0)
+        if counted and depth_weight > 0.0 and rays.depth_target[r] > 0.0:
+            n_depths = float(0.0)
+            for chunk in range(_DEPTH_CHUNKS):
+                n_depths += depth_counts[chunk]
+            total += depth_weight * depth_value_of(depth, rays.depth_target[r])
+            g_depth = depth_weight * depth_slope_of(depth, rays.depth_target[r]) / n_depths
+        per_span = float(0.0)
+        low = wp.vec3(0.0, 0.0, 0.0)
+        if counted and distortion_weight > 0.0 and first < kept.end[r]:
+            per_span = 1.0 / (rays.span[r * 3 + 2] - rays.span[r * 3])
+            low = distortion_sums(kept, weights, r, rays.span[r * 3], per_span)
+            total += distortion_weight * low[0]
+        out.loss[r * 2] = total
+        out.loss[r * 2 + 1] = squares
+        high = wp.vec2(0.0, 0.0)
+        for back in range(kept.n[r]):
+            k = kept.end[r] - 1 - back
+            w = weights[k]
+            at = blocked_at(k, 0, 3)
+            gw = wp.dot(g, wp.vec3(rgb[at], rgb[at + 32], rgb[at + 64]))
+            gw += g_depth * kept.distance[k]
+            if per_span > 0.0:
+                x = (kept.distance[k] - rays.span[r * 3]) * per_span
+                low -= wp.vec3(0.0, w, w * x)
+                slope = 2.0 * (x * low[1] - low[2] + high[1] - x * high[0])
+                slope += 2.0 / 3.0 * w * kept.length[k] * per_span
+                gw += distortion_weight * per_ray * slope
+                high += wp.vec2(w, w * x)
+            for c in range(3):
+                d_rgb[at + c * 32] = w * g[c]
+            d_raw[k] = kept.thickness[k] * (behind[k] * gw - suffix)
+            suffix += w * gw
+
+    return composite
+
+
+@wp.kernel
+def geometry_gradient_kernel(
+    begin: int,
+    # in
+    d_color_input: wp.array[float],  # [n_blocks, n_color_rows, 32]
+    n_color_rows: int,
+    d_raw: wp.array[float],  # [capacity]
+    n_geometry: int,
+    # out
+    d_geometry: wp.array[float],  # [n_blocks, n_geometry, 32]
+):
+    """The density network's outputs go into the colour network; the first is also the density."""
+    i = begin + wp.tid()
+    for row in range(n_geometry):
+        g = d_color_input[blocked_at(i, row, n_color_rows)]
+        if row == 0:
+            g += d_raw[i]
+        d_geometry[blocked_at(i, row, n_geometry)] = g
+
+
+@wp.kernel
+def ray_sum_kernel(
+    begin: int,
+    # in
+    count: wp.array[int],  # [1]
+    n: wp.array[int],  # [n_rays]
+    end: wp.array[int],  # [n_rays]
+    blocked: wp.array[float],  # [n_blocks, n_rows, 32]
+    n_rows: int,
+    first_row: int,
+    n_summed: int,
+    # out
+    sums: wp.array[float],  # [n_rays * n_summed]
+):
+    """Sum over a ray's kept samples of some rows."""
+    r = begin + wp.tid()
+    if r >= count[0]:
+        return
+    for row in range(n_summed):
+        total = float(0.0)
+        for k in range(end[r] - n[r], end[r]):
+            total += blocked[blocked_at(k, first_row + row, n_rows)]
+        sums[r * n_summed + row] = total
+
+
+@wp.kernel
+def ray_gradient_kernel(
+    begin: int,
+    # in
+    count: wp.array[int],  # [1]
+    n: wp.array[int],  # [n_rays]
+    end: wp.array[int],  # [n_rays]
+    distance: wp.array[float],  # [capacity]
+    d_positions: wp.array[float],  # [n_blocks, 3, 32]
+    d_harmonics: wp.array[float],  # [n_rays * 3]: gradient of the direction from its harmonics
+    # out
+    d_origin: wp.array[float],  # [n_rays * 3]
+    d_direction: wp.array[float],  # [n_rays * 3]
+):
+    """Positions are x = o + t d at fixed t: sums of dx and of t dx."""
+    r = begin + wp.tid()
+    if r >= count[0]:
+        return
+    for axis in range(3):
+        g = float(0.0)
+        gt = d_harmonics[r * 3 + axis]
+        for k in range(end[r] - n[r], end[r]):
+            dx = d_positions[blocked_at(k, axis, 3)]
+            g += dx
+            gt += distance[k] * dx
+        d_origin[r * 3 + axis] = g
+        d_direction[r * 3 + axis] = gt
+
+
+@wp.kernel
+def latent_sum_kernel(
+    begin: int,
+    # in
+    count: wp.array[int],  # [1]
+    view: wp.array[int],  # [n_rays]
+    d_latents: wp.array[float],  # [n_rays * n_latents]
+    n_latents: int,
+    unit: wp.float64,  # 2^44, the unit's reciprocal
+    # in and out
+    sums: wp.array[wp.int64],  # [n_views * n_latents]
+):
+    """Sums over each view's rays as integers, which do not depend on the order.
+
+    An item is a column on a CPU as on CUDA, and a ray: ``begin`` is of columns * rays.
+    """
+    item = begin + wp.tid()
+    r = item / n_latents
+    if r >= count[0] or view[r] < 0:
+        return
+    value = wp.int64(wp.rint(wp.float64(d_latents[item]) * unit))
+    wp.atomic_add(sums, view[r] * n_latents + item % n_latents, value)
+
+
+@wp.kernel
+def latent_gradient_kernel(
+    begin: int,
+    # in
+    unit: wp.float64,
+    # in and out
+    sums: wp.array[wp.int64],  # set to zero
+    # out
+    gradient: wp.array[float],
+):
+    """The integers as floats."""
+    i = begin + wp.tid()
+    gradient[i] = float(wp.float64(sums[i]) / unit)
+    sums[i] = wp.int64(0)
+
+
+@wp.kernel
+def counters_kernel(
+    begin: int,
+    # in
+    count: wp.array[int],  # [1]
+    n_rays: int,
+    n_chunks: int,
+    counted: wp.array[int],  # [n_rays]: samples, of rays without room too
+    n_kept: wp.array[int],  # [n_rays]
+    n_samples: wp.array[int],  # [n_rays]; -1: no room
+    # out
+    counters: wp.array[wp.int64],  # [n_chunks, 4]: rays, samples, kept samples, rays given up
+):
+    """What a step has done, by chunk of rays."""
+    chunk = begin + wp.tid()
+    size = (n_rays + n_chunks - 1) / n_chunks
+    first = wp.min(chunk * size, count[0])
+    end = wp.min((chunk + 1) * size, count[0])
+    samples = wp.int32(0)
+    kept = wp.int32(0)
+    given_up = wp.int32(0)
+    for r in range(first, end):
+        samples += counted[r]
+        kept += n_kept[r]
+        given_up += wp.where(n_samples[r] < 0, 1, 0)
+    counters[chunk * 4] = wp.int64(end - first)
+    counters[chunk * 4 + 1] = wp.int64(samples)
+    counters[chunk * 4 + 2] = wp.int64(kept)
+    counters[chunk * 4 + 3] = wp.int64(given_up)

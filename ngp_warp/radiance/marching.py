@@ -1,0 +1,98 @@
+"""Packed ray marching: count, scan and fill as recorded launches of a fixed size.
+
+Kernels: ngp_warp/kernels/march.py. Twin: tests/reference/march.py.
+"""
+
+from typing import Any, cast
+
+import warp as wp
+
+from ngp_warp import launch
+from ngp_warp.kernels import march as kernels
+from ngp_warp.launch import Call, Launch
+from ngp_warp.radiance.batch import RayBatch
+from ngp_warp.radiance.settings import MAX_SAMPLES, RadianceSettings
+
+Stages = list[list[Launch]]
+
+
+def make_lattice(settings: RadianceSettings) -> Any:
+    """Return how rays step, for the kernels."""
+    lattice: Any = kernels.Lattice()
+    lattice.n_cascades = settings.n_cascades
+    lattice.cone_angle = settings.cone_angle
+    lattice.min_step = settings.min_step
+    lattice.max_step = max(settings.max_step, settings.min_step)
+    lattice.near = settings.near
+    lattice.max_samples = MAX_SAMPLES
+    return lattice
+
+
+class Samples:
+    """Samples of a batch's rays, packed ray by ray at a fixed capacity.
+
+    Rays that have no room are left out whole: the first whose samples end behind the capacity, and
+    all after it; ``RayBatch.n_samples`` is -1 there.
+
+    Args:
+        n_rays: most rays.
+        capacity: most samples, a multiple of 32.
+        device: "cpu" or a CUDA device.
+
+    Attributes:
+        span: float32 [n_rays * 3]: entry into the box, first lattice point, exit.
+        n: int32 [n_rays]: samples of each ray; 0 where it has no room.
+        end: int32 [n_rays]: where they end among all.
+        total: int32 [2]: samples of all rays, and of those that have room.
+        positions: blocked [capacity / 32, 3, 32], box coordinates.
+        distance: float32 [capacity], along the ray.
+        length: float32 [capacity]: step at the sample.
+        ray: int32 [capacity].
+    """
+
+    def __init__(self, n_rays: int, capacity: int, device: str):
+        def floats(n: int) -> wp.array:
+            return wp.zeros(n, dtype=wp.float32, device=device)
+
+        def ints(n: int) -> wp.array:
+            return wp.zeros(n, dtype=wp.int32, device=device)
+
+        self.n_rays, self.capacity, self.device = n_rays, capacity, device
+        self.span = floats(n_rays * 3)
+        self.counted, self.end, self.n = ints(n_rays), ints(n_rays), ints(n_rays)
+        self.total = ints(2)
+        self.positions = floats(capacity * 3)
+        self.distance, self.length, self.ray = floats(capacity), floats(capacity), ints(capacity)
+
+    def march_stages(self, lattice: Any, bits: wp.array, batch: RayBatch) -> Stages:
+        """Record the marching of a batch's rays through the cells that ``bits`` has."""
+        device, n = self.device, self.n_rays
+        rays = [batch.count, batch.origin, batch.direction]
+        args = [lattice, bits, *rays, batch.jitter, batch.weight, self.span, self.counted]
+        count = launch.record(kernels.count_kernel, n, args, device)
+        args = [lattice, bits, *rays, self.span, self.counted, self.end, self.capacity]
+        args += [self.n, batch.n_samples, self.positions, self.distance, self.length, self.ray]
+        fill = launch.record(kernels.fill_kernel, n, args, device)
+        total = total_stage(self.end, self.capacity, self.total, device)
+        return [[count], scan_stage(self.counted, self.end, device), [fill, *total]]
+
+
+def scan_stage(values: wp.array, sums: wp.array, device: str) -> list[Launch]:
+    """Record the inclusive sums of int32 values."""
+    if device == "cpu":
+        return [launch.record(kernels.scan_kernel, 1, [values, values.size, sums], device)]
+    scan = Call(lambda: wp.utils.array_scan(values, sums, inclusive=True))
+    # run once here: it may allocate, which a graph must not
+    scan.launch()
+    return [Launch([scan], device, arguments=[values, sums])]
+
+
+def total_stage(sums: wp.array, capacity: int, total: wp.array, device: str) -> list[Launch]:
+    """Record the total of inclusive sums, and that of the rays that have room."""
+    args = [sums, sums.size, capacity, total]
+    return [launch.record(kernels.total_kernel, 1, args, device)]
+
+
+def part(array: wp.array, begin: int, end: int) -> wp.array:
+    """Return a view of some of an array's values."""
+    return cast(wp.array, array[begin:end])

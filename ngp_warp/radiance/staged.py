@@ -1,0 +1,330 @@
+"""The radiance field's training and rendering in stages of whole batches, on any device.
+
+March (count, scan, fill) -> encode -> density network -> transmittance -> the samples that are kept
+-> colour network -> composite -> backward through all. Every launch is of a fixed size; how many
+samples count lies on the device. Kernels: kernels/{march,composite,spherical_harmonics}.py.
+"""
+
+from typing import Any
+
+import numpy as np
+import warp as wp
+
+from ngp_warp import launch
+from ngp_warp.encodings.grid import GridEncoding
+from ngp_warp.errors import ConfigError
+from ngp_warp.kernels import composite as kernels
+from ngp_warp.kernels import radiance_counts
+from ngp_warp.kernels import spherical_harmonics as harmonics
+from ngp_warp.kernels.grid_portable import FIXED_POINT
+from ngp_warp.launch import Call, Launch
+from ngp_warp.networks.mlp import make_network
+from ngp_warp.networks.network import Network
+from ngp_warp.optimizer import Parameters
+from ngp_warp.radiance.batch import RayBatch
+from ngp_warp.radiance.marching import Samples, Stages, make_lattice, part, scan_stage
+from ngp_warp.radiance.occupancy import OccupancyGrid
+from ngp_warp.radiance.settings import MAX_SAMPLES, N_DIRECTION, N_GEOMETRY, RadianceSettings
+
+N_CHUNKS = 128
+"""Parts in which a step's samples are counted."""
+_SPARE = 1.25
+"""Room for samples in shares of those that are wanted."""
+_RENDER_SAMPLES = {"cpu": 2**18, "cuda": 2**22}
+_N_BANDS = 4
+assert _N_BANDS**2 == N_DIRECTION
+
+
+def make_networks(
+    settings: RadianceSettings, n_features: int, device: str
+) -> tuple[Network, Network]:
+    """Return the density and the colour network of a field, fused or not."""
+    n_in = N_GEOMETRY + N_DIRECTION + settings.n_latent_dims
+    return (
+        make_network(settings.density_network, n_features, N_GEOMETRY, device),
+        make_network(settings.color_network, n_in, 3, device),
+    )
+
+
+def initial_weights(
+    settings: RadianceSettings, n_features: int, device: str, seed: int
+) -> np.ndarray:
+    """Return the weights of both networks, float32: the density network's, then the colour's."""
+    density, color = make_networks(settings, n_features, device)
+    return np.concatenate([density.initial_weights(seed), color.initial_weights(seed + 1)])
+
+
+class StagedRadiance:
+    """Records the launches of one field, on a CPU or on CUDA, for every kind of network.
+
+    Args:
+        settings: of the field.
+        encoding: of positions.
+        table: read, and its gradients.
+        weights: of both networks (see ``initial_weights``), and their gradients.
+        latents: of the views, [n_views, n_latent_dims], where there are any.
+        occupancy: cells that are marched.
+
+    Raises:
+        ConfigError: gradients of the rays through interpolation "nearest", which has none.
+    """
+
+    def __init__(
+        self,
+        settings: RadianceSettings,
+        encoding: GridEncoding,
+        table: Parameters,
+        weights: Parameters,
+        latents: Parameters | None,
+        occupancy: OccupancyGrid,
+    ):
+        if settings.ray_gradients and settings.encoding.interpolation == "nearest":
+            raise ConfigError("gradients of rays need interpolation linear or smoothstep")
+        self.settings, self.encoding, self.table = settings, encoding, table
+        self.weights, self.latents, self.occupancy = weights, latents, occupancy
+        self.device = encoding.device
+        self.density_network, self.color_network = make_networks(
+            settings, encoding.n_outputs, self.device
+        )
+        self._norms = wp.array(harmonics.norms(), dtype=float, device=self.device)
+        self._no_latents = self._floats(1)
+
+    def train(
+        self,
+        batch: RayBatch,
+        step: wp.array,
+        n_rays: wp.array,
+        totals: wp.array,
+        last: wp.array,
+    ) -> Stages:
+        """Record a step from rays to gradients of table, weights and latents, and the next count.
+
+        Rays that have no room are left out, with -1 in ``batch.n_samples`` and no loss.
+
+        Args:
+            batch: rays; its outputs are filled, and ``count`` is set for the next step.
+            step: int64 [1], from 1.
+            n_rays: int32 [1], out: the same count.
+            totals: int64 [4]: rays, samples, kept samples and rays given up, added to.
+            last: int64 [4], out: those of this step.
+        """
+        room = max(int(self.settings.batch_samples * _SPARE), MAX_SAMPLES)
+        work = _Work(self, batch, -(-room // 32) * 32)
+        stages = self._forward_stages(batch, work)
+        gradients = _Gradients(self, work)
+        stages += self._loss_stages(batch, work, gradients)
+        stages += self._backward_stages(batch, work, gradients)
+        counters = wp.zeros(N_CHUNKS * 4, dtype=wp.int64, device=self.device)
+        args = [batch.count, batch.capacity, N_CHUNKS, work.samples.counted, work.kept.n]
+        args += [batch.n_samples, counters]
+        stages.append(self._record(kernels.counters_kernel, N_CHUNKS, args))
+        args = [counters, N_CHUNKS, step, float(self.settings.batch_samples)]
+        args += [min(batch.capacity, self.settings.max_rays), totals, last, n_rays, batch.count]
+        stages.append(self._record(radiance_counts.finish_kernel, 1, args))
+        return stages
+
+    def render(self, batch: RayBatch, capacity: int | None = None) -> Stages:
+        """Record the colours, opacities, depths and numbers of samples of rays.
+
+        Rays that have no room have -1 in ``batch.n_samples`` and must be rendered again; the first
+        ray with samples always has room.
+
+        Args:
+            batch: rays; its outputs are filled.
+            capacity: samples of a pass, at least 1024; None: as many as suit the device.
+        """
+        room = capacity or _RENDER_SAMPLES[self.device.partition(":")[0]]
+        work = _Work(self, batch, -(-max(room, MAX_SAMPLES) // 32) * 32)
+        stages = self._forward_stages(batch, work)
+        kernel = kernels.render_kernel(self.settings.exposure, self.settings.color_space)
+        args = [work.rays, work.kept, work.rgb, work.out]
+        return [*stages, self._record(kernel, batch.capacity, args)]
+
+    def density(
+        self, points: wp.array, density: wp.array, count: wp.array, geometry: wp.array | None = None
+    ) -> Stages:
+        """Record densities (and what else the density network gives) at points.
+
+        Args:
+            points: blocked [n_blocks, 3, 32], box coordinates.
+            density: out, float32 [n_blocks * 32], per side of the inner cube.
+            count: int32 [1]: points that matter; all are evaluated.
+            geometry: out, blocked [n_blocks, N_GEOMETRY, 32]; None: not wanted.
+        """
+        n = points.size // 3
+        features = self._floats(n * self.encoding.n_outputs)
+        out = self._floats(n * N_GEOMETRY) if geometry is None else geometry
+        args = [out, N_GEOMETRY, density]
+        return [
+            *self._geometry_stages(points, features, out),
+            self._record(kernels.density_kernel, n, args),
+        ]
+
+    def _floats(self, n: int) -> wp.array:
+        return wp.zeros(n, dtype=wp.float32, device=self.device)
+
+    def _record(
+        self, kernel: Any, n_items: int, args: list[Any], shards: int | None = None
+    ) -> list[Launch]:
+        return [launch.record(kernel, n_items, args, self.device, shards=shards)]
+
+    def _split(self, flat: wp.array) -> tuple[wp.array, wp.array]:
+        """Return the density and the colour network's part of the weights or their gradients."""
+        n = self.density_network.n_params
+        return part(flat, 0, n), part(flat, n, flat.size)
+
+    def _geometry_stages(self, x: wp.array, features: wp.array, out: wp.array) -> Stages:
+        """Record features and the density network's outputs at positions."""
+        n_rows = self.encoding.n_outputs
+        w = self._split(self.weights.value)[0]
+        return [
+            [self.encoding.forward(x, self.table.read, features, n_rows)],
+            *([p] for p in self.density_network.forward(w, features, out)),
+        ]
+
+    def _forward_stages(self, batch: RayBatch, work: "_Work") -> Stages:
+        """Record everything from rays to the colours of the samples that are kept."""
+        s, samples, packed, n = self.settings, work.samples, work.packed, batch.capacity
+        stages = samples.march_stages(make_lattice(s), self.occupancy.bits, batch)
+        args = [batch.direction, self._norms, _N_BANDS, work.harmonics]
+        stages[0] += self._record(harmonics.harmonics_kernel, n, args)
+        stages += self._geometry_stages(samples.positions, packed.features, packed.geometry)
+        args = [samples.n, samples.end, packed.geometry, N_GEOMETRY, samples.length]
+        args += [float(s.aabb_scale), s.min_transmittance, packed.thickness, work.kept.n]
+        stages.append(self._record(kernels.transmittance_kernel, n, args))
+        stages.append(scan_stage(work.kept.n, work.kept.end, self.device))
+        latents = self._no_latents if self.latents is None else self.latents.value
+        args = [packed, self.encoding.n_outputs, N_GEOMETRY, work.harmonics, N_DIRECTION]
+        args += [latents, s.n_latent_dims, batch.view, work.kept]
+        stages.append(self._record(kernels.keep_kernel, samples.capacity, args))
+        w = self._split(self.weights.value)[1]
+        passes = self.color_network.forward(w, work.kept.color_input, work.rgb)
+        return stages + [[p] for p in passes]
+
+    def _loss_stages(self, batch: RayBatch, work: "_Work", g: "_Gradients") -> Stages:
+        """Record the rays' losses, and their gradients in colours and raw densities."""
+        s = self.settings
+        shape = kernels.CompositeShape(s.loss, s.color_space, s.exposure, s.background_gradients)
+        depth_counts = self._floats(kernels.DEPTH_CHUNKS)
+        args = [batch.count, batch.weight, batch.depth_target, depth_counts]
+        stages = [
+            self._record(kernels.depth_count_kernel, kernels.DEPTH_CHUNKS, args),
+            [Launch([Call(a.zero_)], self.device) for a in (g.rgb, g.raw)],
+        ]
+        args = [work.rays, work.kept, work.rgb, depth_counts, s.depth_weight, s.distortion_weight]
+        args += [g.weights, g.behind, work.out, g.rgb, g.raw]
+        return [*stages, self._record(kernels.train_kernel(shape), batch.capacity, args)]
+
+    def _backward_stages(self, batch: RayBatch, work: "_Work", g: "_Gradients") -> Stages:
+        """Record the gradients of table, weights, latents and rays."""
+        kept, capacity = work.kept, work.samples.capacity
+        w_density, w_color = self._split(self.weights.value)
+        dw_density, dw_color = self._split(self.weights.gradient)
+        # the mean over rays makes gradients as small as this; see Network.backward
+        scale = 3.0 * batch.capacity
+        *passes, last = self.color_network.backward(
+            w_color, kept.color_input, g.rgb, g.color_input, dw_color, scale
+        )
+        args = [g.color_input, work.n_color_rows, g.raw, N_GEOMETRY, g.geometry]
+        join = self._record(kernels.geometry_gradient_kernel, capacity, args)
+        stages = [[p] for p in passes]
+        stages.append([last, *join, *self._sum_rows(batch, work, g)])
+        *passes, last = self.density_network.backward(
+            w_density, kept.features, g.geometry, g.features, dw_density, scale
+        )
+        assert self.table.touched is not None
+        scatter = self.encoding.backward(
+            kept.positions, g.features, self.table.gradient, self.table.touched,
+            self.encoding.n_outputs,
+        )  # fmt: skip
+        stages += [[p] for p in passes]
+        stages.append([last, scatter])
+        if self.settings.ray_gradients:
+            stages += self._ray_stages(batch, work, g)
+        return stages + self._latent_stages(batch, g)
+
+    def _sum_rows(self, batch: RayBatch, work: "_Work", g: "_Gradients") -> list[Launch]:
+        """Record sums over each ray's samples of the colour input's gradients."""
+        wanted = [(N_GEOMETRY + N_DIRECTION, self.settings.n_latent_dims, g.latents)]
+        if self.settings.ray_gradients:
+            wanted.append((N_GEOMETRY, N_DIRECTION, g.harmonics))
+        launches = []
+        for row, n, out in wanted:
+            args = [batch.count, work.kept.n, work.kept.end, g.color_input, work.n_color_rows]
+            n_items = batch.capacity if n else 0
+            launches += self._record(kernels.ray_sum_kernel, n_items, [*args, row, n, out])
+        return launches
+
+    def _ray_stages(self, batch: RayBatch, work: "_Work", g: "_Gradients") -> Stages:
+        """Record the gradients of origins and directions."""
+        n, kept = batch.capacity, work.kept
+        d_positions, d_direction = self._floats(work.samples.capacity * 3), self._floats(n * 3)
+        rows = self.encoding.n_outputs
+        place = self.encoding.input_gradient(
+            kept.positions, g.features, self.table.read, d_positions, rows
+        )
+        args = [batch.direction, self._norms, _N_BANDS, g.harmonics, d_direction]
+        turn = self._record(harmonics.harmonics_gradient_kernel, n, args)
+        args = [batch.count, kept.n, kept.end, kept.distance, d_positions, d_direction]
+        args += [batch.d_origin, batch.d_direction]
+        return [[place, *turn], self._record(kernels.ray_gradient_kernel, n, args)]
+
+    def _latent_stages(self, batch: RayBatch, g: "_Gradients") -> Stages:
+        """Record the gradients of the views' latent vectors."""
+        if self.latents is None:
+            return []
+        n, unit = self.settings.n_latent_dims, wp.float64(FIXED_POINT)
+        sums = wp.zeros(self.latents.gradient.size, dtype=wp.int64, device=self.device)
+        args = [batch.count, batch.view, g.latents, n, unit, sums]
+        # one shard on a CPU, where atomics of two shards would lose sums
+        add = self._record(kernels.latent_sum_kernel, batch.capacity * n, args, shards=1)
+        args = [unit, sums, self.latents.gradient]
+        return [add, self._record(kernels.latent_gradient_kernel, sums.size, args)]
+
+
+class _Work:
+    """Arrays of a pass, for ``capacity`` samples."""
+
+    def __init__(self, field: StagedRadiance, batch: RayBatch, capacity: int):
+        s, n_features = field.settings, field.encoding.n_outputs
+        self.samples = Samples(batch.capacity, capacity, field.device)
+        self.n_color_rows = N_GEOMETRY + N_DIRECTION + s.n_latent_dims
+        self.harmonics = field._floats(batch.capacity * N_DIRECTION)
+        self.rgb = field._floats(capacity * 3)
+        self.packed: Any = kernels.Packed()
+        for name in ("ray", "n", "end", "total", "positions", "distance", "length"):
+            setattr(self.packed, name, getattr(self.samples, name))
+        self.packed.thickness = field._floats(capacity)
+        self.packed.features = field._floats(capacity * n_features)
+        self.packed.geometry = field._floats(capacity * N_GEOMETRY)
+        self.kept: Any = kernels.Kept()
+        for name in ("n", "end"):
+            array = wp.zeros(batch.capacity, dtype=wp.int32, device=field.device)
+            setattr(self.kept, name, array)
+        for name in ("distance", "length", "thickness"):
+            setattr(self.kept, name, field._floats(capacity))
+        self.kept.positions = field._floats(capacity * 3)
+        self.kept.features = field._floats(capacity * n_features)
+        self.kept.color_input = field._floats(capacity * self.n_color_rows)
+        self.rays: Any = kernels.Rays()
+        names = ("count", "weight", "target", "background", "depth_target", "exposure", "n_samples")
+        for name in names:
+            setattr(self.rays, name, getattr(batch, name))
+        self.rays.span = self.samples.span
+        self.out: Any = kernels.Composited()
+        for name in ("color", "opacity", "depth", "loss", "d_background", "d_exposure"):
+            setattr(self.out, name, getattr(batch, name))
+
+
+class _Gradients:
+    """Gradients of a step, by what they are of; weights and transmittances of the samples."""
+
+    def __init__(self, field: StagedRadiance, work: _Work):
+        n, n_rays = work.samples.capacity, work.samples.n_rays
+        self.weights, self.behind = field._floats(n), field._floats(n)
+        self.rgb, self.raw = field._floats(n * 3), field._floats(n)
+        self.color_input = field._floats(n * work.n_color_rows)
+        self.geometry = field._floats(n * N_GEOMETRY)
+        self.features = field._floats(n * field.encoding.n_outputs)
+        self.harmonics = field._floats(n_rays * N_DIRECTION)
+        self.latents = field._floats(n_rays * field.settings.n_latent_dims)
