@@ -41,20 +41,22 @@ class Values:
 
 
 class Occupancy:
+    """Cells that may hold a density, found in cubes of 4^3 of them."""
+
     def __init__(self, field):
-        self._field = field
         self.n_cascades = field.settings.n_cascades
-        middles = (np.arange(CELLS) + 0.5) / CELLS - 0.5
+        n = CELLS // 4
+        middles = (np.arange(n) + 0.5) / n - 0.5
         parts = []
         for k in range(self.n_cascades):
             side = 2.0**k / field.settings.aabb_scale
-            x, y, z = np.meshgrid(*[0.5 + side * middles] * 3, indexing="ij")
-            points = np.stack([x, y, z], axis=-1).astype(np.float32).reshape(-1, 3)
-            reach = 0.87 * side / CELLS
-            found = field.density(points, grow=reach) * field.settings.min_step
-            parts.append(found.reshape((CELLS,) * 3).transpose(2, 1, 0))
-        self._cells = np.stack(parts) * field.settings.aabb_scale
-        self.values = Values(self._cells.reshape(-1).astype(np.float32))
+            z, y, x = np.meshgrid(*[0.5 + side * middles] * 3, indexing="ij")
+            points = np.stack([x, y, z], axis=-1).reshape(-1, 3)
+            found = field.density(points, grow=0.87 * side / n) * field.settings.min_step
+            found = found.reshape(n, n, n) * field.settings.aabb_scale
+            parts.append(found.repeat(4, 0).repeat(4, 1).repeat(4, 2))
+        self._cells = np.stack(parts).astype(np.float32)
+        self.values = Values(self._cells.reshape(-1))
 
     def occupied(self):
         return self._cells > 0.01

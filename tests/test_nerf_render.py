@@ -36,7 +36,7 @@ def subject(n=6, n_test=2, n_steps=128, **more):
 
 
 def hard(**more):
-    return subject(n_steps=1024, peak=50_000.0, softness=2e-4, **more)
+    return subject(n_steps=512, peak=50_000.0, softness=2e-4, **more)
 
 
 def exact(a, shot):
@@ -59,7 +59,7 @@ def test_depth_is_in_scene_units_along_the_axis():
     wanted, nearest = exact(a, shot)
     within, beside = nearest < 0.95, nearest > 1.02
     # a step of the quadrature, and as much again for what passes into the ball
-    step = 1.8 / 1024 / a.frame.scale
+    step = 1.8 / 512 / a.frame.scale
     assert np.abs(made.depth[within] - wanted[within]).max() < 3 * step
     assert within.sum() > 200
     assert np.all(np.isinf(made.depth[beside]))
@@ -81,7 +81,7 @@ def test_normals_are_the_balls(softness, least):
     assert made.normals is not None
     cosine = np.einsum("ij,ij->i", wanted, made.normals[rows, columns])
     assert cosine.min() > least
-    assert not np.any(made.normals[nearest > 1.05])
+    assert not np.any(made.normals[nearest > 1.3])
 
 
 def test_normals_point_out_of_density():
@@ -170,9 +170,9 @@ def test_depth_colours_follow_the_range():
 
 
 def test_samples_smooth_edges_alone(tmp_path):
-    a = hard()
+    a = subject(n_steps=64, softness=5e-4)
     one = a.renderer().buffers(a.shot(0))
-    many = a.renderer().buffers(a.shot(0), spp=16)
+    many = a.renderer().buffers(a.shot(0), spp=8)
     _, nearest = exact(a, a.shot(0))
     edge = np.abs(nearest - 1) < 0.03
     assert np.any((many.opacity[edge] > 0.2) & (many.opacity[edge] < 0.8))

@@ -18,8 +18,8 @@ from ngp_warp.surfaces.point_files import write_points
 
 DEFAULT_POINTS = 1_000_000
 DEFAULT_OPACITY = 0.9
-_RAYS = 2**16
-"""Drawn at once."""
+_RAYS, _RAYS_MIN = 2**16, 2**10
+"""Drawn at once, at most and at least."""
 _TRIES = 20
 """Rays for a point; what few rays meet has fewer points."""
 
@@ -71,7 +71,7 @@ def export_points(
     found: list[tuple[np.ndarray, ...]] = []
     n_found = n_rays = 0
     while n_found < n_points and n_rays < _TRIES * n_points:
-        n = min(_RAYS, _TRIES * n_points - n_rays)
+        n = min(_RAYS, max(4 * (n_points - n_found), _RAYS_MIN), _TRIES * n_points - n_rays)
         points, forward, colors = _ends(field, frame, _draw(shots, n, random), opacity)
         if limits is not None:
             kept = limits.holds(points)
