@@ -21,8 +21,8 @@ import warp as wp
 from ngp_warp.kernels import radiance_composite as composite
 from ngp_warp.kernels import radiance_march as march
 from ngp_warp.kernels import radiance_network as network
-from ngp_warp.kernels.grid import GROUP, GridShape, N_META, OFFSET, LEVEL, corners
-from ngp_warp.kernels.mlp import LAYER, MlpShape, WEIGHT_GRADIENT, ZERO_PARTIALS
+from ngp_warp.kernels.grid import GROUP, LEVEL, OFFSET, GridShape, corners
+from ngp_warp.kernels.mlp import LAYER, WEIGHT_GRADIENT, ZERO_PARTIALS, MlpShape
 from ngp_warp.kernels.vector import MATH, SIGN, TRANSPOSE, TYPES
 from ngp_warp.launch import module_options
 from ngp_warp.radiance.settings import MAX_SAMPLES, N_GEOMETRY
@@ -99,12 +99,12 @@ def _arrays(shape: RadianceShape, *, train: bool) -> list[tuple[str, str, int]]:
     ray_ints = ["rn", "rhead", "rtail", "rdrop", "ract", "koff"]
     sample_floats = ["st", "sod", "se", "sw", "stafter"]
     sample_ints = ["sr", "seg_ray", "seg_start", "seg_n", "seg_next", "kidx", "kray"]
-    arrays = [("float", name, 3 * rays) for name in ("ro", "rd", "rq", "rc")]
+    arrays = [("float", name, 3 * rays) for name in ("ro", "rd", "rq", "rc", "rshown")]
     arrays.append(("float", "rsh", 16 * rays))
     if train:
         ray_floats += ["rgb_behind", "rloss", "rsquares", "rgdepth"]
         sample_floats.append("kdraw")
-        arrays += [("float", name, 3 * rays) for name in ("rg", "rshown")]
+        arrays.append(("float", "rg", 3 * rays))
         arrays += [("float", "khid", shape.n_hidden * samples), ("float", "kdrgb", 3 * samples)]
         arrays.append(("float", "rdlat", max(shape.n_latents * rays, 16)))
     arrays += [("float", name, rays) for name in ray_floats]
@@ -144,9 +144,8 @@ long long n_marched = 0, n_kept = 0;
 const float* density_weights = w.data;
 const float* color_weights = w.data + DENSITY_PARAMS;
 auto sdt = [&](float t) __attribute__((always_inline)) {
-    return CONE ? (t * cone_angle < min_step ? min_step : t * cone_angle > max_step ? max_step
-                                                                                    : t * cone_angle)
-                : min_step;
+    const float s = t * cone_angle;
+    return !CONE || s < min_step ? min_step : s > max_step ? max_step : s;
 };
 (void)sdt;
 """
@@ -156,7 +155,10 @@ def _head(shape: RadianceShape, *, train: bool) -> str:
     """Return everything before the rounds."""
     parts = [TYPES, TRANSPOSE, MATH, SIGN, _constants(shape), LAYER, march.HELPERS]
     parts += [_pointers(shape, train=train)]
-    parts += [_BEGIN.replace("DENSITY_PARAMS", str(shape.density.n_params)), march.setup_text(shape.cone)]
+    parts += [
+        _BEGIN.replace("DENSITY_PARAMS", str(shape.density.n_params)),
+        march.setup_text(shape.cone),
+    ]
     parts += [march.march_text(shape.cone), network.encode_text(shape.grid), network.GATHER_ROWS]
     parts += [network.declare(shape.density, "a")]
     return "\n".join(parts)
@@ -202,7 +204,7 @@ def train_text(shape: RadianceShape) -> str:
             network.color_text(shape.color, shape.n_latents, keep=True),
             composite.SUM.replace("N_SUMMED", "n_summed"),
             loss,
-            composite.WRITE.replace("SHOWN", "rshown[k * CR + r]"),
+            composite.WRITE,
             f"v16 d[{network.widest(shape.density, shape.color)}][2];",
             f"v16 e[{network.widest(shape.density, shape.color)}][2];",
             WEIGHT_GRADIENT,
@@ -231,9 +233,8 @@ def render_text(shape: RadianceShape) -> str:
             network.color_text(shape.color, shape.n_latents, keep=False),
             composite.SUM.replace("N_SUMMED", "n_round"),
             "}",
-            composite.WRITE.replace(
-                "SHOWN", "rc[k * CR + r] + rtrans[r] * background.data[q * 3 + k]"
-            ),
+            composite.show_text(shape.color_space, exposure=shape.exposure),
+            composite.WRITE,
         ]
     )
 
@@ -429,7 +430,8 @@ for (int block = first; block < end; ++block) {{
     {network.forward_text(shape.density, "a", "density_weights", "x0")}
     for (int v = 0; v < 2; ++v)
         *(v16*)(density.data + block * 32 + v * 16) = vexp(vmin({last}[0][v], (v16)(15.f)));
-    if (geometry.shape[0] > 0) __builtin_memcpy(geometry.data + (size_t)block * (NG * 32), {last}, NG * 128);
+    if (geometry.shape[0] > 0)
+        __builtin_memcpy(geometry.data + (size_t)block * (NG * 32), {last}, NG * 128);
 }}
 """,
         ]

@@ -60,7 +60,8 @@ def prefetch_text(grid: GridShape, address: str, write: int) -> str:
     """
     even = [c for c in range(2**grid.n_dims) if c % 2 == 0]
     loops = "\n".join(
-        f"for (int u = 0; u < 16; ++u) {{ const int c = {c}; __builtin_prefetch({address}, {write}); }}"
+        f"for (int u = 0; u < 16; ++u) {{ const int c = {c};"
+        f" __builtin_prefetch({address}, {write}); }}"
         for c in even
     )
     return f"const unsigned* ids = (const unsigned*)id;\n{loops}"

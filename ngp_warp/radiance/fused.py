@@ -1,15 +1,18 @@
 """The radiance field's training and rendering on a CPU, a chunk of rays at a time in the caches."""
 
+from dataclasses import replace
+from typing import Any
+
 import warp as wp
 
 from ngp_warp import launch
+from ngp_warp.config import NetworkConfig
 from ngp_warp.encodings.grid import GridEncoding
 from ngp_warp.kernels import mlp, radiance_counts
 from ngp_warp.kernels import radiance as kernels
 from ngp_warp.launch import Launch
-from ngp_warp.networks.mlp import FUSED_MAX_IO, FUSED_WIDTHS
+from ngp_warp.networks.mlp import FUSED_WIDTHS
 from ngp_warp.networks.network import mlp_shape
-from ngp_warp.config import NetworkConfig
 from ngp_warp.optimizer import Parameters
 from ngp_warp.radiance.batch import RayBatch
 from ngp_warp.radiance.occupancy import OccupancyGrid
@@ -44,19 +47,15 @@ def why_not_fused(settings: RadianceSettings) -> str | None:
 
 
 def _why_not(network: NetworkConfig) -> str | None:
-    if network.backend == "unfused":
-        return "backend unfused"
-    if network.bias:
-        return "biases"
-    if network.skip_layer is not None:
-        return "a skip connection"
-    if network.n_hidden_layers == 0:
-        return "no hidden layer"
-    if network.n_neurons not in FUSED_WIDTHS:
-        return f"width {network.n_neurons}"
-    if "sine" in {network.activation, network.output_activation}:
-        return "the activation sine"
-    return None
+    reasons = {
+        "backend unfused": network.backend == "unfused",
+        "biases": network.bias,
+        "a skip connection": network.skip_layer is not None,
+        "no hidden layer": network.n_hidden_layers == 0,
+        f"width {network.n_neurons}": network.n_neurons not in FUSED_WIDTHS,
+        "the activation sine": "sine" in {network.activation, network.output_activation},
+    }
+    return next((reason for reason, holds in reasons.items() if holds), None)
 
 
 class FusedRadiance:
@@ -107,7 +106,7 @@ class FusedRadiance:
 
     def _floats(self, n: int) -> wp.array:
         # not written: memory that no chunk needs is never touched
-        return wp.empty(n, dtype=wp.float32, device="cpu")
+        return wp.empty(n, dtype=float, device="cpu")
 
     def train(
         self,
@@ -148,7 +147,7 @@ class FusedRadiance:
         stages.append([launch.record(radiance_counts.finish_kernel, 1, args, "cpu")])
         return stages
 
-    def _results(self, shape: kernels.RadianceShape, batch: RayBatch) -> kernels.Results:
+    def _results(self, shape: kernels.RadianceShape, batch: RayBatch) -> Any:
         r = kernels.Results()
         r.region_x = self._floats(N_CHUNKS * shape.n_samples * 3)
         r.region_d = self._floats(N_CHUNKS * shape.n_samples * shape.density.n_in)
@@ -160,7 +159,7 @@ class FusedRadiance:
         r.depth_counts = self._floats(N_CHUNKS)
         return r
 
-    def _scatter(self, shape: kernels.RadianceShape, r: kernels.Results) -> Launch:
+    def _scatter(self, shape: kernels.RadianceShape, r: Any) -> Launch:
         assert self.table.touched is not None
         n_levels = self.encoding.n_levels
         args = [r.region_x, r.region_d, r.region_n, N_CHUNKS, shape.n_samples // 32]
@@ -168,7 +167,7 @@ class FusedRadiance:
         kernel = kernels.scatter_kernel(self.encoding.shape, self.encoding.n_outputs)
         return launch.record(kernel, n_levels, args, "cpu", shards=n_levels)
 
-    def _reduce(self, r: kernels.Results) -> list[Launch]:
+    def _reduce(self, r: Any) -> list[Launch]:
         launches, offset = [], 0
         for shape, partials in (
             (self.shape.density, r.density_partials),
@@ -182,7 +181,7 @@ class FusedRadiance:
             offset += n
         return launches
 
-    def _sum_latents(self, batch: RayBatch, r: kernels.Results) -> Launch:
+    def _sum_latents(self, batch: RayBatch, r: Any) -> Launch:
         assert self.latents is not None
         n = self.settings.n_latent_dims
         args = [batch.count, batch.capacity, batch.view, r.d_latents, n, self.settings.n_views]
@@ -220,7 +219,7 @@ class FusedRadiance:
         kernel = kernels.density_kernel(replace_rays(self.shape, 0, n_samples=0))
         return [[launch.record(kernel, n_items, args, "cpu", shards=N_SLOTS)]]
 
-    def _marching(self, batch: RayBatch) -> kernels.Marching:
+    def _marching(self, batch: RayBatch) -> Any:
         s, m = self.settings, kernels.Marching()
         m.occupied = self.occupancy.bits
         m.capacity = batch.capacity
@@ -229,7 +228,7 @@ class FusedRadiance:
         m.depth_weight, m.distortion_weight = s.depth_weight, s.distortion_weight
         return m
 
-    def _model(self) -> kernels.Model:
+    def _model(self) -> Any:
         m = kernels.Model()
         m.scale, m.meta = self.encoding.scale, self.encoding.meta
         m.w = self.weights.value
@@ -241,12 +240,12 @@ def replace_rays(
     shape: kernels.RadianceShape, n_rays: int, n_samples: int | None = None
 ) -> kernels.RadianceShape:
     """Return a shape for other chunks."""
-    from dataclasses import replace
+    return replace(
+        shape, n_rays=n_rays, n_samples=shape.n_samples if n_samples is None else n_samples
+    )
 
-    return replace(shape, n_rays=n_rays, n_samples=shape.n_samples if n_samples is None else n_samples)
 
-
-def _rays(batch: RayBatch) -> kernels.Rays:
+def _rays(batch: RayBatch) -> Any:
     rays = kernels.Rays()
     for name in kernels.Rays.vars:  # type: ignore[attr-defined]
         setattr(rays, name, getattr(batch, name))
