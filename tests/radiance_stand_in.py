@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ngp_warp.config import GridEncodingConfig, NetworkConfig
+from ngp_warp.primitives.nerf.frame import Frame
 from ngp_warp.radiance.settings import CELLS, RadianceSettings
 
 
@@ -25,18 +26,8 @@ class Rendered:
     n_samples: int
 
 
-@dataclass(frozen=True)
-class OddFrame:
-    """p_box = scale * p_scene + offset."""
-
-    scale: float = 0.037
-    offset: tuple = (0.61, 0.4, 0.47)
-
-    def to_box(self, points):
-        return np.asarray(points, np.float64) * self.scale + self.offset
-
-    def to_scene(self, points):
-        return (np.asarray(points, np.float64) - self.offset) / self.scale
+def odd_frame(aabb_scale=1):
+    return Frame(scale=0.037, offset=(0.61, 0.4, 0.47), aabb_scale=aabb_scale)
 
 
 class Values:
@@ -102,12 +93,12 @@ class StandIn:
         values = np.asarray(points) * (1 - self.tint) + self.tint * (0.5 + 0.5 * d)
         return np.clip(values, 0, 1).astype(np.float32)
 
-    def render_rays(self, origins, directions, *, background=(0, 0, 0), latent=None, near=0.0):
+    def render_rays(self, origins, directions, *, background=(0, 0, 0), latent=None):
         self.latents.append(latent)
         o, d = (np.asarray(v, np.float64) for v in (origins, directions))
         with np.errstate(divide="ignore"):
             sides = np.stack([(0 - o) / d, (1 - o) / d])
-        t0 = np.maximum(np.nanmax(np.min(sides, axis=0), axis=1), near)
+        t0 = np.maximum(np.nanmax(np.min(sides, axis=0), axis=1), self.settings.near)
         t1 = np.maximum(np.nanmin(np.max(sides, axis=0), axis=1), t0)
         dt = (t1 - t0) / self.n_steps
         t = t0[:, None] + (np.arange(self.n_steps) + 0.5) * dt[:, None]

@@ -1,5 +1,7 @@
 """The occupancy grid against its twin; laws of its cells, slices and bits."""
 
+import functools
+
 import numpy as np
 import pytest
 import warp as wp
@@ -20,7 +22,12 @@ def ball(x):
 
 def seen(settings):
     """Cells that a camera sees: a random tenth of them."""
-    shape = (settings.n_cascades, 128, 128, 128)
+    return _seen(settings.n_cascades)
+
+
+@functools.cache
+def _seen(n_cascades):
+    shape = (n_cascades, 128, 128, 128)
     return np.random.default_rng(0).random(shape) < 0.1
 
 
@@ -79,7 +86,7 @@ def test_an_update_is_the_twins(aabb_scale, step, device):
     check_coarse(grid)
 
 
-@pytest.mark.parametrize("aabb_scale", [1, 2, 4, 128])
+@pytest.mark.parametrize("aabb_scale", [1, 8])
 def test_slices_hold_every_cell_once(aabb_scale, device):
     grid = make_grid(aabb_scale, device, visible=False)
     update = updater(grid, 1.0)

@@ -11,7 +11,8 @@ from ngp_warp.errors import DataError
 from ngp_warp.files import check_output
 from ngp_warp.primitive import Progress, Report, report_nothing
 from ngp_warp.primitives.nerf.colors import to_srgb8
-from ngp_warp.primitives.nerf.passes import Frame, Shot, density_normals
+from ngp_warp.primitives.nerf.frame import Frame
+from ngp_warp.primitives.nerf.passes import Shot, density_normals
 from ngp_warp.primitives.nerf.solid import DEFAULT_THRESHOLD, Bounds, region_of
 from ngp_warp.surfaces.point_files import write_points
 
@@ -118,8 +119,7 @@ def _ends(
     """Return where opaque rays end in the box, their directions and their straight colours."""
     origins = frame.to_box(rays[0]).astype(np.float32)
     directions = rays[1].astype(np.float32)
-    near = field.settings.near
-    made = field.render_rays(origins, directions, background=(0.0, 0.0, 0.0), near=near)
+    made = field.render_rays(origins, directions, background=(0.0, 0.0, 0.0))
     kept = (made.opacity >= opacity) & np.isfinite(made.depth)
     points = origins[kept] + made.depth[kept, None] * directions[kept]
     return points, directions[kept], made.color[kept] / made.opacity[kept, None]

@@ -84,6 +84,7 @@ class Refinement:
         settings: what is refined.
         leader: the field's optimizer, whose step and number of steps count here too.
         unit: of a translation, in sides of the box: the side of the inner cube, 1 / aabb_scale.
+        pivot: the point about which cameras turn, in the box; best near what they look at.
 
     Raises:
         ConfigError: nothing is to be refined.
@@ -103,10 +104,12 @@ class Refinement:
         leader: Adam,
         *,
         unit: float = 1.0,
+        pivot: tuple[float, float, float] = (0.5, 0.5, 0.5),
     ):
         if not settings.any:
             raise ConfigError("nothing to refine: choose poses, focal, distortion or exposure")
         self.views, self.settings, self.unit = views, settings, float(unit)
+        self.pivot = np.array(pivot, np.float64)
         self.device, n = views.device, len(views)
         rays = batch.capacity * 3 if settings.poses or settings.lenses else batch.d_origin.size
         launch.check_size("the batch's d_origin", batch.d_origin, rays, self.device)
@@ -148,8 +151,12 @@ class Refinement:
         if "poses" not in self._parameters:
             return poses
         values = self._values("poses").reshape(-1, kernels.N_POSE)
-        poses[:, :, :3] = rotations(values[:, :3]) @ poses[:, :, :3]
-        poses[:, :, 3] += values[:, 3:] * (self.unit / self.views.frame.scale)
+        frame = self.views.frame
+        pivot = (self.pivot - np.asarray(frame.offset, np.float64)) / frame.scale
+        turns = rotations(values[:, :3])
+        poses[:, :, :3] = turns @ poses[:, :, :3]
+        arms = (turns @ (poses[:, :, 3] - pivot)[:, :, None])[:, :, 0]
+        poses[:, :, 3] = pivot + arms + values[:, 3:] * (self.unit / frame.scale)
         return poses
 
     def refined_lenses(self) -> tuple[Lens, ...]:
@@ -221,7 +228,7 @@ class Refinement:
     def _before(self) -> list[launch.Launch]:
         n, launches = len(self.views), []
         if p := self._parameters.get("poses"):
-            args = [p.value, self.unit, self._first_poses, self.views.poses]
+            args = [p.value, self.unit, wp.vec3(*self.pivot), self._first_poses, self.views.poses]
             launches.append(launch.record(kernels.pose_kernel, n, args, self.device))
         if p := self._parameters.get("lenses"):
             args = [p.value, self._first_lenses, self._group_offsets, self._group_views]
@@ -253,7 +260,8 @@ class Refinement:
     def _gradients(self) -> list[launch.Launch]:
         n, launches = len(self.views), []
         if p := self._parameters.get("poses"):
-            args = [self._total, p.value, self.unit, p.gradient]
+            args = [self._total, p.value, self.unit, wp.vec3(*self.pivot)]
+            args += [self._first_poses, p.gradient]
             launches.append(launch.record(kernels.pose_gradient_kernel, n, args, self.device))
         if p := self._parameters.get("lenses"):
             args = [self._total, self._first_lenses, self.views.lenses, self._group_offsets]

@@ -1,11 +1,14 @@
 """Refinement of cameras: from parameters to poses, lenses and exposures, and their gradients back.
 
-A pose is exp(w) R0 with the centre c0 + unit t; a lens is its first one with its focal lengths
+A pose is exp(w) R0 with the centre q + exp(w) (c0 - q) + unit t, where q is a point that all look
+at: a turn about the camera itself and a translation move the picture alike, and a descent tells
+them apart slowly (errors of six cameras after 600 steps: 2 percent at most, 23 about themselves); a
+lens is its first one with its focal lengths
 times exp(p0 +- p1 / 2), its principal point moved by shares of them, and added coefficients; an
 exposure is its parameter less the mean of all views. Rays give the gradients by o and d: with
-o = c and d = exp(w) R0 l, dt = unit sum(do), dw = J^T sum(d x dd), J the left Jacobian of the
-rotations (Sola et al. 2018, "A micro Lie theory", eq. 145). Lens: ngp_warp/kernels/lens.py.
-Twin: tests/reference/refine.py.
+o = c and d = exp(w) R0 l, dt = unit sum(do), dw = J^T sum(d x dd + exp(w) (c0 - q) x do), J the
+left Jacobian of the rotations (Sola et al. 2018, "A micro Lie theory", eq. 145). Lens:
+ngp_warp/kernels/lens.py. Twin: tests/reference/refine.py.
 
 A chunk of the batch, which does not depend on the number of threads, is summed by one item in the
 order of its rays; then a view's chunks are, in their order.
@@ -96,11 +99,12 @@ def pose_kernel(
     # in
     parameters: wp.array[float],  # [n_views, N_POSE]
     unit: float,  # of a translation, in sides of the box
+    pivot: wp.vec3,  # q
     first: wp.array[float],  # [n_views, 3, 4]
     # out
     poses: wp.array[float],  # [n_views, 3, 4]
 ):
-    """R = exp(w) R0, c = c0 + unit t."""
+    """R = exp(w) R0, c = q + exp(w) (c0 - q) + unit t."""
     v = begin + wp.tid()
     at = v * _N_POSE
     w = wp.vec3(parameters[at], parameters[at + 1], parameters[at + 2])
@@ -111,9 +115,10 @@ def pose_kernel(
         p = rotate(w, p)
         for row in range(3):
             poses[v * 12 + row * 4 + column] = p[row]
+    c = rotate(w, wp.vec3(first[v * 12 + 3], first[v * 12 + 7], first[v * 12 + 11]) - pivot)
     for row in range(3):
-        i = v * 12 + row * 4 + 3
-        poses[i] = first[i] + unit * parameters[at + 3 + row]
+        moved = pivot[row] + c[row] + unit * parameters[at + 3 + row]
+        poses[v * 12 + row * 4 + 3] = moved
 
 
 @wp.kernel
@@ -268,19 +273,23 @@ def pose_gradient_kernel(
     total: wp.array[float],  # [n_views, N_SUMS]
     parameters: wp.array[float],  # [n_views, N_POSE]
     unit: float,
+    pivot: wp.vec3,
+    first: wp.array[float],  # [n_views, 3, 4]
     # out
     gradient: wp.array[float],  # [n_views, N_POSE]
 ):
-    """dw = J^T sum(d x dd), dt = unit sum(do)."""
+    """dw = J^T sum(d x dd + exp(w) (c0 - q) x do), dt = unit sum(do)."""
     v = begin + wp.tid()
     at = v * _N_POSE
     sums = v * _N_SUMS
     w = wp.vec3(parameters[at], parameters[at + 1], parameters[at + 2])
     torque = wp.vec3(total[sums + _TORQUE], total[sums + _TORQUE + 1], total[sums + _TORQUE + 2])
-    dw = rotation_gradient(w, torque)
+    force = wp.vec3(total[sums], total[sums + 1], total[sums + 2])
+    arm = rotate(w, wp.vec3(first[v * 12 + 3], first[v * 12 + 7], first[v * 12 + 11]) - pivot)
+    dw = rotation_gradient(w, torque + wp.cross(arm, force))
     for c in range(3):
         gradient[at + c] = dw[c]
-        gradient[at + 3 + c] = unit * total[sums + c]
+        gradient[at + 3 + c] = unit * force[c]
 
 
 @wp.kernel

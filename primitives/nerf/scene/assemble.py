@@ -61,10 +61,10 @@ class Assembly:
             DataError: something is wrong with it, unless the checks collect.
         """
         pose = lens = None
-        sound = False
+        named = whole = False
         with self.checks.part():
             self._check_name(record)
-            sound = True
+            named = True
         with self.checks.part():
             pose, scale = check_pose(record.pose, record.where)
             if abs(scale - 1) > TOLERANCE:
@@ -76,7 +76,8 @@ class Assembly:
             lens = self._lens(record)
         with self.checks.part():
             self._check_companions(record)
-        if sound and pose is not None and lens is not None:
+            whole = True
+        if named and whole and pose is not None and lens is not None:
             self.views.append(
                 View(
                     name=record.name,

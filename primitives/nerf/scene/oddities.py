@@ -21,10 +21,11 @@ _SAME = 1e-6  # of the cameras' extent, and of rotations
 
 def find_oddities(scene: Scene, frame: Frame, checks: Checks) -> None:
     """Warn of what is odd about a scene's views, lenses, photos and box."""
-    _few(scene, checks)
+    if not checks.errors:  # views with errors are not in the scene
+        _few(scene, checks)
+        _unlisted(scene, checks)
     _same_poses(scene, checks)
     _lenses(scene, checks)
-    _unlisted(scene, checks)
     _box(scene, frame, checks)
 
 
