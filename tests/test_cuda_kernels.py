@@ -16,16 +16,20 @@ import ngp_warp.kernels
 from ngp_warp.kernels import (
     adam,
     adam_portable,
+    composite,
     eikonal,
     frequency,
     hierarchical,
     hierarchical_composite,
     layout,
     linear_portable,
+    march,
     occupancy,
+    radiance_counts,
     rows,
     samplers,
     sphere_trace,
+    spherical_harmonics,
 )
 from ngp_warp.kernels import grid_jacobian_portable as grid_jacobian
 from ngp_warp.kernels import grid_portable as grid
@@ -75,6 +79,11 @@ KERNELS = {
         (4, *ADAM, True, False, True),
     ],
     adam_portable.weights_kernel: [(*ADAM, 1e-6)],
+    composite.render_kernel: [(False, "srgb"), (True, "srgb"), (True, "linear")],
+    composite.train_kernel: [
+        (composite.CompositeShape("huber", "srgb", False, False),),
+        (composite.CompositeShape("relative_l2", "srgb", True, True),),
+    ],
     eikonal.delta_kernel: [("none",), ("sine",), ("softplus",)],
     eikonal.eikonal_kernel: [(2,), (3,)],
     eikonal.tangent_kernel: [("relu",), ("sine",), ("squareplus",)],
@@ -105,6 +114,16 @@ KERNELS = {
 }
 SINGLE = [
     adam.advance_kernel,
+    composite.counters_kernel,
+    composite.density_kernel,
+    composite.depth_count_kernel,
+    composite.geometry_gradient_kernel,
+    composite.keep_kernel,
+    composite.latent_gradient_kernel,
+    composite.latent_sum_kernel,
+    composite.ray_gradient_kernel,
+    composite.ray_sum_kernel,
+    composite.transmittance_kernel,
     hierarchical.ray_directions,
     hierarchical.resample,
     hierarchical.sample_positions,
@@ -112,6 +131,10 @@ SINGLE = [
     layout.to_blocked,
     layout.from_blocked,
     layout.set_row,
+    march.count_kernel,
+    march.fill_kernel,
+    march.scan_kernel,
+    march.total_kernel,
     occupancy.all_bits_kernel,
     occupancy.all_coarse_kernel,
     occupancy.bits_kernel,
@@ -129,6 +152,9 @@ SINGLE = [
     sphere_trace.flag_kernel,
     sphere_trace.load_kernel,
     sphere_trace.start_kernel,
+    radiance_counts.finish_kernel,
+    spherical_harmonics.harmonics_gradient_kernel,
+    spherical_harmonics.harmonics_kernel,
 ]
 
 
