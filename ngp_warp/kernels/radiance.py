@@ -40,6 +40,8 @@ class Rays:
     depth: wp.array[float]
     n_samples: wp.array[int]
     loss: wp.array[float]
+    d_origin: wp.array[float]
+    d_direction: wp.array[float]
     d_background: wp.array[float]
     d_exposure: wp.array[float]
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ngp_warp.kernels import radiance_composite as composite
 from ngp_warp.kernels import radiance_march as march
 from ngp_warp.kernels import radiance_network as network
+from ngp_warp.kernels import radiance_rays as rays
 from ngp_warp.kernels.grid import GridShape
 from ngp_warp.kernels.mlp import LAYER, WEIGHT_GRADIENT, ZERO_PARTIALS, MlpShape
 from ngp_warp.kernels.vector import MATH, SIGN, TRANSPOSE, TYPES
@@ -39,6 +40,7 @@ class RadianceShape:
     depth: bool = False
     distortion: bool = False
     background_gradients: bool = False
+    ray_gradients: bool = False
     n_rays: int = 512
     """Most rays of a chunk."""
     n_samples: int = 4096
@@ -80,21 +82,24 @@ def _ray_stride(shape: RadianceShape) -> int:
 
 def _arrays(shape: RadianceShape, *, train: bool) -> list[tuple[str, str, int]]:
     """Return the arrays of a slot of scratch memory: type, name, size in 4-byte words."""
-    rays, samples = _ray_stride(shape), shape.n_samples
+    n_rays, samples = _ray_stride(shape), shape.n_samples
     ray_floats = ["rjit", "rbegin", "rend", "renter", "rleave", "rtrans", "rk", "rdepth"]
     ray_ints = ["rn", "rhead", "rtail", "rdrop", "ract", "koff"]
     sample_floats = ["st", "sod", "se", "sw", "stafter"]
     sample_ints = ["sr", "seg_ray", "seg_start", "seg_n", "seg_next", "kidx", "kray"]
-    arrays = [("float", name, 3 * rays) for name in ("ro", "rd", "rq", "rc", "rshown")]
-    arrays.append(("float", "rsh", 16 * rays))
+    arrays = [("float", name, 3 * n_rays) for name in ("ro", "rd", "rq", "rc", "rshown")]
+    arrays.append(("float", "rsh", 16 * n_rays))
     if train:
         ray_floats += ["rgb_behind", "rloss", "rsquares", "rgdepth"]
         sample_floats.append("kdraw")
-        arrays.append(("float", "rg", 3 * rays))
+        arrays.append(("float", "rg", 3 * n_rays))
         arrays += [("float", "khid", shape.n_hidden * samples), ("float", "kdrgb", 3 * samples)]
-        arrays.append(("float", "rdlat", max(shape.n_latents * rays, 16)))
-    arrays += [("float", name, rays) for name in ray_floats]
-    arrays += [("int", name, rays) for name in ray_ints]
+        if shape.ray_gradients:
+            arrays += [("float", name, 3 * n_rays) for name in ("rdo", "rdd")]
+            arrays.append(("float", "rdsh", 16 * n_rays))
+        arrays.append(("float", "rdlat", max(shape.n_latents * n_rays, 16)))
+    arrays += [("float", name, n_rays) for name in ray_floats]
+    arrays += [("int", name, n_rays) for name in ray_ints]
     arrays += [("float", name, samples) for name in sample_floats]
     arrays += [("int", name, samples) for name in sample_ints]
     arrays += [
@@ -199,7 +204,11 @@ def train_text(shape: RadianceShape) -> str:
             ),
             partials.replace("partials", "color_partials").format(g="gc", n=shape.color.n_partials),
             latents if shape.n_latents else "",
-            network.backward_sweep(shape.density, shape.color, shape.n_latents),
+            rays.CLEAR if shape.ray_gradients else "",
+            network.backward_sweep(
+                shape.density, shape.color, shape.n_latents, shape.grid, rays=shape.ray_gradients
+            ),
+            rays.write_text() if shape.ray_gradients else "",
             write_latents if shape.n_latents else "",
             counters,
         ]

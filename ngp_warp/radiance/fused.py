@@ -43,8 +43,6 @@ def why_not_fused(settings: RadianceSettings) -> str | None:
             return f"{reason} in the {name} network"
     if settings.encoding.interpolation != "linear":
         return f"interpolation {settings.encoding.interpolation}"
-    if settings.ray_gradients:
-        return "gradients of the rays"
     return None
 
 
@@ -101,6 +99,7 @@ class FusedRadiance:
             depth=settings.depth_weight > 0,
             distortion=settings.distortion_weight > 0,
             background_gradients=settings.background_gradients,
+            ray_gradients=settings.ray_gradients,
             n_samples=-(-n_samples // 32) * 32,
         )
         self.counters = wp.zeros(N_CHUNKS * text.COUNTERS, dtype=wp.int64, device="cpu")
