@@ -63,6 +63,10 @@ CPU_ONLY = {
     "ngp_warp.kernels.mlp.reduce_kernel",
     "ngp_warp.kernels.mlp.train_kernel",
     "ngp_warp.kernels.mlp_eikonal.train_kernel",
+    "ngp_warp.kernels.radiance.render_kernel",
+    "ngp_warp.kernels.radiance.train_kernel",
+    "ngp_warp.kernels.radiance_points.density_kernel",
+    "ngp_warp.kernels.radiance_points.scatter_kernel",
 }
 
 FLAT = GridShape(n_dims=2, n_features=2, interpolation="linear")
@@ -126,6 +130,8 @@ KERNELS = {
     sdf_samples.uniform_kernel: [(sign, "portable") for sign in SIGNS],
 }
 SINGLE = [
+    radiance_counts.depth_kernel,
+    radiance_counts.latents_kernel,
     adam.advance_kernel,
     packed.counters_kernel,
     packed.density_kernel,
