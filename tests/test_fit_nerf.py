@@ -138,7 +138,6 @@ def test_the_number_of_threads_does_not_matter(short: ngp_warp.Run, tmp_path: Pa
         {"aabb_scale": 2},
         {"near": 2.5},
         {"march_steps": 48},
-        {"max_rays": 32},
         {"seed": 3},
         {"eval_every": 9},
         {"color_network": {"n_neurons": 32, "n_hidden_layers": 1, "bias": True}},
@@ -157,6 +156,14 @@ def test_every_setting_counts(short: ngp_warp.Run, settings: Any, tmp_path: Path
     picture = tmp_path / "view.png"
     again.render(picture, view="0")
     assert picture.stat().st_size > 100
+
+
+def test_a_step_has_at_most_the_rays_that_are_allowed(scene: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {**SMALL, "max_rays": 32}
+    run = ngp_warp.fit_nerf(scene, steps=200, out=tmp_path / "run", device="cpu", **options)
+    arrays = run.arrays()
+    assert arrays["state.n_rays"] == 32
+    assert arrays["state.totals"][0] <= 200 * 32
 
 
 def test_the_original_nerf_trains(scene: Path, tmp_path: Path) -> None:
