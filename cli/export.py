@@ -16,6 +16,17 @@ from ngp_warp.cli.options import (
 )
 
 
+def parse_box(text: str) -> tuple[float, ...]:
+    """Return two corners from ``x0,y0,z0,x1,y1,z1``; a usage error where they are not."""
+    try:
+        corners = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        corners = ()
+    if len(corners) != 6:
+        raise typer.BadParameter(f"{text!r} is not x0,y0,z0,x1,y1,z1: six numbers")
+    return corners
+
+
 def command(
     run: RunArgument,
     format_name: Annotated[
@@ -24,7 +35,8 @@ def command(
             "--format",
             "-f",
             help="Of a picture: dzi (a page to zoom in), png, tif, exr, npy, jpg; of a mesh: "
-            "obj, ply, stl, glb, npz, nvdb; of both: compact.",
+            "obj, ply, stl, glb, npz, nvdb; of both: compact; of photos: obj, ply, stl, glb, "
+            "points (ply), nvdb, npz, npy (the density), occupancy (npz).",
         ),
     ],
     output: Annotated[
@@ -32,22 +44,56 @@ def command(
         typer.Option("--output", "-o", help="Where to; the run's exports folder if not given."),
     ] = None,
     resolution: Annotated[
-        int | None, typer.Option(min=16, max=4096, help="Of a mesh: cells along its box; 256.")
+        int | None,
+        typer.Option(min=16, max=4096, help="Of a mesh or of photos: cells along the box; 256."),
     ] = None,
     faces: Annotated[
-        int | None, typer.Option(min=4, help="Of a mesh: decimate to about so many faces.")
+        int | None, typer.Option(min=4, help="Of meshes: decimate to about so many faces.")
     ] = None,
     largest_only: Annotated[
         bool,
-        typer.Option("--largest-only", help="Of a mesh: only its largest piece."),
+        typer.Option("--largest-only", help="Of meshes: only the largest piece."),
     ] = False,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            help="Of photos: the logarithm of the density at surfaces, for each side of the inner "
+            "cube; 2.5."
+        ),
+    ] = None,
+    box: Annotated[
+        str | None,
+        typer.Option(
+            metavar="x0,y0,z0,x1,y1,z1",
+            help="Of photos: limits in scene units; the inner cube if not given (points: all).",
+        ),
+    ] = None,
+    texture: Annotated[
+        int | None,
+        typer.Option(min=16, help="Of photos, obj and glb: a texture of about so many texels."),
+    ] = None,
+    points: Annotated[
+        int | None, typer.Option(min=1, help="Of photos: points of a cloud; 1,000,000.")
+    ] = None,
+    opacity: Annotated[
+        float | None, typer.Option(help="Of photos: least opacity of the rays of a cloud; 0.9.")
+    ] = None,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> dict[str, Any]:
     """Write a run in a format that other programs read."""
-    options = {"resolution": resolution, "faces": faces, "largest_only": largest_only or None}
+    options = {
+        "resolution": resolution,
+        "faces": faces,
+        "largest_only": largest_only or None,
+        "threshold": threshold,
+        "box": None if box is None else parse_box(box),
+        "texture": texture,
+        "points": points,
+        "opacity": opacity,
+    }
     opened = open_for(run, device, threads)
     with Console(quiet=quiet, as_json=as_json) as console:
         made = opened.export(format_name, output, progress=console.progress, **options)

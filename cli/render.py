@@ -32,11 +32,17 @@ def parse_crop(text: str) -> tuple[int, int, int, int]:
 def command(
     run: RunArgument,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="The picture to write; of a mesh also a film.")
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            help="The picture to write; of a mesh or of photos also a film; of photos also a "
+            "folder of pictures (no extension).",
+        ),
     ],
     width: Annotated[int | None, typer.Option(min=1, help="Width of the picture.")] = None,
     height: Annotated[
-        int | None, typer.Option(min=1, help="Height of the picture of a mesh.")
+        int | None, typer.Option(min=1, help="Height of the picture of a mesh or of photos.")
     ] = None,
     scale: Annotated[
         float | None, typer.Option(help="Size as a multiple of the fitted picture's.")
@@ -53,20 +59,51 @@ def command(
         typer.Option(
             metavar="orbit:AZ,EL,DIST",
             help="Where from: degrees about the up axis and above the horizon, and the distance "
-            "(the mesh's largest side is 0.9).",
+            "(the mesh's largest side is 0.9; of photos in sides of the inner cube).",
         ),
     ] = None,
     camera_path: Annotated[
         Path | None, typer.Option(metavar="FILE.json", help="Cameras of a film, or key frames.")
     ] = None,
-    up: Annotated[str | None, typer.Option(metavar="x|y|z", help="The mesh's up axis: y.")] = None,
+    path: Annotated[
+        str | None,
+        typer.Option(metavar="orbit|spiral", help="Of photos: a path that follows from them."),
+    ] = None,
+    view: Annotated[
+        str | None,
+        typer.Option(metavar="N|NAME", help="Of photos: the view of one of them."),
+    ] = None,
+    test: Annotated[
+        bool, typer.Option("--test", help="Of photos: all views held back, to a folder.")
+    ] = False,
+    up: Annotated[
+        str | None,
+        typer.Option(metavar="x|y|z", help="The up axis: y of a mesh; of photos what is up there."),
+    ] = None,
     spp: Annotated[int | None, typer.Option(min=1, help="Samples of a pixel.")] = None,
     show: Annotated[
         str | None,
-        typer.Option(metavar="shaded|normals|depth|slices", help="What the picture shows."),
+        typer.Option(
+            metavar="shaded|color|normals|depth|opacity|slices",
+            help="What the picture shows: shaded, normals, depth or slices of a mesh; color, "
+            "normals, depth (.png as colours; .exr, .npy in scene units) or opacity of photos.",
+        ),
     ] = None,
-    frames: Annotated[int | None, typer.Option(min=1, help="Pictures of a turntable.")] = None,
-    fps: Annotated[float | None, typer.Option(help="Pictures a second of a turntable.")] = None,
+    background: Annotated[
+        str | None,
+        typer.Option(
+            metavar="white|black|transparent|R,G,B",
+            help="Of photos: what is behind, each from 0 to 1.",
+        ),
+    ] = None,
+    appearance: Annotated[
+        str | None,
+        typer.Option(metavar="N|NAME", help="Of photos: the trained view to look like."),
+    ] = None,
+    frames: Annotated[
+        int | None, typer.Option(min=1, help="Pictures of a turntable or path.")
+    ] = None,
+    fps: Annotated[float | None, typer.Option(help="Pictures a second.")] = None,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     quiet: QuietOption = False,
@@ -84,9 +121,14 @@ def command(
         "crop": None if crop is None else parse_crop(crop),
         "camera": camera,
         "camera_path": camera_path,
+        "path": path,
+        "view": view,
+        "test": test or None,
         "up": up,
         "spp": spp,
         "show": show,
+        "background": background,
+        "appearance": appearance,
         "frames": frames,
         "fps": fps,
     }

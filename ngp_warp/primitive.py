@@ -40,6 +40,9 @@ class Progress:
 
 Report = Callable[[Progress], None]
 
+_LONGEST_CHANGE = 120
+"""Characters of what differs between two inputs."""
+
 
 def report_nothing(progress: Progress) -> None:
     """Take a progress report and do nothing with it."""
@@ -56,11 +59,17 @@ def check_same(source: Path, now: dict[str, Any], then: dict[str, Any]) -> None:
     Raises:
         DataError: says what differs.
     """
-    changed = [f"{k} {now[k]}, then {then.get(k)}" for k in now if now[k] != then.get(k)]
+    changed = [_change(k, now[k], then.get(k)) for k in now if now[k] != then.get(k)]
     if changed:
         raise DataError(
             f"{source} is not what the run was fitted to: {'; '.join(changed)}; give the original"
         )
+
+
+def _change(name: str, now: Any, then: Any) -> str:
+    """Say what differs; of lists of cameras only that they do."""
+    both = f"{name} {now}, then {then}"
+    return both if len(both) < _LONGEST_CHANGE else f"{name} (other values than then)"
 
 
 def check_options(given: Iterable[str], known: Iterable[str], what: str) -> None:

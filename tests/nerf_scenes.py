@@ -48,7 +48,7 @@ def photo(pose: np.ndarray, side: int) -> np.ndarray:
     return np.rint(np.concatenate([straight, alpha], -1) * 255).astype(np.uint8)
 
 
-def write_scene(folder: Path, *, n_train: int = 12, n_test: int = 3, side: int = 32) -> Path:
+def write_scene(folder: Path, *, n_train: int = 24, n_test: int = 3, side: int = 32) -> Path:
     """Write the scene as NeRF-synthetic's scenes are; return the folder."""
     import imageio.v3 as iio
 

@@ -4,12 +4,15 @@ import numpy as np
 import warp as wp
 
 from ngp_warp import launch
-from ngp_warp.config import GridEncodingConfig, NetworkConfig
+from ngp_warp.config import GridEncodingConfig, NetworkConfig, OptimizerConfig
 from ngp_warp.encodings.grid import resolve
+from ngp_warp.networks.unfused import make_layers
 from ngp_warp.radiance.batch import make_batch
+from ngp_warp.radiance.field import RadianceField
 from ngp_warp.radiance.marching import Samples, make_lattice
 from ngp_warp.radiance.occupancy import OccupancyGrid
-from ngp_warp.radiance.settings import CELLS, N_GEOMETRY, RadianceSettings
+from ngp_warp.radiance.settings import CELLS, N_DIRECTION, N_GEOMETRY, RadianceSettings
+from tests.reference.radiance import FieldTwin
 
 
 def make_settings(**changes):
@@ -133,3 +136,89 @@ def geometry_of(raw, device):
     rows = np.zeros((len(raw) // 32, N_GEOMETRY, 32), np.float32)
     rows[:, 0] = np.asarray(raw).reshape(-1, 32)
     return wp.array(rows.reshape(-1), device=device)
+
+
+def make_field(settings, device, backend, **options):
+    """A radiance field that trains fast."""
+    optimizer = OptimizerConfig(learning_rate=1e-2)
+    options = {"seed": 0} | options
+    return RadianceField(settings, optimizer=optimizer, device=device, backend=backend, **options)
+
+
+def set_constant(field, raw, rgb=0.0):
+    """Give a field the same raw density everywhere, and the same color before the sigmoid.
+
+    The table is 1 throughout, every hidden unit of the first row is too, and so is the sum of what
+    comes out of the last layer, times ``raw``.
+    """
+    s, n_in = field.settings, field.encoding.n_outputs
+    n = s.density_network.n_neurons
+    assert s.density_network.n_hidden_layers == 1
+    hidden = np.full((n, n_in), 1 / n_in)
+    last = np.zeros((N_GEOMETRY, n))
+    last[0] = raw / n
+    # the harmonics' first row is 0.2821 for every direction
+    color = np.zeros(field.weights.value.size - n * (n_in + N_GEOMETRY))
+    width, rows = s.color_network.n_neurons, N_GEOMETRY + N_DIRECTION + s.n_latent_dims
+    first = color[: width * rows].reshape(width, rows)
+    first[:, N_GEOMETRY] = 1 / 0.28209479
+    at = width * rows
+    for _ in range(s.color_network.n_hidden_layers - 1):
+        color[at : at + width**2] = 1 / width
+        at += width**2
+    color[at:] = rgb / width
+    flat = np.concatenate([hidden.ravel(), last.ravel(), color]).astype(np.float32)
+    field.parameters()["network"].assign(flat)
+    field.parameters()["encoding"].assign(np.ones(field.encoding.n_params, np.float32))
+
+
+def set_random(field, seed=0, scale=1.0):
+    """Give a field a table of the order of ``scale``, and random weights."""
+    rng = np.random.default_rng(seed)
+    table, weights = field.parameters()["encoding"], field.parameters()["network"]
+    table.assign(rng.uniform(-scale, scale, table.value.size).astype(np.float32))
+    weights.assign(
+        weights.value.numpy() + rng.normal(0, 0.05, weights.value.size).astype(np.float32)
+    )
+
+
+def sparse(field, seed=0):
+    """Give a field's grid some occupied cells; return them, [cascade, z, y, x]."""
+    occupied = blobs(field.settings, seed, radius=0.3)
+    field.occupancy.bits.assign(grid_of(field.settings, occupied, field.device).bits)
+    return occupied
+
+
+def twin_of(field):
+    """The float64 twin of a field with its parameters."""
+    shape = (-1, max(field.settings.n_latent_dims, 1))
+    return FieldTwin(
+        field.settings,
+        field.encoding.levels,
+        field.weights.value.numpy(),
+        field.table.value.numpy().reshape(-1, field.encoding.n_features),
+        None if field.latents is None else field.latents.value.numpy().reshape(shape),
+    )
+
+
+def n_density_params(field):
+    """Weights of the density network."""
+    c, n_in = field.settings.density_network, field.encoding.n_outputs
+    return sum(v.n_out * (v.n_in + c.bias) for v in make_layers(c, n_in, N_GEOMETRY))
+
+
+def twin_case(field, batch):
+    """The twin of a field, a batch's values for it, and (t, dt) of every ray's samples."""
+    samples = march(field.settings, field.occupancy, batch)
+    values = {}
+    for name in ("origin", "direction", "background", "target"):
+        values[name] = getattr(batch, name).numpy().astype(np.float64).reshape(-1, 3)
+    for name in ("weight", "depth_target"):
+        values[name] = getattr(batch, name).numpy().astype(np.float64)
+    values["view"] = batch.view.numpy().copy()
+    values["stops"] = np.zeros_like(values["origin"])
+    if field.settings.exposure:
+        values["stops"] += batch.exposure.numpy().reshape(-1, 3)
+    values["span"] = samples.span.numpy().reshape(-1, 3).astype(np.float64)[:, [0, 2]]
+    lists = [(t.astype(np.float64), dt.astype(np.float64)) for t, dt, _ in sample_lists(samples)]
+    return twin_of(field), values, lists

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ngp_warp.config import GridEncodingConfig, NetworkConfig
+from ngp_warp.primitives.nerf.frame import Frame
 from ngp_warp.radiance.settings import CELLS, RadianceSettings
 
 
@@ -25,18 +26,8 @@ class Rendered:
     n_samples: int
 
 
-@dataclass(frozen=True)
-class OddFrame:
-    """p_box = scale * p_scene + offset."""
-
-    scale: float = 0.037
-    offset: tuple = (0.61, 0.4, 0.47)
-
-    def to_box(self, points):
-        return np.asarray(points, np.float64) * self.scale + self.offset
-
-    def to_scene(self, points):
-        return (np.asarray(points, np.float64) - self.offset) / self.scale
+def odd_frame(aabb_scale=1):
+    return Frame(scale=0.037, offset=(0.61, 0.4, 0.47), aabb_scale=aabb_scale)
 
 
 class Values:
@@ -50,20 +41,22 @@ class Values:
 
 
 class Occupancy:
+    """Cells that may hold a density, found in cubes of 4^3 of them."""
+
     def __init__(self, field):
-        self._field = field
         self.n_cascades = field.settings.n_cascades
-        middles = (np.arange(CELLS) + 0.5) / CELLS - 0.5
+        n = CELLS // 4
+        middles = (np.arange(n) + 0.5) / n - 0.5
         parts = []
         for k in range(self.n_cascades):
             side = 2.0**k / field.settings.aabb_scale
-            x, y, z = np.meshgrid(*[0.5 + side * middles] * 3, indexing="ij")
-            points = np.stack([x, y, z], axis=-1).astype(np.float32).reshape(-1, 3)
-            reach = 0.87 * side / CELLS
-            found = field.density(points, grow=reach) * field.settings.min_step
-            parts.append(found.reshape((CELLS,) * 3).transpose(2, 1, 0))
-        self._cells = np.stack(parts) * field.settings.aabb_scale
-        self.values = Values(self._cells.reshape(-1).astype(np.float32))
+            z, y, x = np.meshgrid(*[0.5 + side * middles] * 3, indexing="ij")
+            points = np.stack([x, y, z], axis=-1).reshape(-1, 3)
+            found = field.density(points, grow=0.87 * side / n) * field.settings.min_step
+            found = found.reshape(n, n, n) * field.settings.aabb_scale
+            parts.append(found.repeat(4, 0).repeat(4, 1).repeat(4, 2))
+        self._cells = np.stack(parts).astype(np.float32)
+        self.values = Values(self._cells.reshape(-1))
 
     def occupied(self):
         return self._cells > 0.01
@@ -102,12 +95,12 @@ class StandIn:
         values = np.asarray(points) * (1 - self.tint) + self.tint * (0.5 + 0.5 * d)
         return np.clip(values, 0, 1).astype(np.float32)
 
-    def render_rays(self, origins, directions, *, background=(0, 0, 0), latent=None, near=0.0):
+    def render_rays(self, origins, directions, *, background=(0, 0, 0), latent=None):
         self.latents.append(latent)
         o, d = (np.asarray(v, np.float64) for v in (origins, directions))
         with np.errstate(divide="ignore"):
             sides = np.stack([(0 - o) / d, (1 - o) / d])
-        t0 = np.maximum(np.nanmax(np.min(sides, axis=0), axis=1), near)
+        t0 = np.maximum(np.nanmax(np.min(sides, axis=0), axis=1), self.settings.near)
         t1 = np.maximum(np.nanmin(np.max(sides, axis=0), axis=1), t0)
         dt = (t1 - t0) / self.n_steps
         t = t0[:, None] + (np.arange(self.n_steps) + 0.5) * dt[:, None]

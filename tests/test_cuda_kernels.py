@@ -16,16 +16,21 @@ import ngp_warp.kernels
 from ngp_warp.kernels import (
     adam,
     adam_portable,
+    composite,
     eikonal,
     frequency,
     hierarchical,
     hierarchical_composite,
     layout,
     linear_portable,
+    march,
     occupancy,
+    packed,
+    radiance_counts,
     rows,
     samplers,
     sphere_trace,
+    spherical_harmonics,
 )
 from ngp_warp.kernels import grid_jacobian_portable as grid_jacobian
 from ngp_warp.kernels import grid_portable as grid
@@ -58,6 +63,10 @@ CPU_ONLY = {
     "ngp_warp.kernels.mlp.reduce_kernel",
     "ngp_warp.kernels.mlp.train_kernel",
     "ngp_warp.kernels.mlp_eikonal.train_kernel",
+    "ngp_warp.kernels.radiance.render_kernel",
+    "ngp_warp.kernels.radiance.train_kernel",
+    "ngp_warp.kernels.radiance_points.density_kernel",
+    "ngp_warp.kernels.radiance_points.scatter_kernel",
 }
 
 FLAT = GridShape(n_dims=2, n_features=2, interpolation="linear")
@@ -79,6 +88,11 @@ KERNELS = {
         (4, *ADAM, True, False, True),
     ],
     adam_portable.weights_kernel: [(*ADAM, 1e-6)],
+    composite.render_kernel: [(False, "srgb"), (True, "srgb"), (True, "linear")],
+    composite.train_kernel: [
+        (composite.CompositeShape("huber", "srgb", False, False),),
+        (composite.CompositeShape("relative_l2", "srgb", True, True),),
+    ],
     eikonal.delta_kernel: [("none",), ("sine",), ("softplus",)],
     eikonal.eikonal_kernel: [(2,), (3,)],
     eikonal.tangent_kernel: [("relu",), ("sine",), ("squareplus",)],
@@ -116,7 +130,19 @@ KERNELS = {
     sdf_samples.uniform_kernel: [(sign, "portable") for sign in SIGNS],
 }
 SINGLE = [
+    radiance_counts.depth_kernel,
+    radiance_counts.latents_kernel,
     adam.advance_kernel,
+    packed.counters_kernel,
+    packed.density_kernel,
+    composite.depth_count_kernel,
+    packed.geometry_gradient_kernel,
+    packed.keep_kernel,
+    packed.latent_gradient_kernel,
+    packed.latent_sum_kernel,
+    packed.ray_gradient_kernel,
+    packed.ray_sum_kernel,
+    packed.transmittance_kernel,
     hierarchical.ray_directions,
     hierarchical.resample,
     hierarchical.sample_positions,
@@ -124,6 +150,10 @@ SINGLE = [
     layout.to_blocked,
     layout.from_blocked,
     layout.set_row,
+    march.count_kernel,
+    march.fill_kernel,
+    march.scan_kernel,
+    march.total_kernel,
     occupancy.all_bits_kernel,
     occupancy.all_coarse_kernel,
     occupancy.bits_kernel,
@@ -149,6 +179,9 @@ SINGLE = [
     sphere_trace.flag_kernel,
     sphere_trace.load_kernel,
     sphere_trace.start_kernel,
+    radiance_counts.finish_kernel,
+    spherical_harmonics.harmonics_gradient_kernel,
+    spherical_harmonics.harmonics_kernel,
 ]
 
 

@@ -156,7 +156,6 @@ SCALAR
 """
 
 
-
 def _columns(feature: int) -> str:
     """Return the shuffle of two vectors of four entries: a feature of all eight, then the next."""
     return ", ".join(str(feature + f + 4 * p) for f in range(2) for p in range(8))
@@ -189,10 +188,14 @@ _GATHER_HALVES = f"""
         d8 e1 = __builtin_ia32_gathersiv8df(none, T, k1, (char)-1, 8);
         h16 h[4];
         __builtin_memcpy(h, &e0, 64); __builtin_memcpy(h + 2, &e1, 64);
-        s[0] += __builtin_convertvector(h[0], v16) * __builtin_shufflevector(w[c], w[c], {_repeat(0)});
-        s[1] += __builtin_convertvector(h[1], v16) * __builtin_shufflevector(w[c], w[c], {_repeat(4)});
-        s[2] += __builtin_convertvector(h[2], v16) * __builtin_shufflevector(w[c], w[c], {_repeat(8)});
-        s[3] += __builtin_convertvector(h[3], v16) * __builtin_shufflevector(w[c], w[c], {_repeat(12)});
+        s[0] += __builtin_convertvector(h[0], v16)
+            * __builtin_shufflevector(w[c], w[c], {_repeat(0)});
+        s[1] += __builtin_convertvector(h[1], v16)
+            * __builtin_shufflevector(w[c], w[c], {_repeat(4)});
+        s[2] += __builtin_convertvector(h[2], v16)
+            * __builtin_shufflevector(w[c], w[c], {_repeat(8)});
+        s[3] += __builtin_convertvector(h[3], v16)
+            * __builtin_shufflevector(w[c], w[c], {_repeat(12)});
     }}
     #pragma unroll
     for (int half = 0; half < 2; ++half) {{  // features 0 and 1, then 2 and 3

@@ -76,7 +76,7 @@ for (int r = 0; r < nr; ++r) {
     depth.data[q] = rdepth[r];
     n_samples.data[q] = rdrop[r] ? -1 : rn[r];
     for (int k = 0; k < 3; ++k)
-        color.data[q * 3 + k] = SHOWN;
+        color.data[q * 3 + k] = rshown[k * CR + r];
 }
 """
 
@@ -102,7 +102,9 @@ _ENCODE = {
 # Loss and gradients of 16 rays at a time; rays of weight 0 and those given up count for nothing.
 _LOSS = """
 const float per_value = n_rays > 0 ? 1.f / (3.f * n_rays) : 0.f;
-auto loss_of = [&](v16 p, v16 t) __attribute__((always_inline)) { v16 d = p - t; (void)d; return VALUE; };
+auto loss_of = [&](v16 p, v16 t) __attribute__((always_inline)) {
+    v16 d = p - t; (void)d; return VALUE;
+};
 auto slope_of = [&](v16 p, v16 t) __attribute__((always_inline)) {
     v16 d = p - t; (void)d; return GRADIENT;
 };
@@ -174,6 +176,19 @@ _DEPTH = """
     }
 """
 
+_SHOW = """
+for (int i = 0; i < nr; i += 16) {
+    const i16 ray = ray0 + (LANES + i < nr ? LANES + i : (i16)(nr - 1));
+    const v16 T = *(const v16*)(rtrans + i);
+    for (int k = 0; k < 3; ++k) {
+        const v16 p = *(const v16*)(rc + k * CR + i) + T * gather(background.data, ray * 3 + k);
+        EXPOSE
+        (void)d_p;
+        *(v16*)(rshown + k * CR + i) = shown_;
+    }
+}
+"""
+
 # From the last sample to the first.
 _GRADIENT = """
 for (int i = 0; i < nk * 3; ++i) kdrgb[i] = 0.f;  // the padding's stay
@@ -224,6 +239,18 @@ _DISTORTION = """
 """
 
 
+def _expose_text(color_space: str, *, exposure: bool) -> str:
+    """Return the text from a colour p to the exposed one."""
+    if not exposure:
+        return "const v16 shown_ = p, d_p = (v16)(1.f);"
+    return _EXPOSE.replace("DECODE", _DECODE[color_space]).replace("ENCODE", _ENCODE[color_space])
+
+
+def show_text(color_space: str, *, exposure: bool) -> str:
+    """Return the colours over the background, exposed: what is written."""
+    return _SHOW.replace("EXPOSE", _expose_text(color_space, exposure=exposure))
+
+
 def loss_text(
     loss: str,
     *,
@@ -235,12 +262,11 @@ def loss_text(
 ) -> str:
     """Return the loss of a chunk's rays and its gradients down to thicknesses and colours."""
     value, gradient = LOSSES[loss]
-    expose = _EXPOSE.replace("DECODE", _DECODE[color_space]).replace("ENCODE", _ENCODE[color_space])
-    plain = "const v16 shown_ = p, d_p = (v16)(1.f);"
+    expose = _expose_text(color_space, exposure=exposure)
     first = (
         _LOSS.replace("VALUE", value)
         .replace("GRADIENT", gradient)
-        .replace("EXPOSE", expose if exposure else plain)
+        .replace("EXPOSE", expose)
         .replace("DEXPOSURE", _DEXPOSURE if exposure else "")
         .replace("DBACKGROUND", _DBACKGROUND if background_gradients else "")
         .replace("DEPTH_COUNT", _DEPTH_COUNT if depth else "")

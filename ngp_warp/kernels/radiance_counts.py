@@ -10,6 +10,13 @@ from ngp_warp.launch import module_options
 
 wp.set_module_options(module_options())
 
+EARLY_STEPS = 256
+"""Steps of smaller batches: until empty cells are known, steps count for more than samples."""
+EARLY_SHARE = 0.25
+"""Samples of such a step, in shares of a full one."""
+_EARLY_STEPS = wp.constant(wp.int64(EARLY_STEPS))
+_EARLY_SHARE = wp.constant(wp.float64(EARLY_SHARE))
+
 
 @wp.kernel
 def finish_kernel(
@@ -17,6 +24,7 @@ def finish_kernel(
     # in
     counters: wp.array[wp.int64],  # [n_chunks, 4]: rays, samples, kept samples, rays given up
     n_chunks: int,
+    step: wp.array[wp.int64],  # [1]
     batch_samples: wp.float64,
     max_rays: int,
     # in and out
@@ -35,7 +43,10 @@ def finish_kernel(
         totals[k] += total
     rays = wp.float64(last[0])
     samples = wp.float64(wp.max(last[1], wp.int64(1)))
-    wanted = wp.float64(0.7) * rays + wp.float64(0.3) * rays * batch_samples / samples
+    target = batch_samples
+    if step[0] < _EARLY_STEPS:
+        target = batch_samples * _EARLY_SHARE
+    wanted = wp.float64(0.7) * rays + wp.float64(0.3) * rays * target / samples
     # a step gives half as many again at most: what the next samples will be is not known
     wanted = wp.min(wanted, wp.max(rays * wp.float64(1.5), wp.float64(16.0)))
     n = int(wp.clamp(wanted, wp.float64(1.0), wp.float64(max_rays)))

@@ -14,7 +14,8 @@ const i16 LANES = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 typedef float g16 __attribute__((vector_size(64)));
 typedef int gi16 __attribute__((vector_size(64)));
 auto gather = [&](const void* base, i16 at) __attribute__((always_inline)) {
-    return (v16)__builtin_ia32_gathersiv16sf((g16)(v16)(0.f), base, (gi16)at, (unsigned short)-1, 4);
+    const g16 none = (g16)(v16)(0.f);
+    return (v16)__builtin_ia32_gathersiv16sf(none, base, (gi16)at, (unsigned short)-1, 4);
 };
 auto scatter = [&](float* base, i16 at, v16 x) __attribute__((always_inline)) {
     __builtin_ia32_scattersiv16sf(base, (unsigned short)-1, (gi16)at, (g16)x, 4);
@@ -147,8 +148,9 @@ _CELLS = """
     v16 per = (v16)(128.f * AABB);
     i16 cascade = (i16)(0);
     if (N_CASCADES > 1) {
-        const v16 far = vmax(vmax(vabs(p0 - 0.5f), vabs(p1 - 0.5f)), vabs(p2 - 0.5f)) * (2.f * AABB);
-        const i16 bits_v = __builtin_bit_cast(i16, vmax(far, dt * (128.f * AABB)));
+        const v16 far = vmax(vmax(vabs(p0 - 0.5f), vabs(p1 - 0.5f)), vabs(p2 - 0.5f));
+        const v16 v = vmax(far * (2.f * AABB), dt * (128.f * AABB));
+        const i16 bits_v = __builtin_bit_cast(i16, v);
         cascade = (bits_v >> 23) - 127 - ((bits_v & 0x7fffff) != 0);
         cascade = __builtin_elementwise_min(__builtin_elementwise_max(cascade, (i16)(0)),
                                             (i16)(N_CASCADES - 1));
@@ -235,7 +237,9 @@ auto march = [&](const int* ids, int n_ids, int most, float* found, i16& n, i16&
 def march_text(cone: bool) -> str:
     """Return the text of ``march``: the next ``most`` samples of up to 16 rays."""
     advance = _ADVANCE_CONE if cone else _ADVANCE_EVEN
-    return MARCH.replace("CELLS\n", _CELLS, 1).replace("SKIP\n", _SKIP).replace("ADVANCE\n", advance)
+    return (
+        MARCH.replace("CELLS\n", _CELLS, 1).replace("SKIP\n", _SKIP).replace("ADVANCE\n", advance)
+    )
 
 
 # The samples of a round, ray after ray: distances, rays, then positions in blocks. A ray whose
@@ -266,7 +270,9 @@ while (ns & 31) { st[ns] = 0.f; sr[ns] = 0; ++ns; }
 for (int i = first; i < ns; i += 16) {
     const i16 r = *(const i16*)(sr + i);
     const v16 t = *(const v16*)(st + i);
-    for (int k = 0; k < 3; ++k)
-        *(v16*)(sx + (i >> 5) * 96 + k * 32 + (i & 31)) = gather(ro + k * CR, r) + t * gather(rd + k * CR, r);
+    for (int k = 0; k < 3; ++k) {
+        const v16 o = gather(ro + k * CR, r), d = gather(rd + k * CR, r);
+        *(v16*)(sx + (i >> 5) * 96 + k * 32 + (i & 31)) = o + t * d;
+    }
 }
 """

@@ -1,41 +1,24 @@
 """A radiance field: an encoding, a density and a colour network, and the cells that are marched."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import warp as wp
 
-from ngp_warp import launch
 from ngp_warp.config import OptimizerConfig
 from ngp_warp.encodings.grid import GridEncoding
-from ngp_warp.errors import ConfigError, ShapeError
+from ngp_warp.errors import ConfigError
+from ngp_warp.kernels import radiance_counts
 from ngp_warp.launch import Launch
-from ngp_warp.networks.network import mlp_shape, xavier_uniform
 from ngp_warp.optimizer import Adam, Parameters, make_table, make_weights
 from ngp_warp.radiance.batch import RayBatch, make_batch
 from ngp_warp.radiance.fused import FusedRadiance, why_not_fused
 from ngp_warp.radiance.occupancy import OccupancyGrid
-from ngp_warp.radiance.settings import N_DIRECTION, N_GEOMETRY, RadianceSettings
+from ngp_warp.radiance.points import PointQuery
+from ngp_warp.radiance.rendered import RayRenderer, Rendered
+from ngp_warp.radiance.settings import RadianceSettings
+from ngp_warp.radiance.staged import StagedRadiance, initial_weights
 
-RENDER_CAPACITY = 2**15
-"""Rays of one pass of ``render_rays``."""
-QUERY_POINTS = 2**16
 _FIRST_SAMPLES = 512
 """Samples of a ray that the first step expects: nothing is known to be empty."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rendered:
-    """What ``RadianceField.render_rays`` returns."""
-
-    color: np.ndarray
-    """float32 [n, 3], over the background."""
-    opacity: np.ndarray
-    """float32 [n]."""
-    depth: np.ndarray
-    """float32 [n]: expected distance in sides of the box; infinite where nothing is hit."""
-    n_samples: np.ndarray
-    """int32 [n]: samples that reached the density network."""
 
 
 class RadianceField:
@@ -80,7 +63,7 @@ class RadianceField:
             trainable=trainable,
         )
         self.weights = make_weights(
-            _initial_weights(settings, self.encoding.n_outputs, seed),
+            initial_weights(settings, self.encoding.n_outputs, device, seed),
             optimizer,
             device,
             trainable=trainable,
@@ -97,15 +80,17 @@ class RadianceField:
         self.totals = wp.zeros(4, dtype=wp.int64, device=device)
         self.last = wp.zeros(4, dtype=wp.int64, device=device)
         self.backend = _choose(backend, settings, device)
-        self._backend = self._make_backend()
+        parts = (self.encoding, self.table, self.weights, self.latents, self.occupancy)
+        kind = FusedRadiance if self.backend == "vector" else StagedRadiance
+        self._backend: FusedRadiance | StagedRadiance = kind(settings, *parts)
+        # made when they are first asked for: a run that only trains has no use for their memory
+        self._renderer: RayRenderer | None = None
+        self._query: PointQuery | None = None
 
     def _first_rays(self) -> int:
         s = self.settings
-        return max(1, min(s.batch_samples // _FIRST_SAMPLES, s.max_rays))
-
-    def _make_backend(self) -> FusedRadiance:
-        parts = (self.encoding, self.table, self.weights, self.latents, self.occupancy)
-        return FusedRadiance(self.settings, *parts)
+        samples = s.batch_samples * radiance_counts.EARLY_SHARE
+        return max(1, min(int(samples) // _FIRST_SAMPLES, s.max_rays))
 
     @property
     def n_params(self) -> int:
@@ -153,7 +138,9 @@ class RadianceField:
         (int64 [4]: rays, samples that reached the density network, samples that reached the colour
         network, rays given up for want of room) are counted.
         """
-        stages = self._backend.train(batch, self.n_rays, self.totals, self.last)
+        stages = self._backend.train(
+            batch, self.optimizer.step, self.n_rays, self.totals, self.last
+        )
         return stages + self.optimizer.update()
 
     def occupancy_stages(self) -> list[list[Launch]]:
@@ -175,6 +162,7 @@ class RadianceField:
         *,
         background: tuple[float, float, float] | np.ndarray | None = (0.0, 0.0, 0.0),
         latent: int | None = None,
+        near: float = 0.0,
     ) -> Rendered:
         """Return what is seen along rays.
 
@@ -183,62 +171,45 @@ class RadianceField:
             directions: [n, 3], unit vectors.
             background: one colour, or [n, 3]; None: black.
             latent: view whose latent vector is used; None: zeros.
+            near: distance at which rays begin, where that is more than the settings' own.
 
         Raises:
             ShapeError: other shapes.
         """
-        n = len(origins)
-        for name, array in (("origins", origins), ("directions", directions)):
-            if array.shape != (n, 3):
-                raise ShapeError(f"{name} must have shape [{n}, 3], got {list(array.shape)}")
-        behind = np.zeros(3, np.float32) if background is None else np.asarray(background)
-        behind = np.broadcast_to(behind.astype(np.float32), (n, 3))
-        batch, stages = self._renderer()
-        batch.view.fill_(-1 if latent is None else latent)
-        color, opacity = np.empty((n, 3), np.float32), np.empty(n, np.float32)
-        depth, n_samples = np.empty(n, np.float32), np.empty(n, np.int32)
-        for begin in range(0, n, RENDER_CAPACITY):
-            part = slice(begin, min(begin + RENDER_CAPACITY, n))
-            m = part.stop - part.start
-            for target, source in (
-                (batch.origin, origins),
-                (batch.direction, directions),
-                (batch.background, behind),
-            ):
-                _put(target, np.ascontiguousarray(source[part], np.float32).reshape(-1))
-            batch.count.fill_(m)
-            for stage in stages:
-                launch.run_all(stage)
-            color[part] = batch.color.numpy()[: 3 * m].reshape(m, 3)
-            opacity[part] = batch.opacity.numpy()[:m]
-            depth[part] = batch.depth.numpy()[:m]
-            n_samples[part] = batch.n_samples.numpy()[:m]
-        seen = opacity > _SEEN
-        depth = np.where(seen, depth / np.where(seen, opacity, 1), np.inf).astype(np.float32)
-        return Rendered(color=color, opacity=opacity, depth=depth, n_samples=n_samples)
+        if self._renderer is None:
+            self._renderer = RayRenderer(self.settings, self._backend, self.device)
+        return self._renderer.render(origins, directions, background, latent, near)
 
-    def _renderer(self) -> tuple[RayBatch, list[list[Launch]]]:
-        if self._rendering is None:
-            batch = make_batch(self.settings, RENDER_CAPACITY, self.device)
-            batch.jitter.fill_(0.5)
-            self._rendering = (batch, self._backend.render(batch))
-        return self._rendering
+    def density(self, points: np.ndarray) -> np.ndarray:
+        """Return densities, float32 [n], per side of the inner cube.
 
-    _rendering: tuple[RayBatch, list[list[Launch]]] | None = None
+        Args:
+            points: [n, 3], box coordinates (clamped to it).
 
+        Raises:
+            ShapeError: another shape.
+        """
+        return self._points().density(points)
 
-_SEEN = 1e-3
+    def color(self, points: np.ndarray, directions: np.ndarray) -> np.ndarray:
+        """Return the colours, float32 [n, 3], that points send against directions.
 
+        Latent vectors are zero.
 
-def _put(target: wp.array, values: np.ndarray) -> None:
-    target[: values.size].assign(values)
+        Args:
+            points: [n, 3], box coordinates (clamped to it).
+            directions: [n, 3], unit vectors: those of the rays that look at the points.
 
+        Raises:
+            ShapeError: another shape.
+        """
+        return self._points().color(points, directions)
 
-def _initial_weights(settings: RadianceSettings, n_features: int, seed: int) -> np.ndarray:
-    n_in = N_GEOMETRY + N_DIRECTION + settings.n_latent_dims
-    density = mlp_shape(settings.density_network, n_features, N_GEOMETRY)
-    color = mlp_shape(settings.color_network, n_in, 3)
-    return xavier_uniform([*density.layers, *color.layers], seed)
+    def _points(self) -> PointQuery:
+        if self._query is None:
+            parts = (self._backend, self.weights, self.encoding.n_outputs, self.device)
+            self._query = PointQuery(self.settings, *parts)
+        return self._query
 
 
 def _choose(backend: str, settings: RadianceSettings, device: str) -> str:

@@ -1,15 +1,20 @@
 """The radiance field's training and rendering on a CPU, a chunk of rays at a time in the caches."""
 
+from dataclasses import replace
+from typing import Any
+
 import warp as wp
 
 from ngp_warp import launch
+from ngp_warp.config import NetworkConfig
 from ngp_warp.encodings.grid import GridEncoding
 from ngp_warp.kernels import mlp, radiance_counts
 from ngp_warp.kernels import radiance as kernels
+from ngp_warp.kernels import radiance_points as point_kernels
+from ngp_warp.kernels import radiance_text as text
 from ngp_warp.launch import Launch
-from ngp_warp.networks.mlp import FUSED_MAX_IO, FUSED_WIDTHS
+from ngp_warp.networks.mlp import FUSED_WIDTHS
 from ngp_warp.networks.network import mlp_shape
-from ngp_warp.config import NetworkConfig
 from ngp_warp.optimizer import Parameters
 from ngp_warp.radiance.batch import RayBatch
 from ngp_warp.radiance.occupancy import OccupancyGrid
@@ -38,25 +43,19 @@ def why_not_fused(settings: RadianceSettings) -> str | None:
             return f"{reason} in the {name} network"
     if settings.encoding.interpolation != "linear":
         return f"interpolation {settings.encoding.interpolation}"
-    if settings.ray_gradients:
-        return "gradients of the rays"
     return None
 
 
 def _why_not(network: NetworkConfig) -> str | None:
-    if network.backend == "unfused":
-        return "backend unfused"
-    if network.bias:
-        return "biases"
-    if network.skip_layer is not None:
-        return "a skip connection"
-    if network.n_hidden_layers == 0:
-        return "no hidden layer"
-    if network.n_neurons not in FUSED_WIDTHS:
-        return f"width {network.n_neurons}"
-    if "sine" in {network.activation, network.output_activation}:
-        return "the activation sine"
-    return None
+    reasons = {
+        "backend unfused": network.backend == "unfused",
+        "biases": network.bias,
+        "a skip connection": network.skip_layer is not None,
+        "no hidden layer": network.n_hidden_layers == 0,
+        f"width {network.n_neurons}": network.n_neurons not in FUSED_WIDTHS,
+        "the activation sine": "sine" in {network.activation, network.output_activation},
+    }
+    return next((reason for reason, holds in reasons.items() if holds), None)
 
 
 class FusedRadiance:
@@ -86,7 +85,7 @@ class FusedRadiance:
         self.weights, self.latents, self.occupancy = weights, latents, occupancy
         n_in = N_GEOMETRY + N_DIRECTION + settings.n_latent_dims
         n_samples = settings.batch_samples // N_CHUNKS * _SPARE + 2 * MAX_SAMPLES
-        self.shape = kernels.RadianceShape(
+        self.shape = text.RadianceShape(
             grid=encoding.shape,
             n_levels=encoding.n_levels,
             density=mlp_shape(settings.density_network, encoding.n_outputs, N_GEOMETRY),
@@ -100,29 +99,36 @@ class FusedRadiance:
             depth=settings.depth_weight > 0,
             distortion=settings.distortion_weight > 0,
             background_gradients=settings.background_gradients,
+            ray_gradients=settings.ray_gradients,
             n_samples=-(-n_samples // 32) * 32,
         )
-        self.counters = wp.zeros(N_CHUNKS * kernels.COUNTERS, dtype=wp.int64, device="cpu")
+        self.counters = wp.zeros(N_CHUNKS * text.COUNTERS, dtype=wp.int64, device="cpu")
         self._no_floats = wp.zeros(0, dtype=wp.float32, device="cpu")
 
     def _floats(self, n: int) -> wp.array:
         # not written: memory that no chunk needs is never touched
-        return wp.empty(n, dtype=wp.float32, device="cpu")
+        return wp.empty(n, dtype=float, device="cpu")
 
     def train(
-        self, batch: RayBatch, n_rays: wp.array, totals: wp.array, last: wp.array
+        self,
+        batch: RayBatch,
+        step: wp.array,
+        n_rays: wp.array,
+        totals: wp.array,
+        last: wp.array,
     ) -> Stages:
         """Record a step from rays to gradients of table, weights and latents, and the next count.
 
         Args:
             batch: rays; its outputs are filled, and ``count`` is set for the next step.
+            step: int64 [1], from 1.
             n_rays: int32 [1], out: the same count.
             totals: int64 [4]: rays, samples, kept samples and rays given up, added to.
             last: int64 [4], out: those of this step.
         """
         shape = replace_rays(self.shape, -(-batch.capacity // N_CHUNKS) + 1)
         results = self._results(shape, batch)
-        scratch = self._floats(N_SLOTS * kernels.slot_size(shape, train=True))
+        scratch = self._floats(N_SLOTS * text.slot_size(shape, train=True))
         args = [N_CHUNKS, N_SLOTS, _rays(batch), self._marching(batch), self._model()]
         args += [self.table.read, results, scratch]
         kernel = kernels.train_kernel(shape)
@@ -136,13 +142,13 @@ class FusedRadiance:
         stages.append(sums)
         if self.latents is not None:
             sums.append(self._sum_latents(batch, results))
-        args = [self.counters, N_CHUNKS, float(self.settings.batch_samples)]
+        args = [self.counters, N_CHUNKS, step, float(self.settings.batch_samples)]
         args += [min(batch.capacity, self.settings.max_rays), totals, last, n_rays, batch.count]
         # after the sum of the latents, which reads the count
         stages.append([launch.record(radiance_counts.finish_kernel, 1, args, "cpu")])
         return stages
 
-    def _results(self, shape: kernels.RadianceShape, batch: RayBatch) -> kernels.Results:
+    def _results(self, shape: text.RadianceShape, batch: RayBatch) -> Any:
         r = kernels.Results()
         r.region_x = self._floats(N_CHUNKS * shape.n_samples * 3)
         r.region_d = self._floats(N_CHUNKS * shape.n_samples * shape.density.n_in)
@@ -154,15 +160,15 @@ class FusedRadiance:
         r.depth_counts = self._floats(N_CHUNKS)
         return r
 
-    def _scatter(self, shape: kernels.RadianceShape, r: kernels.Results) -> Launch:
+    def _scatter(self, shape: text.RadianceShape, r: Any) -> Launch:
         assert self.table.touched is not None
         n_levels = self.encoding.n_levels
         args = [r.region_x, r.region_d, r.region_n, N_CHUNKS, shape.n_samples // 32]
         args += [self.encoding.scale, self.encoding.meta, self.table.gradient, self.table.touched]
-        kernel = kernels.scatter_kernel(self.encoding.shape, self.encoding.n_outputs)
+        kernel = point_kernels.scatter_kernel(self.encoding.shape, self.encoding.n_outputs)
         return launch.record(kernel, n_levels, args, "cpu", shards=n_levels)
 
-    def _reduce(self, r: kernels.Results) -> list[Launch]:
+    def _reduce(self, r: Any) -> list[Launch]:
         launches, offset = [], 0
         for shape, partials in (
             (self.shape.density, r.density_partials),
@@ -176,7 +182,7 @@ class FusedRadiance:
             offset += n
         return launches
 
-    def _sum_latents(self, batch: RayBatch, r: kernels.Results) -> Launch:
+    def _sum_latents(self, batch: RayBatch, r: Any) -> Launch:
         assert self.latents is not None
         n = self.settings.n_latent_dims
         args = [batch.count, batch.capacity, batch.view, r.d_latents, n, self.settings.n_views]
@@ -188,9 +194,9 @@ class FusedRadiance:
         n_chunks = -(-batch.capacity // RENDER_RAYS)
         n_chunks = -(-n_chunks // N_SLOTS) * N_SLOTS
         # a round takes the ROUND next samples of each ray, or LONGEST of few
-        n_samples = max(RENDER_RAYS * kernels.ROUND, 32 * kernels.LONGEST)
+        n_samples = max(RENDER_RAYS * text.ROUND, 32 * text.LONGEST)
         shape = replace_rays(self.shape, RENDER_RAYS, n_samples=n_samples)
-        scratch = self._floats(N_SLOTS * kernels.slot_size(shape, train=False))
+        scratch = self._floats(N_SLOTS * text.slot_size(shape, train=False))
         args = [n_chunks, N_SLOTS, _rays(batch), self._marching(batch), self._model()]
         args += [self.table.read, scratch]
         kernel = kernels.render_kernel(shape)
@@ -210,11 +216,11 @@ class FusedRadiance:
         n_points = points.size // 3
         out = self._no_floats if geometry is None else geometry
         args = [points, n_points, count, self._model(), self.table.read, density, out]
-        n_items = -(-n_points // (32 * kernels.BLOCKS_PER_ITEM))
-        kernel = kernels.density_kernel(replace_rays(self.shape, 0, n_samples=0))
+        n_items = -(-n_points // (32 * point_kernels.BLOCKS_PER_ITEM))
+        kernel = point_kernels.density_kernel(replace_rays(self.shape, 0, n_samples=0))
         return [[launch.record(kernel, n_items, args, "cpu", shards=N_SLOTS)]]
 
-    def _marching(self, batch: RayBatch) -> kernels.Marching:
+    def _marching(self, batch: RayBatch) -> Any:
         s, m = self.settings, kernels.Marching()
         m.occupied = self.occupancy.bits
         m.capacity = batch.capacity
@@ -223,7 +229,7 @@ class FusedRadiance:
         m.depth_weight, m.distortion_weight = s.depth_weight, s.distortion_weight
         return m
 
-    def _model(self) -> kernels.Model:
+    def _model(self) -> Any:
         m = kernels.Model()
         m.scale, m.meta = self.encoding.scale, self.encoding.meta
         m.w = self.weights.value
@@ -232,15 +238,15 @@ class FusedRadiance:
 
 
 def replace_rays(
-    shape: kernels.RadianceShape, n_rays: int, n_samples: int | None = None
-) -> kernels.RadianceShape:
+    shape: text.RadianceShape, n_rays: int, n_samples: int | None = None
+) -> text.RadianceShape:
     """Return a shape for other chunks."""
-    from dataclasses import replace
+    return replace(
+        shape, n_rays=n_rays, n_samples=shape.n_samples if n_samples is None else n_samples
+    )
 
-    return replace(shape, n_rays=n_rays, n_samples=shape.n_samples if n_samples is None else n_samples)
 
-
-def _rays(batch: RayBatch) -> kernels.Rays:
+def _rays(batch: RayBatch) -> Any:
     rays = kernels.Rays()
     for name in kernels.Rays.vars:  # type: ignore[attr-defined]
         setattr(rays, name, getattr(batch, name))

@@ -10,7 +10,8 @@ from ngp_warp.errors import ConfigError, DataError
 from ngp_warp.files import check_output
 from ngp_warp.primitive import Progress, Report, report_nothing
 from ngp_warp.primitives.nerf.colors import to_srgb8
-from ngp_warp.primitives.nerf.passes import Frame, density_normals
+from ngp_warp.primitives.nerf.frame import Frame
+from ngp_warp.primitives.nerf.passes import density_normals
 from ngp_warp.primitives.nerf.solid import DEFAULT_THRESHOLD, Bounds, Cells, Solid, region_of
 from ngp_warp.surfaces import texture as textures
 from ngp_warp.surfaces.decimate import decimate

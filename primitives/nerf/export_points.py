@@ -11,14 +11,15 @@ from ngp_warp.errors import DataError
 from ngp_warp.files import check_output
 from ngp_warp.primitive import Progress, Report, report_nothing
 from ngp_warp.primitives.nerf.colors import to_srgb8
-from ngp_warp.primitives.nerf.passes import Frame, Shot, density_normals
+from ngp_warp.primitives.nerf.frame import Frame
+from ngp_warp.primitives.nerf.passes import Shot, density_normals
 from ngp_warp.primitives.nerf.solid import DEFAULT_THRESHOLD, Bounds, region_of
 from ngp_warp.surfaces.point_files import write_points
 
 DEFAULT_POINTS = 1_000_000
 DEFAULT_OPACITY = 0.9
-_RAYS = 2**16
-"""Drawn at once."""
+_RAYS, _RAYS_MIN = 2**16, 2**10
+"""Drawn at once, at most and at least."""
 _TRIES = 20
 """Rays for a point; what few rays meet has fewer points."""
 
@@ -70,7 +71,7 @@ def export_points(
     found: list[tuple[np.ndarray, ...]] = []
     n_found = n_rays = 0
     while n_found < n_points and n_rays < _TRIES * n_points:
-        n = min(_RAYS, _TRIES * n_points - n_rays)
+        n = min(_RAYS, max(4 * (n_points - n_found), _RAYS_MIN), _TRIES * n_points - n_rays)
         points, forward, colors = _ends(field, frame, _draw(shots, n, random), opacity)
         if limits is not None:
             kept = limits.holds(points)
@@ -118,8 +119,7 @@ def _ends(
     """Return where opaque rays end in the box, their directions and their straight colours."""
     origins = frame.to_box(rays[0]).astype(np.float32)
     directions = rays[1].astype(np.float32)
-    near = field.settings.near
-    made = field.render_rays(origins, directions, background=(0.0, 0.0, 0.0), near=near)
+    made = field.render_rays(origins, directions, background=(0.0, 0.0, 0.0))
     kept = (made.opacity >= opacity) & np.isfinite(made.depth)
     points = origins[kept] + made.depth[kept, None] * directions[kept]
     return points, directions[kept], made.color[kept] / made.opacity[kept, None]

@@ -10,7 +10,7 @@ import numpy as np
 from ngp_warp.errors import DataError
 from ngp_warp.files import atomic_path, check_output
 from ngp_warp.primitive import Progress, Report, report_nothing
-from ngp_warp.primitives.nerf.passes import Frame
+from ngp_warp.primitives.nerf.frame import Frame
 from ngp_warp.primitives.nerf.solid import Bounds, Cells, Density, region_of
 from ngp_warp.radiance.settings import CELLS
 from ngp_warp.surfaces.lattice import BLOCK, Lattice, batches, check_memory

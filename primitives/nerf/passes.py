@@ -1,14 +1,16 @@
 """What pictures of a radiance field are made of: colour, opacity, depth and normals of pixels."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from ngp_warp.errors import ConfigError
 from ngp_warp.primitive import Progress, Report, report_nothing
 from ngp_warp.primitives.nerf.colors import to_srgb8
+from ngp_warp.primitives.nerf.frame import Frame
 from ngp_warp.primitives.tiles import check_memory, contrasted, pixel_offsets, tiles
 from ngp_warp.rays.lenses import Lens
 
@@ -21,24 +23,7 @@ _BATCH = 2**15
 """Rays that are marched at once."""
 _NORMAL_STEPS = 2.0
 """Normals are means over at least so many of the shortest steps: less shows the grid's cells."""
-_FLAT = 1e-12
-
-
-class Frame(Protocol):
-    """Between the scene's units and the box: what pictures and exports need of a ``Frame``."""
-
-    @property
-    def scale(self) -> float:
-        """Sides of the box in one unit of the scene."""
-        ...
-
-    def to_box(self, points: Any) -> np.ndarray:
-        """Return scene points [n, 3] in the box, float64."""
-        ...
-
-    def to_scene(self, points: Any) -> np.ndarray:
-        """Return box points [n, 3] in the scene, float64."""
-        ...
+_FLAT = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +107,7 @@ class Renderer:
         Args:
             shot: where from.
             spp: samples of a pixel where the picture is not smooth.
-            normals: make them; six densities a pixel.
+            normals: make them; twelve densities a pixel.
             progress: told of the tiles done.
 
         Raises:
@@ -209,20 +194,31 @@ def density_normals(
 ) -> np.ndarray:
     """Return outward unit normals float32 [n, 3]: against the gradient of the density's logarithm.
 
-    By central differences, which are means over the segments; zero where the density is constant.
+    The gradient's mean over a ball, from the corners of an icosahedron on it: differences along
+    three axes would lean towards the cube's diagonals where a surface is thinner than the step.
+    Zero where the density is constant.
 
     Args:
         density: float32 points [n, 3] -> densities [n].
         points: [n, 3], in the box.
-        step: half of the segments' lengths, a number or [n].
+        step: radius of the ball, a number or [n].
     """
     if not len(points):
         return np.zeros((0, 3), np.float32)
     step = np.broadcast_to(np.asarray(step, np.float32), len(points))
-    offsets = np.concatenate([np.eye(3), -np.eye(3)]).astype(np.float32)
-    at = points[:, None] + step[:, None, None] * offsets
+    at = points[:, None] + step[:, None, None] * _ICOSAHEDRON
     values = np.log(np.maximum(density(at.reshape(-1, 3).astype(np.float32)), 1e-10))
-    values = values.reshape(-1, 2, 3)
-    gradient = values[:, 1] - values[:, 0]
+    gradient = -values.reshape(len(points), -1) @ _ICOSAHEDRON
     length = np.linalg.norm(gradient, axis=1, keepdims=True)
     return np.where(length > _FLAT, gradient / np.maximum(length, _FLAT), 0).astype(np.float32)
+
+
+def _icosahedron() -> np.ndarray:
+    """Return its corners float32 [12, 3] on the unit sphere."""
+    golden = (1 + math.sqrt(5)) / 2
+    plane = np.array([[0, a, b * golden] for a in (-1, 1) for b in (-1, 1)])
+    corners = np.concatenate([np.roll(plane, axis, axis=1) for axis in range(3)])
+    return (corners / math.hypot(1, golden)).astype(np.float32)
+
+
+_ICOSAHEDRON = _icosahedron()

@@ -8,7 +8,7 @@ import numpy as np
 
 from ngp_warp.config import check_range
 from ngp_warp.errors import ConfigError
-from ngp_warp.primitives.nerf.passes import Frame
+from ngp_warp.primitives.nerf.frame import Frame
 from ngp_warp.radiance.settings import CELLS
 from ngp_warp.surfaces.lattice import BLOCK, Lattice
 from ngp_warp.surfaces.volume_files import Placement

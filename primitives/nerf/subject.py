@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from ngp_warp.primitives.nerf.colors import Color, from_srgb
-from ngp_warp.primitives.nerf.passes import Backdrop, Frame, Renderer, Shot
+from ngp_warp.primitives.nerf.frame import Frame
+from ngp_warp.primitives.nerf.passes import Backdrop, Renderer, Shot
 from ngp_warp.primitives.nerf.shots import Size, sized
 from ngp_warp.primitives.nerf.types import View
 from ngp_warp.rays.lenses import Lens
