@@ -57,7 +57,11 @@ def _parser() -> argparse.ArgumentParser:
     distance.add_argument("mesh", type=Path)
     distance.add_argument("--points-log2", type=int, default=18, help="log2 of a query's points")
     distance.set_defaults(run=_distance)
-    for command in (step, image, gigapixel, distance):
+    radiance = commands.add_parser("radiance", help="a scene's training step and a view of it")
+    radiance.add_argument("scene", type=Path)
+    radiance.add_argument("--seconds", type=float, default=30.0, help="training before measuring")
+    radiance.set_defaults(run=_radiance)
+    for command in (step, image, gigapixel, distance, radiance):
         command.add_argument("--threads", type=int, help="CPU threads; every core if not given")
     for command in commands.choices.values():
         command.add_argument("--json", type=Path, metavar="FILE", help="also write the results")
@@ -113,6 +117,13 @@ def _distance(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
 
     results = distance.run(args.mesh, args.points_log2)
     return distance.describe(results), results
+
+
+def _radiance(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    from benchmarks import radiance
+
+    results = radiance.run(args.scene, args.seconds)
+    return radiance.describe(results), results
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -31,7 +31,7 @@ def command(
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> dict[str, Any]:
-    """Check a scene of photos before it is trained: all that is wrong, and how to mend it."""
+    """Check a scene: all that is wrong, and how to mend it."""
     from ngp_warp.files import check_output
     from ngp_warp.primitives.nerf.scene.picture import draw_scene
     from ngp_warp.primitives.nerf.validate import summary_of, validate

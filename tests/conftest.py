@@ -94,17 +94,19 @@ def fake_core(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeC
             "open_run": fake.record("open_run"),
             "describe": fake.record("describe", "metrics"),
         },
-        "ngp_warp.primitives": {"get": {"image": primitive, "sdf": primitive}.__getitem__},
+        "ngp_warp.primitives": {
+            "get": dict.fromkeys(("image", "sdf", "nerf"), primitive).__getitem__
+        },
     }
     for name, content in modules.items():
         module = types.ModuleType(name)
         vars(module).update(content)
         monkeypatch.setitem(sys.modules, name, module)
     # Built anew, from the fake's config: the flags are made when the module is imported.
-    for name in ("fit_image", "fit_sdf", "fit"):
+    for name in ("fit_image", "fit_sdf", "nerf", "fit"):
         monkeypatch.delitem(sys.modules, f"ngp_warp.cli.{name}", raising=False)
     yield fake
-    for name in ("fit_image", "fit_sdf", "fit"):
+    for name in ("fit_image", "fit_sdf", "nerf", "fit"):
         sys.modules.pop(f"ngp_warp.cli.{name}", None)
 
 

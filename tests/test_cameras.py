@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ngp_warp.errors import ConfigError, DataError
-from ngp_warp.rays.camera_paths import interpolate, load_camera_path
+from ngp_warp.rays.camera_paths import camera_at, interpolate, interpolate_poses, load_camera_path
 from ngp_warp.rays.cameras import CENTRE, Camera, orbit, parse_camera, turntable
 
 ANGLES = st.floats(-720, 720)
@@ -198,3 +198,55 @@ def test_bad_files_are_refused_by_name(tmp_path, values, match):
 def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(DataError, match="cannot read"):
         load_camera_path(tmp_path / "none.json")
+
+
+def _poses(angles, elevation=20.0):
+    cameras = [orbit(a, elevation, 2.0) for a in angles]
+    return np.stack([c.camera_to_world()[:3] for c in cameras])
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_poses_pass_through_their_key_frames(closed):
+    keys = _poses([0, 80, 200])
+    n = 12 if closed else 9
+    frames = interpolate_poses(keys, n, closed=closed)
+    assert frames[::4] == pytest.approx(keys, abs=1e-12)
+    rotations = frames[:, :, :3]
+    assert rotations @ rotations.transpose(0, 2, 1) == pytest.approx(
+        np.tile(np.eye(3), (n, 1, 1)), abs=1e-12
+    )
+    assert interpolate_poses(keys[:1], 3) == pytest.approx(keys[[0, 0, 0]])
+
+
+def test_rotations_turn_evenly():
+    frames = interpolate_poses(_poses([10, 100], elevation=0.0), 10)
+    cosines = np.einsum("nij,nij->n", frames[1:, :, :3], frames[:-1, :, :3])
+    assert np.degrees(np.arccos((cosines - 1) / 2)) == pytest.approx(np.full(9, 10.0))
+
+
+def test_key_frames_may_be_matrices(tmp_path):
+    keys = _poses([0, 90])
+    square = [np.vstack([k, [0, 0, 0, 1]]) for k in keys]
+    frames = [
+        {"camera_to_world": (m * [2, 2, 2, 1]).ravel().tolist(), "fov": f}
+        for m, f in zip(square, (30, 40), strict=True)
+    ]
+    path = tmp_path / "path.json"
+    path.write_text(json.dumps({"fps": 5, "seconds": 1, "keyframes": frames}))
+    cameras = load_camera_path(path, width=30, height=20).cameras
+    assert len(cameras) == 5
+    for camera, pose in zip((cameras[0], cameras[-1]), keys, strict=True):
+        assert camera.camera_to_world()[:3] == pytest.approx(pose, abs=1e-9)
+    assert [c.fov for c in cameras] == pytest.approx([30, 32.5, 35, 37.5, 40])
+    turned = interpolate_poses(keys, 5)
+    for camera, pose in zip(cameras, turned, strict=True):
+        again = camera_at(pose, fov=camera.fov, width=30, height=20)
+        assert camera.camera_to_world() == pytest.approx(again.camera_to_world(), abs=1e-9)
+    for wrong, word in (
+        ([frames[0], {"position": [1, 2, 3]}], r"keyframes\[0\]|keyframes\[1\]"),
+        ([{"camera_to_world": [0.0] * 16}], "rotation"),
+        ([{"camera_to_world": [1, 2]}], "16"),
+    ):
+        path.write_text(json.dumps({"keyframes": wrong}))
+        with pytest.raises(DataError, match=word):
+            load_camera_path(path)

@@ -9,6 +9,7 @@ import warp as wp
 from ngp_warp import launch
 from ngp_warp.config import Loss
 from ngp_warp.kernels import composite as kernels
+from ngp_warp.kernels import packed
 from ngp_warp.kernels.loss import LOSSES
 from tests import radiance_case as case
 from tests.reference import composite as twin
@@ -63,7 +64,7 @@ class Case:
         stops = np.array([ray["stops"] for ray in rays], np.float32)
         if settings.exposure:
             self.batch.exposure.assign(stops.reshape(-1))
-        self.kept = kernels.Kept()
+        self.kept = packed.Kept()
         self.kept.n = wp.array(n, dtype=int, device=device)
         self.kept.end = wp.array(np.cumsum(n), dtype=int, device=device)
         self.kept.distance = self.samples("t", capacity)
@@ -234,7 +235,7 @@ def test_a_ray_ends_where_nothing_passes(min_transmittance, device):
     n_kept = wp.zeros(4, dtype=int, device=device)
     args = [*arrays, geometry, 16, wp.array(length, dtype=float, device=device), 2.0]
     args += [min_transmittance, thickness_, n_kept]
-    launch.launch(kernels.transmittance_kernel, 4, args, device)
+    launch.launch(packed.transmittance_kernel, 4, args, device)
     wanted = twin.density(raw) * length * 2
     parts = np.split(np.arange(96), np.cumsum(n)[:-1])
     kept = [twin.kept(wanted[p], min_transmittance) for p in parts]

@@ -16,22 +16,31 @@ import ngp_warp.kernels
 from ngp_warp.kernels import (
     adam,
     adam_portable,
+    composite,
     eikonal,
     frequency,
     hierarchical,
     hierarchical_composite,
     layout,
     linear_portable,
+    march,
     occupancy,
+    packed,
+    radiance_counts,
     rows,
     samplers,
     sphere_trace,
+    spherical_harmonics,
 )
 from ngp_warp.kernels import grid_jacobian_portable as grid_jacobian
 from ngp_warp.kernels import grid_portable as grid
 from ngp_warp.kernels import loss as losses
 from ngp_warp.kernels.grid import GridShape
 from ngp_warp.primitives.image import kernels as image
+from ngp_warp.primitives.nerf.kernels import draw as nerf_draw
+from ngp_warp.primitives.nerf.kernels import environment as nerf_environment
+from ngp_warp.primitives.nerf.kernels import refine as nerf_refine
+from ngp_warp.primitives.nerf.kernels import visibility as nerf_visibility
 from ngp_warp.primitives.sdf.kernels import distance as sdf_distance
 from ngp_warp.primitives.sdf.kernels import samples as sdf_samples
 from ngp_warp.primitives.sdf.sign import SIGNS
@@ -54,6 +63,10 @@ CPU_ONLY = {
     "ngp_warp.kernels.mlp.reduce_kernel",
     "ngp_warp.kernels.mlp.train_kernel",
     "ngp_warp.kernels.mlp_eikonal.train_kernel",
+    "ngp_warp.kernels.radiance.render_kernel",
+    "ngp_warp.kernels.radiance.train_kernel",
+    "ngp_warp.kernels.radiance_points.density_kernel",
+    "ngp_warp.kernels.radiance_points.scatter_kernel",
 }
 
 FLAT = GridShape(n_dims=2, n_features=2, interpolation="linear")
@@ -75,6 +88,11 @@ KERNELS = {
         (4, *ADAM, True, False, True),
     ],
     adam_portable.weights_kernel: [(*ADAM, 1e-6)],
+    composite.render_kernel: [(False, "srgb"), (True, "srgb"), (True, "linear")],
+    composite.train_kernel: [
+        (composite.CompositeShape("huber", "srgb", False, False),),
+        (composite.CompositeShape("relative_l2", "srgb", True, True),),
+    ],
     eikonal.delta_kernel: [("none",), ("sine",), ("softplus",)],
     eikonal.eikonal_kernel: [(2,), (3,)],
     eikonal.tangent_kernel: [("relu",), ("sine",), ("squareplus",)],
@@ -97,6 +115,14 @@ KERNELS = {
     linear_portable.weight_gradient_kernel: [()],
     losses.loss_kernel: [(name,) for name in losses.LOSSES],
     rows.copy_rows_kernel: [()],
+    nerf_draw.pick_kernel: [(wp.uint8, False, False), (wp.float16, True, True)],
+    nerf_draw.ray_kernel: [
+        (wp.uint8, False, False, "random", "srgb", False),
+        (wp.float16, True, True, "environment", "linear", True),
+    ],
+    nerf_environment.backward_kernel: [("srgb", True), ("linear", True)],
+    nerf_environment.lookup_kernel: [("srgb",), ("linear",)],
+    nerf_refine.sum_kernel: [(True, True, True), (False, False, True)],
     samplers.sample_kernel: SAMPLERS,
     # the vector search is for a CPU
     sdf_distance.query_kernel: [(sign, "portable") for sign in SIGNS],
@@ -104,7 +130,19 @@ KERNELS = {
     sdf_samples.uniform_kernel: [(sign, "portable") for sign in SIGNS],
 }
 SINGLE = [
+    radiance_counts.depth_kernel,
+    radiance_counts.latents_kernel,
     adam.advance_kernel,
+    packed.counters_kernel,
+    packed.density_kernel,
+    composite.depth_count_kernel,
+    packed.geometry_gradient_kernel,
+    packed.keep_kernel,
+    packed.latent_gradient_kernel,
+    packed.latent_sum_kernel,
+    packed.ray_gradient_kernel,
+    packed.ray_sum_kernel,
+    packed.transmittance_kernel,
     hierarchical.ray_directions,
     hierarchical.resample,
     hierarchical.sample_positions,
@@ -112,6 +150,10 @@ SINGLE = [
     layout.to_blocked,
     layout.from_blocked,
     layout.set_row,
+    march.count_kernel,
+    march.fill_kernel,
+    march.scan_kernel,
+    march.total_kernel,
     occupancy.all_bits_kernel,
     occupancy.all_coarse_kernel,
     occupancy.bits_kernel,
@@ -121,6 +163,14 @@ SINGLE = [
     occupancy.store_kernel,
     occupancy.threshold_kernel,
     rows.spread_rows,
+    nerf_environment.row_kernel,
+    nerf_refine.centre_kernel,
+    nerf_refine.lens_gradient_kernel,
+    nerf_refine.lens_kernel,
+    nerf_refine.pose_gradient_kernel,
+    nerf_refine.pose_kernel,
+    nerf_refine.total_kernel,
+    nerf_visibility.visible_kernel,
     sdf_distance.morton_codes,
     sdf_samples.pool_samples,
     sdf_samples.surface_samples,
@@ -129,6 +179,9 @@ SINGLE = [
     sphere_trace.flag_kernel,
     sphere_trace.load_kernel,
     sphere_trace.start_kernel,
+    radiance_counts.finish_kernel,
+    spherical_harmonics.harmonics_gradient_kernel,
+    spherical_harmonics.harmonics_kernel,
 ]
 
 

@@ -46,7 +46,7 @@ def _threads() -> Iterator[None]:
 def test_the_views_held_back_are_measured(run: ngp_warp.Run) -> None:
     metrics = json.loads((run.path / "metrics.json").read_text())
     assert metrics == run.metrics
-    assert metrics["psnr"] > 23
+    assert metrics["psnr"] > 27
     assert metrics["held_back"]
     assert (metrics["n_views"], metrics["width"], metrics["height"]) == (3, 32, 32)
     assert metrics["background"] == [1.0, 1.0, 1.0]
@@ -138,7 +138,6 @@ def test_the_number_of_threads_does_not_matter(short: ngp_warp.Run, tmp_path: Pa
         {"aabb_scale": 2},
         {"near": 2.5},
         {"march_steps": 48},
-        {"max_rays": 64},
         {"seed": 3},
         {"eval_every": 9},
         {"color_network": {"n_neurons": 32, "n_hidden_layers": 1, "bias": True}},
@@ -147,10 +146,9 @@ def test_the_number_of_threads_does_not_matter(short: ngp_warp.Run, tmp_path: Pa
 )
 def test_every_setting_counts(short: ngp_warp.Run, settings: Any, tmp_path: Path) -> None:
     other = ngp_warp.fit_nerf(
-        short.source, steps=20, out=tmp_path / "run", device="cpu", **{**SMALL, **settings}
+        short.source, steps=SHORT, out=tmp_path / "run", device="cpu", **{**SMALL, **settings}
     )
-    twenty = ngp_warp.fit_nerf(short.source, steps=20, out=tmp_path / "same", device="cpu", **SMALL)
-    first, second = (r.arrays()["encoding.value"] for r in (other, twenty))
+    first, second = (r.arrays()["encoding.value"] for r in (other, short))
     assert first.shape != second.shape or not np.array_equal(first, second)
     assert np.isfinite(other.metrics["psnr"])
     # and comes back from the checkpoint
@@ -160,6 +158,14 @@ def test_every_setting_counts(short: ngp_warp.Run, settings: Any, tmp_path: Path
     assert picture.stat().st_size > 100
 
 
+def test_a_step_has_at_most_the_rays_that_are_allowed(scene: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {**SMALL, "max_rays": 32}
+    run = ngp_warp.fit_nerf(scene, steps=200, out=tmp_path / "run", device="cpu", **options)
+    arrays = run.arrays()
+    assert arrays["state.n_rays"] == 32
+    assert arrays["state.totals"][0] <= 200 * 32
+
+
 def test_the_original_nerf_trains(scene: Path, tmp_path: Path) -> None:
     run = ngp_warp.fit_nerf(
         scene,
@@ -167,7 +173,7 @@ def test_the_original_nerf_trains(scene: Path, tmp_path: Path) -> None:
         out=tmp_path / "run",
         device="cpu",
         method="vanilla",
-        max_rays=8,
+        max_rays=32,
         downscale=4,
     )
     assert np.isfinite(run.metrics["psnr"])
@@ -207,7 +213,8 @@ def test_exports_are_in_the_units_of_the_scene(run: ngp_warp.Run, tmp_path: Path
     made = run.export("ply", tmp_path / "ball.ply", resolution=64, largest_only=True)
     mesh: Any = trimesh.load(made["output"])
     radius = np.linalg.norm(mesh.vertices, axis=1)
-    assert abs(np.median(radius) - RADIUS) < 0.1
+    # photos do not say what is inside: only the outermost vertices are the ball's surface
+    assert abs(np.quantile(radius, 0.9) - RADIUS) < 0.1
     assert len(mesh.visual.vertex_colors) == len(mesh.vertices)
     points = run.export("points", tmp_path / "points.ply", points=500)
     cloud: Any = trimesh.load(points["output"])

@@ -3,6 +3,7 @@
 import io
 import logging
 import shutil
+import threading
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,9 +16,11 @@ from PIL import Image as PilImage
 
 from ngp_warp.errors import ConfigError, DataError, NgpError, ResourceError
 from ngp_warp.primitive import Progress
+from ngp_warp.primitives.image.readers.source import silent_output
 from ngp_warp.primitives.image.writers import save_image
 from ngp_warp.primitives.nerf import downscale as d
 from ngp_warp.primitives.nerf.images import estimate_bytes, load_photos
+from ngp_warp.primitives.nerf.photo_files import unmuted
 from ngp_warp.primitives.nerf.types import Photos, View
 from ngp_warp.rays.lenses import Lens
 
@@ -141,9 +144,29 @@ def test_the_process_is_as_it_was(tmp_path: Path, capfd: pytest.CaptureFixture[s
     save_png(tmp_path / "b.png", pixels())
     views = [view(tmp_path / n) for n in ("a.exr", "b.png") * 20]
     before = process_state()
-    load_photos(views, threads=8, report=lambda p: print("said"))
+    load_photos(views, threads=8, report=lambda p: print("said", flush=True))
     assert process_state() == before
     assert capfd.readouterr().out.count("said") >= len(views)
+
+
+def test_nothing_is_said_while_output_goes_to_nowhere() -> None:
+    said, silent, done = threading.Event(), threading.Event(), threading.Event()
+
+    def decode() -> None:
+        with silent_output():
+            silent.set()
+            done.wait(10)
+
+    decoding = threading.Thread(target=decode)
+    saying = threading.Thread(target=unmuted(lambda p: said.set()), args=(Progress(stage="load"),))
+    decoding.start()
+    silent.wait(10)
+    saying.start()
+    assert not said.wait(0.2)
+    done.set()
+    assert said.wait(10)
+    decoding.join()
+    saying.join()
 
 
 # --- which way up

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from nerf_views import BARREL, BROWN, FISHEYE, FRAME, LENSES, PINHOLE, photos, ring
+from lens_views import BARREL, BROWN, FISHEYE, FRAME, LENSES, PINHOLE, photos, ring
 
 from ngp_warp.primitives.nerf.views import make_views, rays_of
 from ngp_warp.primitives.nerf.visibility import visible_cells

@@ -14,7 +14,7 @@ from PIL import Image as PilImage
 from ngp_warp.cli import app
 from ngp_warp.errors import ConfigError, DataError, ResourceError
 from ngp_warp.primitive import Progress
-from ngp_warp.primitives.nerf import colmap, sfm, sfm_export, sfm_photos
+from ngp_warp.primitives.nerf import colmap, sfm, sfm_export, sfm_photos, sfm_scene
 from ngp_warp.primitives.nerf.images import load_photos
 from ngp_warp.primitives.nerf.scene import load_scene
 from ngp_warp.primitives.nerf.sfm import SfmOptions, process_photos
@@ -57,6 +57,23 @@ def test_known_cameras_are_found_again(made: Any) -> None:
     assert np.degrees(np.arccos(np.clip(cosines, -1, 1))).max() < 1.0
     # Another camera's place would be noticed.
     assert np.abs(np.roll(got, 1, axis=0)[:, :, 3] - got[:, :, 3]).max() > 0.2
+
+
+def test_a_cropped_photo_shows_where_its_optical_axis_was(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "photos").mkdir()
+    for i, pose in enumerate(photo_scenes.poses(12)):
+        cropped = PilImage.fromarray(photo_scenes.picture(pose)).crop((28, 0, 320, 220))
+        cropped.save(tmp_path / "photos" / f"{i}.png")
+    options = SfmOptions(camera_model="SIMPLE_PINHOLE", max_image_size=320)
+    result = process_photos(tmp_path / "photos", tmp_path / "scene", options=options)
+    assert result["registered"] == 12
+    assert capfd.readouterr() == ("", "")
+    lens = load_scene(tmp_path / "scene").views[0].lens
+    # The middle is (146, 110), the axis went through (132, 120).
+    assert abs(lens.cx - 132) < 7
+    assert abs(lens.cy - 120) < 7
 
 
 def test_the_scene_is_upright_centred_and_of_the_usual_size(made: Any) -> None:
@@ -235,7 +252,7 @@ def test_every_camera_model_means_the_same_lens(model: str, tmp_path: Path) -> N
     n_focal = len(camera.focal_length_idxs())
     params[n_focal + 2 :] = 0.01 * np.arange(1, len(params) - n_focal - 1)
     camera.params = params
-    described = sfm._intrinsics(camera)
+    described = sfm_scene.camera_of(camera)
     local = np.random.default_rng(0).uniform([-0.5, -0.4, 1], [0.5, 0.4, 2], (50, 3))
     expected = np.array([camera.img_from_cam(p) for p in local])
     PilImage.new("RGB", (320, 240)).save(tmp_path / "a.png")

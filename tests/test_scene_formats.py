@@ -13,7 +13,6 @@ from scene_samples import FOCAL, SIZE, Sample
 from ngp_warp.errors import ConfigError, DataError
 from ngp_warp.primitives.nerf.frame import choose_frame
 from ngp_warp.primitives.nerf.scene import load_scene
-from ngp_warp.primitives.nerf.scene.oddities import pinhole_directions
 from ngp_warp.primitives.nerf.types import Scene
 
 WRITERS = {
@@ -30,7 +29,7 @@ def box_rays(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
     origins, directions = [], []
     for view in scene.views:
         u, v = np.meshgrid(np.linspace(0, SIZE[0], 5), np.linspace(0, SIZE[1], 5))
-        local = pinhole_directions(view.lens, u.ravel(), v.ravel())
+        local = view.lens.unproject(np.stack([u.ravel(), v.ravel()], axis=1))
         pose = frame.poses_from_box(frame.poses_to_box(view.pose))
         world = local @ pose[:, :3].T
         directions.append(world / np.linalg.norm(world, axis=1, keepdims=True))

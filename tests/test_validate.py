@@ -70,7 +70,7 @@ def test_all_errors_are_named_at_once(folder: Path, capfd: pytest.CaptureFixture
     assert values["error"] == f"5 errors in {folder}"
     assert [problem["severity"] for problem in values["problems"]] == ["error"] * 5
     assert all(problem["what"] for problem in values["problems"])
-    assert values["views"] == 8
+    assert values["views"] == 7
 
 
 def test_warnings_do_not_fail(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -8,8 +8,8 @@ T_{j+1} G_j - sum_{k > j} w_k G_k - T_end G_end. Differentiable in raw densities
 backgrounds and exposures. Twin: tests/reference/composite.py.
 
 The colour's loss of a ray is its weight times the mean over channels; a ray's distances are scaled
-to its way through the box for the distortion. density = exp(min(raw, MAX_RAW)), and the gradient
-goes through the clamp, so that a density that is too high can fall again.
+to its way through the box for the distortion. The gradient goes through the clamp of raw densities
+(kernels/packed.py), so that a density that is too high can fall again.
 """
 
 import functools
@@ -18,15 +18,13 @@ from dataclasses import dataclass
 import warp as wp
 
 from ngp_warp.kernels.loss import LOSSES
+from ngp_warp.kernels.packed import Kept, blocked_at
 from ngp_warp.kernels.vector import SCALAR
 from ngp_warp.launch import module_options
 
-MAX_RAW = 15.0
-"""Largest logarithm of a density."""
 DEPTH_CHUNKS = 64
 """Parts in which rays with a known depth are counted."""
 
-_MAX_RAW = wp.constant(MAX_RAW)
 _DEPTH_CHUNKS = wp.constant(DEPTH_CHUNKS)
 _LN2 = wp.constant(0.6931471805599453)
 
@@ -41,135 +39,6 @@ class CompositeShape:
     color_space: str
     exposure: bool
     background_gradients: bool
-
-
-@wp.func
-def blocked_at(i: int, row: int, n_rows: int):
-    """Index of a row of point i in a blocked array."""
-    return ((i / 32) * n_rows + row) * 32 + i % 32
-
-
-@wp.func
-def density_of(raw: float):
-    """Density of the density network's first output."""
-    return wp.exp(wp.min(raw, _MAX_RAW))
-
-
-@wp.kernel
-def density_kernel(
-    begin: int,
-    # in
-    geometry: wp.array[float],  # [n_blocks, n_rows, 32]
-    n_rows: int,
-    # out
-    density: wp.array[float],  # [n]
-):
-    """density = exp(min(raw, MAX_RAW))."""
-    i = begin + wp.tid()
-    density[i] = density_of(geometry[blocked_at(i, 0, n_rows)])
-
-
-@wp.kernel
-def transmittance_kernel(
-    begin: int,
-    # in
-    n: wp.array[int],  # [n_rays]
-    end: wp.array[int],  # [n_rays]
-    geometry: wp.array[float],  # [n_blocks, n_rows, 32]
-    n_rows: int,
-    length: wp.array[float],  # [capacity], box units
-    aabb_scale: float,
-    min_transmittance: float,
-    # out
-    thickness: wp.array[float],  # [capacity]
-    n_kept: wp.array[int],  # [n_rays]
-):
-    """s = density * length * aabb_scale; samples are kept while T >= min_transmittance."""
-    r = begin + wp.tid()
-    transmittance = float(1.0)
-    i = end[r] - n[r]
-    while i < end[r] and transmittance >= min_transmittance:
-        s = density_of(geometry[blocked_at(i, 0, n_rows)]) * (length[i] * aabb_scale)
-        thickness[i] = s
-        transmittance *= wp.exp(-s)
-        i += 1
-    n_kept[r] = i - (end[r] - n[r])
-
-
-@wp.struct
-class Packed:
-    """Marched samples, [capacity] each."""
-
-    ray: wp.array[int]
-    n: wp.array[int]  # [n_rays]
-    end: wp.array[int]  # [n_rays]
-    total: wp.array[int]  # [2]; the second counts
-    positions: wp.array[float]  # [n_blocks, 3, 32]
-    distance: wp.array[float]
-    length: wp.array[float]
-    thickness: wp.array[float]
-    features: wp.array[float]  # [n_blocks, n_features, 32]
-    geometry: wp.array[float]  # [n_blocks, n_geometry, 32]
-
-
-@wp.struct
-class Kept:
-    """Samples that are composited, [capacity] each."""
-
-    n: wp.array[int]  # [n_rays]
-    end: wp.array[int]  # [n_rays]
-    positions: wp.array[float]
-    distance: wp.array[float]
-    length: wp.array[float]
-    thickness: wp.array[float]
-    features: wp.array[float]
-    color_input: wp.array[float]  # [n_blocks, n_color_rows, 32]
-
-
-@wp.kernel
-def keep_kernel(
-    begin: int,
-    # in
-    packed: Packed,
-    n_features: int,
-    n_geometry: int,
-    harmonics: wp.array[float],  # [n_rays * n_direction]
-    n_direction: int,
-    latents: wp.array[float],  # [n_views * n_latents]
-    n_latents: int,
-    view: wp.array[int],  # [n_rays]
-    # out
-    kept: Kept,
-):
-    """Samples that are kept move together; with them the colour network's input."""
-    i = begin + wp.tid()
-    if i >= packed.total[1]:
-        return
-    r = packed.ray[i]
-    j = i - (packed.end[r] - packed.n[r])
-    if j >= kept.n[r]:
-        return
-    k = kept.end[r] - kept.n[r] + j
-    kept.distance[k] = packed.distance[i]
-    kept.length[k] = packed.length[i]
-    kept.thickness[k] = packed.thickness[i]
-    for row in range(3):
-        kept.positions[blocked_at(k, row, 3)] = packed.positions[blocked_at(i, row, 3)]
-    for row in range(n_features):
-        value = packed.features[blocked_at(i, row, n_features)]
-        kept.features[blocked_at(k, row, n_features)] = value
-    n_rows = n_geometry + n_direction + n_latents
-    for row in range(n_geometry):
-        value = packed.geometry[blocked_at(i, row, n_geometry)]
-        kept.color_input[blocked_at(k, row, n_rows)] = value
-    for row in range(n_direction):
-        value = harmonics[r * n_direction + row]
-        kept.color_input[blocked_at(k, n_geometry + row, n_rows)] = value
-    for row in range(n_latents):
-        value = float(0.0)
-        if view[r] >= 0:
-            value = latents[view[r] * n_latents + row]
-        kept.color_input[blocked_at(k, n_geometry + n_direction + row, n_rows)] = value
 
 
 @wp.struct
@@ -435,148 +304,3 @@ def train_kernel(shape: CompositeShape) -> wp.Kernel:
             suffix += w * gw
 
     return composite
-
-
-@wp.kernel
-def geometry_gradient_kernel(
-    begin: int,
-    # in
-    d_color_input: wp.array[float],  # [n_blocks, n_color_rows, 32]
-    n_color_rows: int,
-    d_raw: wp.array[float],  # [capacity]
-    n_geometry: int,
-    # out
-    d_geometry: wp.array[float],  # [n_blocks, n_geometry, 32]
-):
-    """The density network's outputs go into the colour network; the first is also the density."""
-    i = begin + wp.tid()
-    for row in range(n_geometry):
-        g = d_color_input[blocked_at(i, row, n_color_rows)]
-        if row == 0:
-            g += d_raw[i]
-        d_geometry[blocked_at(i, row, n_geometry)] = g
-
-
-@wp.kernel
-def ray_sum_kernel(
-    begin: int,
-    # in
-    count: wp.array[int],  # [1]
-    n: wp.array[int],  # [n_rays]
-    end: wp.array[int],  # [n_rays]
-    blocked: wp.array[float],  # [n_blocks, n_rows, 32]
-    n_rows: int,
-    first_row: int,
-    n_summed: int,
-    # out
-    sums: wp.array[float],  # [n_rays * n_summed]
-):
-    """Sum over a ray's kept samples of some rows."""
-    r = begin + wp.tid()
-    if r >= count[0]:
-        return
-    for row in range(n_summed):
-        total = float(0.0)
-        for k in range(end[r] - n[r], end[r]):
-            total += blocked[blocked_at(k, first_row + row, n_rows)]
-        sums[r * n_summed + row] = total
-
-
-@wp.kernel
-def ray_gradient_kernel(
-    begin: int,
-    # in
-    count: wp.array[int],  # [1]
-    n: wp.array[int],  # [n_rays]
-    end: wp.array[int],  # [n_rays]
-    distance: wp.array[float],  # [capacity]
-    d_positions: wp.array[float],  # [n_blocks, 3, 32]
-    d_harmonics: wp.array[float],  # [n_rays * 3]: gradient of the direction from its harmonics
-    # out
-    d_origin: wp.array[float],  # [n_rays * 3]
-    d_direction: wp.array[float],  # [n_rays * 3]
-):
-    """Positions are x = o + t d at fixed t: sums of dx and of t dx."""
-    r = begin + wp.tid()
-    if r >= count[0]:
-        return
-    for axis in range(3):
-        g = float(0.0)
-        gt = d_harmonics[r * 3 + axis]
-        for k in range(end[r] - n[r], end[r]):
-            dx = d_positions[blocked_at(k, axis, 3)]
-            g += dx
-            gt += distance[k] * dx
-        d_origin[r * 3 + axis] = g
-        d_direction[r * 3 + axis] = gt
-
-
-@wp.kernel
-def latent_sum_kernel(
-    begin: int,
-    # in
-    count: wp.array[int],  # [1]
-    view: wp.array[int],  # [n_rays]
-    d_latents: wp.array[float],  # [n_rays * n_latents]
-    n_latents: int,
-    unit: wp.float64,  # 2^44, the unit's reciprocal
-    # in and out
-    sums: wp.array[wp.int64],  # [n_views * n_latents]
-):
-    """Sums over each view's rays as integers, which do not depend on the order.
-
-    An item is a column on a CPU as on CUDA, and a ray: ``begin`` is of columns * rays.
-    """
-    item = begin + wp.tid()
-    r = item / n_latents
-    if r >= count[0] or view[r] < 0:
-        return
-    value = wp.int64(wp.rint(wp.float64(d_latents[item]) * unit))
-    wp.atomic_add(sums, view[r] * n_latents + item % n_latents, value)
-
-
-@wp.kernel
-def latent_gradient_kernel(
-    begin: int,
-    # in
-    unit: wp.float64,
-    # in and out
-    sums: wp.array[wp.int64],  # set to zero
-    # out
-    gradient: wp.array[float],
-):
-    """The integers as floats."""
-    i = begin + wp.tid()
-    gradient[i] = float(wp.float64(sums[i]) / unit)
-    sums[i] = wp.int64(0)
-
-
-@wp.kernel
-def counters_kernel(
-    begin: int,
-    # in
-    count: wp.array[int],  # [1]
-    n_rays: int,
-    n_chunks: int,
-    counted: wp.array[int],  # [n_rays]: samples, of rays without room too
-    n_kept: wp.array[int],  # [n_rays]
-    n_samples: wp.array[int],  # [n_rays]; -1: no room
-    # out
-    counters: wp.array[wp.int64],  # [n_chunks, 4]: rays, samples, kept samples, rays given up
-):
-    """What a step has done, by chunk of rays."""
-    chunk = begin + wp.tid()
-    size = (n_rays + n_chunks - 1) / n_chunks
-    first = wp.min(chunk * size, count[0])
-    end = wp.min((chunk + 1) * size, count[0])
-    samples = wp.int32(0)
-    kept = wp.int32(0)
-    given_up = wp.int32(0)
-    for r in range(first, end):
-        samples += counted[r]
-        kept += n_kept[r]
-        given_up += wp.where(n_samples[r] < 0, 1, 0)
-    counters[chunk * 4] = wp.int64(end - first)
-    counters[chunk * 4 + 1] = wp.int64(samples)
-    counters[chunk * 4 + 2] = wp.int64(kept)
-    counters[chunk * 4 + 3] = wp.int64(given_up)

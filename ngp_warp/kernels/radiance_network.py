@@ -9,6 +9,8 @@ of 32 samples, [rows][32].
 
 from ngp_warp.kernels.grid import LEVEL, OFFSET, GridShape, corners, gather_text
 from ngp_warp.kernels.mlp import ACTIVATIONS, MlpShape, apply_text, padded
+from ngp_warp.kernels.radiance_rays import HARMONIC_SUMS, position_text
+from ngp_warp.radiance.settings import N_GEOMETRY
 
 
 def encode_text(grid: GridShape) -> str:
@@ -260,6 +262,7 @@ for (int block = 0; block < nk >> 5; ++block) {
     __builtin_memcpy(d, kdrgb + block * 96, 384);
     COLOR_BACKWARD
     DLATENTS
+    HARMONIC_SUMS
     __builtin_memcpy(d, e, NG * 128);
     for (int v = 0; v < 2; ++v) d[0][v] += *(const v16*)(kdraw + block * 32 + v * 16);
     v16 x0[NF][2];
@@ -269,6 +272,7 @@ for (int block = 0; block < nk >> 5; ++block) {
     DENSITY_BACKWARD
     gather_rows(sx, 3, kidx + block * 32,
                 region_x.data + ((size_t)chunk * (CS / 32) + block) * 96);
+    POSITIONS
 }
 region_n.data[chunk] = nk >> 5;
 """
@@ -280,7 +284,9 @@ _DLATENTS = """
 """
 
 
-def backward_sweep(density: MlpShape, color: MlpShape, n_latents: int) -> str:
+def backward_sweep(
+    density: MlpShape, color: MlpShape, n_latents: int, grid: GridShape, *, rays: bool
+) -> str:
     """Return the backward pass over the kept samples: partials, gradients of features."""
     # The density network's activations are computed again from the gathered features: as fast as
     # gathering them. Its last layer is needed by the derivative of an output activation only.
@@ -288,10 +294,12 @@ def backward_sweep(density: MlpShape, color: MlpShape, n_latents: int) -> str:
     if density.output_activation == "none":
         cut = hidden.rindex("dense(")
         hidden = hidden[:cut]
-    n_inputs = color.n_in if n_latents else 16
+    n_inputs = color.n_in if n_latents or rays else N_GEOMETRY
     back_color = backward_text(color, "b", "color_weights", "y0", "gc", n_inputs, "e")
     back_density = backward_text(density, "a", "density_weights", "x0", "gd", density.n_in, "dx")
     text = BACKWARD.replace("COLOR_ARRAYS", color_activations(color))
     text = text.replace("COLOR_BACKWARD", back_color).replace("DENSITY_BACKWARD", back_density)
     text = text.replace("DENSITY_HIDDEN", hidden)
+    text = text.replace("HARMONIC_SUMS", HARMONIC_SUMS if rays else "")
+    text = text.replace("POSITIONS", position_text(grid) if rays else "")
     return text.replace("DLATENTS", _DLATENTS if n_latents else "")

@@ -10,6 +10,8 @@ from ngp_warp.config import NetworkConfig
 from ngp_warp.encodings.grid import GridEncoding
 from ngp_warp.kernels import mlp, radiance_counts
 from ngp_warp.kernels import radiance as kernels
+from ngp_warp.kernels import radiance_points as point_kernels
+from ngp_warp.kernels import radiance_text as text
 from ngp_warp.launch import Launch
 from ngp_warp.networks.mlp import FUSED_WIDTHS
 from ngp_warp.networks.network import mlp_shape
@@ -41,8 +43,6 @@ def why_not_fused(settings: RadianceSettings) -> str | None:
             return f"{reason} in the {name} network"
     if settings.encoding.interpolation != "linear":
         return f"interpolation {settings.encoding.interpolation}"
-    if settings.ray_gradients:
-        return "gradients of the rays"
     return None
 
 
@@ -85,7 +85,7 @@ class FusedRadiance:
         self.weights, self.latents, self.occupancy = weights, latents, occupancy
         n_in = N_GEOMETRY + N_DIRECTION + settings.n_latent_dims
         n_samples = settings.batch_samples // N_CHUNKS * _SPARE + 2 * MAX_SAMPLES
-        self.shape = kernels.RadianceShape(
+        self.shape = text.RadianceShape(
             grid=encoding.shape,
             n_levels=encoding.n_levels,
             density=mlp_shape(settings.density_network, encoding.n_outputs, N_GEOMETRY),
@@ -99,9 +99,10 @@ class FusedRadiance:
             depth=settings.depth_weight > 0,
             distortion=settings.distortion_weight > 0,
             background_gradients=settings.background_gradients,
+            ray_gradients=settings.ray_gradients,
             n_samples=-(-n_samples // 32) * 32,
         )
-        self.counters = wp.zeros(N_CHUNKS * kernels.COUNTERS, dtype=wp.int64, device="cpu")
+        self.counters = wp.zeros(N_CHUNKS * text.COUNTERS, dtype=wp.int64, device="cpu")
         self._no_floats = wp.zeros(0, dtype=wp.float32, device="cpu")
 
     def _floats(self, n: int) -> wp.array:
@@ -127,7 +128,7 @@ class FusedRadiance:
         """
         shape = replace_rays(self.shape, -(-batch.capacity // N_CHUNKS) + 1)
         results = self._results(shape, batch)
-        scratch = self._floats(N_SLOTS * kernels.slot_size(shape, train=True))
+        scratch = self._floats(N_SLOTS * text.slot_size(shape, train=True))
         args = [N_CHUNKS, N_SLOTS, _rays(batch), self._marching(batch), self._model()]
         args += [self.table.read, results, scratch]
         kernel = kernels.train_kernel(shape)
@@ -147,7 +148,7 @@ class FusedRadiance:
         stages.append([launch.record(radiance_counts.finish_kernel, 1, args, "cpu")])
         return stages
 
-    def _results(self, shape: kernels.RadianceShape, batch: RayBatch) -> Any:
+    def _results(self, shape: text.RadianceShape, batch: RayBatch) -> Any:
         r = kernels.Results()
         r.region_x = self._floats(N_CHUNKS * shape.n_samples * 3)
         r.region_d = self._floats(N_CHUNKS * shape.n_samples * shape.density.n_in)
@@ -159,12 +160,12 @@ class FusedRadiance:
         r.depth_counts = self._floats(N_CHUNKS)
         return r
 
-    def _scatter(self, shape: kernels.RadianceShape, r: Any) -> Launch:
+    def _scatter(self, shape: text.RadianceShape, r: Any) -> Launch:
         assert self.table.touched is not None
         n_levels = self.encoding.n_levels
         args = [r.region_x, r.region_d, r.region_n, N_CHUNKS, shape.n_samples // 32]
         args += [self.encoding.scale, self.encoding.meta, self.table.gradient, self.table.touched]
-        kernel = kernels.scatter_kernel(self.encoding.shape, self.encoding.n_outputs)
+        kernel = point_kernels.scatter_kernel(self.encoding.shape, self.encoding.n_outputs)
         return launch.record(kernel, n_levels, args, "cpu", shards=n_levels)
 
     def _reduce(self, r: Any) -> list[Launch]:
@@ -193,9 +194,9 @@ class FusedRadiance:
         n_chunks = -(-batch.capacity // RENDER_RAYS)
         n_chunks = -(-n_chunks // N_SLOTS) * N_SLOTS
         # a round takes the ROUND next samples of each ray, or LONGEST of few
-        n_samples = max(RENDER_RAYS * kernels.ROUND, 32 * kernels.LONGEST)
+        n_samples = max(RENDER_RAYS * text.ROUND, 32 * text.LONGEST)
         shape = replace_rays(self.shape, RENDER_RAYS, n_samples=n_samples)
-        scratch = self._floats(N_SLOTS * kernels.slot_size(shape, train=False))
+        scratch = self._floats(N_SLOTS * text.slot_size(shape, train=False))
         args = [n_chunks, N_SLOTS, _rays(batch), self._marching(batch), self._model()]
         args += [self.table.read, scratch]
         kernel = kernels.render_kernel(shape)
@@ -215,8 +216,8 @@ class FusedRadiance:
         n_points = points.size // 3
         out = self._no_floats if geometry is None else geometry
         args = [points, n_points, count, self._model(), self.table.read, density, out]
-        n_items = -(-n_points // (32 * kernels.BLOCKS_PER_ITEM))
-        kernel = kernels.density_kernel(replace_rays(self.shape, 0, n_samples=0))
+        n_items = -(-n_points // (32 * point_kernels.BLOCKS_PER_ITEM))
+        kernel = point_kernels.density_kernel(replace_rays(self.shape, 0, n_samples=0))
         return [[launch.record(kernel, n_items, args, "cpu", shards=N_SLOTS)]]
 
     def _marching(self, batch: RayBatch) -> Any:
@@ -237,8 +238,8 @@ class FusedRadiance:
 
 
 def replace_rays(
-    shape: kernels.RadianceShape, n_rays: int, n_samples: int | None = None
-) -> kernels.RadianceShape:
+    shape: text.RadianceShape, n_rays: int, n_samples: int | None = None
+) -> text.RadianceShape:
     """Return a shape for other chunks."""
     return replace(
         shape, n_rays=n_rays, n_samples=shape.n_samples if n_samples is None else n_samples

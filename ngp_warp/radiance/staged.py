@@ -2,7 +2,7 @@
 
 March (count, scan, fill) -> encode -> density network -> transmittance -> the samples that are kept
 -> colour network -> composite -> backward through all. Every launch is of a fixed size; how many
-samples count lies on the device. Kernels: kernels/{march,composite,spherical_harmonics}.py.
+samples count lies on the device. Kernels: kernels/{march,packed,composite,spherical_harmonics}.py.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ from ngp_warp import launch
 from ngp_warp.encodings.grid import GridEncoding
 from ngp_warp.errors import ConfigError
 from ngp_warp.kernels import composite as kernels
-from ngp_warp.kernels import radiance_counts
+from ngp_warp.kernels import packed, radiance_counts
 from ngp_warp.kernels import spherical_harmonics as harmonics
 from ngp_warp.kernels.grid_portable import FIXED_POINT
 from ngp_warp.launch import Call, Launch
@@ -22,9 +22,10 @@ from ngp_warp.networks.mlp import make_network
 from ngp_warp.networks.network import Network
 from ngp_warp.optimizer import Parameters
 from ngp_warp.radiance.batch import RayBatch
-from ngp_warp.radiance.marching import Samples, Stages, make_lattice, part, scan_stage
+from ngp_warp.radiance.marching import Stages, make_lattice, part, scan_stage
 from ngp_warp.radiance.occupancy import OccupancyGrid
 from ngp_warp.radiance.settings import MAX_SAMPLES, N_DIRECTION, N_GEOMETRY, RadianceSettings
+from ngp_warp.radiance.staged_arrays import Gradients, Work
 
 N_CHUNKS = 128
 """Parts in which a step's samples are counted."""
@@ -109,15 +110,15 @@ class StagedRadiance:
             last: int64 [4], out: those of this step.
         """
         room = max(int(self.settings.batch_samples * _SPARE), MAX_SAMPLES)
-        work = _Work(self, batch, -(-room // 32) * 32)
+        work = Work(self.settings, self.encoding.n_outputs, batch, -(-room // 32) * 32)
         stages = self._forward_stages(batch, work)
-        gradients = _Gradients(self, work)
+        gradients = Gradients(self.settings, self.encoding.n_outputs, work)
         stages += self._loss_stages(batch, work, gradients)
         stages += self._backward_stages(batch, work, gradients)
         counters = wp.zeros(N_CHUNKS * 4, dtype=wp.int64, device=self.device)
         args = [batch.count, batch.capacity, N_CHUNKS, work.samples.counted, work.kept.n]
         args += [batch.n_samples, counters]
-        stages.append(self._record(kernels.counters_kernel, N_CHUNKS, args))
+        stages.append(self._record(packed.counters_kernel, N_CHUNKS, args))
         args = [counters, N_CHUNKS, step, float(self.settings.batch_samples)]
         args += [min(batch.capacity, self.settings.max_rays), totals, last, n_rays, batch.count]
         stages.append(self._record(radiance_counts.finish_kernel, 1, args))
@@ -134,7 +135,9 @@ class StagedRadiance:
             capacity: samples of a pass, at least 1024; None: as many as suit the device.
         """
         room = capacity or _RENDER_SAMPLES[self.device.partition(":")[0]]
-        work = _Work(self, batch, -(-max(room, MAX_SAMPLES) // 32) * 32)
+        work = Work(
+            self.settings, self.encoding.n_outputs, batch, -(-max(room, MAX_SAMPLES) // 32) * 32
+        )
         stages = self._forward_stages(batch, work)
         kernel = kernels.render_kernel(self.settings.exposure, self.settings.color_space)
         args = [work.rays, work.kept, work.rgb, work.out]
@@ -157,7 +160,7 @@ class StagedRadiance:
         args = [out, N_GEOMETRY, density]
         return [
             *self._geometry_stages(points, features, out),
-            self._record(kernels.density_kernel, n, args),
+            self._record(packed.density_kernel, n, args),
         ]
 
     def _floats(self, n: int) -> wp.array:
@@ -182,26 +185,26 @@ class StagedRadiance:
             *([p] for p in self.density_network.forward(w, features, out)),
         ]
 
-    def _forward_stages(self, batch: RayBatch, work: "_Work") -> Stages:
+    def _forward_stages(self, batch: RayBatch, work: Work) -> Stages:
         """Record everything from rays to the colours of the samples that are kept."""
-        s, samples, packed, n = self.settings, work.samples, work.packed, batch.capacity
+        s, samples, marched, n = self.settings, work.samples, work.packed, batch.capacity
         stages = samples.march_stages(make_lattice(s), self.occupancy.bits, batch)
         args = [batch.direction, self._norms, _N_BANDS, work.harmonics]
         stages[0] += self._record(harmonics.harmonics_kernel, n, args)
-        stages += self._geometry_stages(samples.positions, packed.features, packed.geometry)
-        args = [samples.n, samples.end, packed.geometry, N_GEOMETRY, samples.length]
-        args += [float(s.aabb_scale), s.min_transmittance, packed.thickness, work.kept.n]
-        stages.append(self._record(kernels.transmittance_kernel, n, args))
+        stages += self._geometry_stages(samples.positions, marched.features, marched.geometry)
+        args = [samples.n, samples.end, marched.geometry, N_GEOMETRY, samples.length]
+        args += [float(s.aabb_scale), s.min_transmittance, marched.thickness, work.kept.n]
+        stages.append(self._record(packed.transmittance_kernel, n, args))
         stages.append(scan_stage(work.kept.n, work.kept.end, self.device))
         latents = self._no_latents if self.latents is None else self.latents.value
-        args = [packed, self.encoding.n_outputs, N_GEOMETRY, work.harmonics, N_DIRECTION]
+        args = [marched, self.encoding.n_outputs, N_GEOMETRY, work.harmonics, N_DIRECTION]
         args += [latents, s.n_latent_dims, batch.view, work.kept]
-        stages.append(self._record(kernels.keep_kernel, samples.capacity, args))
+        stages.append(self._record(packed.keep_kernel, samples.capacity, args))
         w = self._split(self.weights.value)[1]
         passes = self.color_network.forward(w, work.kept.color_input, work.rgb)
         return stages + [[p] for p in passes]
 
-    def _loss_stages(self, batch: RayBatch, work: "_Work", g: "_Gradients") -> Stages:
+    def _loss_stages(self, batch: RayBatch, work: Work, g: Gradients) -> Stages:
         """Record the rays' losses, and their gradients in colours and raw densities."""
         s = self.settings
         shape = kernels.CompositeShape(s.loss, s.color_space, s.exposure, s.background_gradients)
@@ -215,7 +218,7 @@ class StagedRadiance:
         args += [g.weights, g.behind, work.out, g.rgb, g.raw]
         return [*stages, self._record(kernels.train_kernel(shape), batch.capacity, args)]
 
-    def _backward_stages(self, batch: RayBatch, work: "_Work", g: "_Gradients") -> Stages:
+    def _backward_stages(self, batch: RayBatch, work: Work, g: Gradients) -> Stages:
         """Record the gradients of table, weights, latents and rays."""
         kept, capacity = work.kept, work.samples.capacity
         w_density, w_color = self._split(self.weights.value)
@@ -226,7 +229,7 @@ class StagedRadiance:
             w_color, kept.color_input, g.rgb, g.color_input, dw_color, scale
         )
         args = [g.color_input, work.n_color_rows, g.raw, N_GEOMETRY, g.geometry]
-        join = self._record(kernels.geometry_gradient_kernel, capacity, args)
+        join = self._record(packed.geometry_gradient_kernel, capacity, args)
         stages = [[p] for p in passes]
         stages.append([last, *join, *self._sum_rows(batch, work, g)])
         *passes, last = self.density_network.backward(
@@ -243,7 +246,7 @@ class StagedRadiance:
             stages += self._ray_stages(batch, work, g)
         return stages + self._latent_stages(batch, g)
 
-    def _sum_rows(self, batch: RayBatch, work: "_Work", g: "_Gradients") -> list[Launch]:
+    def _sum_rows(self, batch: RayBatch, work: Work, g: Gradients) -> list[Launch]:
         """Record sums over each ray's samples of the colour input's gradients."""
         wanted = [(N_GEOMETRY + N_DIRECTION, self.settings.n_latent_dims, g.latents)]
         if self.settings.ray_gradients:
@@ -252,10 +255,10 @@ class StagedRadiance:
         for row, n, out in wanted:
             args = [batch.count, work.kept.n, work.kept.end, g.color_input, work.n_color_rows]
             n_items = batch.capacity if n else 0
-            launches += self._record(kernels.ray_sum_kernel, n_items, [*args, row, n, out])
+            launches += self._record(packed.ray_sum_kernel, n_items, [*args, row, n, out])
         return launches
 
-    def _ray_stages(self, batch: RayBatch, work: "_Work", g: "_Gradients") -> Stages:
+    def _ray_stages(self, batch: RayBatch, work: Work, g: Gradients) -> Stages:
         """Record the gradients of origins and directions."""
         n, kept = batch.capacity, work.kept
         d_positions, d_direction = self._floats(work.samples.capacity * 3), self._floats(n * 3)
@@ -267,9 +270,9 @@ class StagedRadiance:
         turn = self._record(harmonics.harmonics_gradient_kernel, n, args)
         args = [batch.count, kept.n, kept.end, kept.distance, d_positions, d_direction]
         args += [batch.d_origin, batch.d_direction]
-        return [[place, *turn], self._record(kernels.ray_gradient_kernel, n, args)]
+        return [[place, *turn], self._record(packed.ray_gradient_kernel, n, args)]
 
-    def _latent_stages(self, batch: RayBatch, g: "_Gradients") -> Stages:
+    def _latent_stages(self, batch: RayBatch, g: Gradients) -> Stages:
         """Record the gradients of the views' latent vectors."""
         if self.latents is None:
             return []
@@ -277,54 +280,6 @@ class StagedRadiance:
         sums = wp.zeros(self.latents.gradient.size, dtype=wp.int64, device=self.device)
         args = [batch.count, batch.view, g.latents, n, unit, sums]
         # one shard on a CPU, where atomics of two shards would lose sums
-        add = self._record(kernels.latent_sum_kernel, batch.capacity * n, args, shards=1)
+        add = self._record(packed.latent_sum_kernel, batch.capacity * n, args, shards=1)
         args = [unit, sums, self.latents.gradient]
-        return [add, self._record(kernels.latent_gradient_kernel, sums.size, args)]
-
-
-class _Work:
-    """Arrays of a pass, for ``capacity`` samples."""
-
-    def __init__(self, field: StagedRadiance, batch: RayBatch, capacity: int):
-        s, n_features = field.settings, field.encoding.n_outputs
-        self.samples = Samples(batch.capacity, capacity, field.device)
-        self.n_color_rows = N_GEOMETRY + N_DIRECTION + s.n_latent_dims
-        self.harmonics = field._floats(batch.capacity * N_DIRECTION)
-        self.rgb = field._floats(capacity * 3)
-        self.packed: Any = kernels.Packed()
-        for name in ("ray", "n", "end", "total", "positions", "distance", "length"):
-            setattr(self.packed, name, getattr(self.samples, name))
-        self.packed.thickness = field._floats(capacity)
-        self.packed.features = field._floats(capacity * n_features)
-        self.packed.geometry = field._floats(capacity * N_GEOMETRY)
-        self.kept: Any = kernels.Kept()
-        for name in ("n", "end"):
-            array = wp.zeros(batch.capacity, dtype=wp.int32, device=field.device)
-            setattr(self.kept, name, array)
-        for name in ("distance", "length", "thickness"):
-            setattr(self.kept, name, field._floats(capacity))
-        self.kept.positions = field._floats(capacity * 3)
-        self.kept.features = field._floats(capacity * n_features)
-        self.kept.color_input = field._floats(capacity * self.n_color_rows)
-        self.rays: Any = kernels.Rays()
-        names = ("count", "weight", "target", "background", "depth_target", "exposure", "n_samples")
-        for name in names:
-            setattr(self.rays, name, getattr(batch, name))
-        self.rays.span = self.samples.span
-        self.out: Any = kernels.Composited()
-        for name in ("color", "opacity", "depth", "loss", "d_background", "d_exposure"):
-            setattr(self.out, name, getattr(batch, name))
-
-
-class _Gradients:
-    """Gradients of a step, by what they are of; weights and transmittances of the samples."""
-
-    def __init__(self, field: StagedRadiance, work: _Work):
-        n, n_rays = work.samples.capacity, work.samples.n_rays
-        self.weights, self.behind = field._floats(n), field._floats(n)
-        self.rgb, self.raw = field._floats(n * 3), field._floats(n)
-        self.color_input = field._floats(n * work.n_color_rows)
-        self.geometry = field._floats(n * N_GEOMETRY)
-        self.features = field._floats(n * field.encoding.n_outputs)
-        self.harmonics = field._floats(n_rays * N_DIRECTION)
-        self.latents = field._floats(n_rays * field.settings.n_latent_dims)
+        return [add, self._record(packed.latent_gradient_kernel, sums.size, args)]

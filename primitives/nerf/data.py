@@ -70,8 +70,13 @@ def load(source: Path, config: NerfConfig, report: Report) -> NerfData:
     kind = {"transforms": "transforms.json", "colmap": "COLMAP model", "llff": "LLFF poses"}
     text = f"{kind[scene.format]}: {len(train)} views to train, {len(held)} held back"
     say(text)
-    sets = [_load_views(scene, views, config, report) for views in (train, held) if views]
-    return NerfData(scene=scene, frame=frame, train=sets[0], held=sets[1] if held else None)
+    # together, so that both get the same size
+    views = _load_views(scene, (*train, *held), config, report)
+    trained = _part(views, 0, len(train))
+    if not np.any(trained.photos.pixels[:, 3]):
+        raise DataError(f"every pixel of {scene.path}'s photos is transparent; nothing to train")
+    measured = _part(views, len(train), len(views.views)) if held else None
+    return NerfData(scene=scene, frame=frame, train=trained, held=measured)
 
 
 def split_views(scene: Scene, config: NerfConfig) -> tuple[tuple[View, ...], tuple[View, ...]]:
@@ -116,7 +121,9 @@ def load_again(run: Any, report: Report) -> NerfData:
     return data
 
 
-def _load_views(scene: Scene, views: Sequence[View], config: NerfConfig, report: Report) -> ViewSet:
+def _load_views(
+    scene: Scene, views: Sequence[View], config: NerfConfig, report: Report
+) -> ViewSet:
     photos, lenses = load_photos(
         views,
         downscale=config.downscale,
@@ -125,10 +132,23 @@ def _load_views(scene: Scene, views: Sequence[View], config: NerfConfig, report:
         report=report,
         available_bytes=memory.available_bytes() // 2,
     )
-    if not np.any(photos.pixels[:, 3]):
-        raise DataError(f"every pixel of {scene.path}'s photos is transparent; nothing to train")
     sized = (replace(view, lens=lens) for view, lens in zip(views, lenses, strict=True))
     return ViewSet(views=tuple(sized), photos=photos)
+
+
+def _part(views: ViewSet, begin: int, end: int) -> ViewSet:
+    """Return some of the views; their pixels are not copied."""
+    photos = views.photos
+    first, last = int(photos.offsets[begin]), int(photos.offsets[end])
+    part = replace(
+        photos,
+        pixels=photos.pixels[first:last],
+        offsets=photos.offsets[begin : end + 1] - first,
+        sizes=photos.sizes[begin:end],
+        masks=None if photos.masks is None else photos.masks[first:last],
+        depths=None if photos.depths is None else photos.depths[first:last],
+    )
+    return ViewSet(views=views.views[begin:end], photos=part)
 
 
 def _cameras(views: ViewSet) -> list[dict[str, Any]]:

@@ -230,18 +230,15 @@ def _decode(plan: _Plan, depth_unit: float, say: Report) -> Photos:
     def work(i: int) -> bool:
         file, (width, height) = plan.files[i], plan.sizes[i]
         own = slice(offsets[i], offsets[i + 1])
-        to_linear = linear and not file.source.hdr
-        associated = file.source.format == "exr"
-        target = pixels[own].reshape(height, width, 4)
+        mask, depth = plan.masks[i], plan.depths[i]
         if masks is not None:
-            mask = plan.masks[i]
-            masks[own] = 255 if mask is None else read_mask(mask, plan.sizes[i]).reshape(-1)
+            masks[own] = 255 if mask is None else read_mask(mask, plan.sizes[i]).ravel()
         if depths is not None:
-            depth = plan.depths[i]
             depths[own] = (
-                0 if depth is None else read_depth(depth, plan.sizes[i], depth_unit).reshape(-1)
+                0 if depth is None else read_depth(depth, plan.sizes[i], depth_unit).ravel()
             )
-        return convert(file, target, Conversion(to_linear, associated))
+        how = Conversion(linear and not file.source.hdr, file.source.format == "exr")
+        return convert(file, pixels[own].reshape(height, width, 4), how)
 
     transparent = _in_order(work, len(counts), plan.threads, say)
     return Photos(

@@ -1,13 +1,10 @@
 """From photos or a video to a scene with transforms.json: structure from motion by COLMAP."""
 
-import json
 import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
-
-import numpy as np
 
 from ngp_warp.config import check_choice, check_range
 from ngp_warp.errors import DataError, ResourceError
@@ -15,13 +12,8 @@ from ngp_warp.files import atomic_folder
 from ngp_warp.primitive import Progress, Report, report_nothing
 from ngp_warp.primitives.nerf import colmap, sfm_photos
 from ngp_warp.primitives.nerf.photo_files import unmuted
-from ngp_warp.primitives.nerf.sfm_export import (
-    choose_aabb_scale,
-    describe_scene,
-    intrinsics,
-    orient,
-)
 from ngp_warp.primitives.nerf.sfm_photos import Photo
+from ngp_warp.primitives.nerf.sfm_scene import write_scene
 
 CameraModel = Literal[
     "SIMPLE_PINHOLE",
@@ -125,7 +117,7 @@ def process_photos(
         work = folder / "work"
         steps = _prepare(work, photos_folder, photos, threads, chosen_device, report)
         found = _find_cameras(steps, photos, options, is_video)
-        result = _write_scene(folder, photos_folder, found[0], photos, options.link)
+        result = write_scene(folder, photos_folder, found[0], photos, options.link)
         shutil.rmtree(work)
     result |= {
         "photos": len(photos),
@@ -236,83 +228,6 @@ def _choose_matcher(matcher: str, n_photos: int, is_video: bool, report: Report)
     text = f"{n_photos} photos: neighbours by name are compared; --matcher exhaustive compares all"
     report(Progress(stage="matching", message=text))
     return "sequential"
-
-
-def _write_scene(
-    folder: Path, photos_folder: Path, model: Any, photos: list[Photo], link: bool
-) -> dict[str, Any]:
-    """Turn a reconstruction into the scene's axes and write it; return what there is to say."""
-    import pycolmap
-
-    known = {photo.name: photo for photo in photos}
-    images = sorted(
-        (model.images[i] for i in model.reg_image_ids()),
-        key=lambda image: sfm_photos.natural_key(image.name),
-    )
-    points = np.array([p.xyz for p in model.points3D.values()], np.float64).reshape(-1, 3)
-    turn = orient(_poses(images), points, [known[image.name].orientation for image in images])
-    model.transform(
-        pycolmap.Sim3d(turn.scale, pycolmap.Rotation3d(turn.rotation), turn.translation)
-    )
-    aabb_scale = choose_aabb_scale(turn.points(points))
-    cameras = [_intrinsics(image.camera) for image in images]
-    frames = [
-        {
-            "file_path": f"images/{image.name}",
-            "sharpness": known[image.name].sharpness,
-            "transform_matrix": [*pose.tolist(), [0.0, 0.0, 0.0, 1.0]],
-        }
-        for image, pose in zip(images, _poses(images), strict=True)
-    ]
-    scene = describe_scene(frames, cameras, aabb_scale)
-    text = json.dumps(scene, indent=2, allow_nan=False)
-    (folder / "transforms.json").write_text(text + "\n", encoding="utf-8")
-    _write_model(folder, model)
-    registered = [image.name for image in images]
-    _place_photos(folder / "images", photos_folder, registered, link)
-    return {
-        "registered": len(images),
-        "not_registered": sorted(set(known) - set(registered), key=sfm_photos.natural_key),
-        "points": len(points),
-        "reprojection_error": float(model.compute_mean_reprojection_error()),
-        "camera_model": cameras[0]["camera_model"],
-        "focal": float(np.mean([camera["fl_x"] for camera in cameras])),
-        "aabb_scale": aabb_scale,
-    }
-
-
-def _poses(images: list[Any]) -> np.ndarray:
-    """Return float64 [n, 3, 4]: camera to world in OpenGL's axes; COLMAP's y is down, z ahead."""
-    poses = np.array([image.cam_from_world().inverse().matrix() for image in images])
-    poses[:, :, 1:3] *= -1.0
-    return poses
-
-
-def _intrinsics(camera: Any) -> dict[str, Any]:
-    names = [name.strip() for name in camera.params_info.split(",")]
-    return intrinsics(camera.model_name, names, camera.params, (camera.width, camera.height))
-
-
-def _write_model(folder: Path, model: Any) -> None:
-    sparse = folder / "sparse" / "0"
-    sparse.mkdir(parents=True)
-    model.write_binary(sparse)
-    model.export_PLY(folder / "points.ply")
-
-
-def _place_photos(images: Path, source: Path, names: list[str], link: bool) -> None:
-    """Copy or link the photos that were registered; of a video's frames keep only these."""
-    if images == source:
-        for path in images.iterdir():
-            if path.name not in names:
-                path.unlink()
-        return
-    images.mkdir()
-    for name in names:
-        if link:
-            (images / name).symlink_to((source / name).resolve())
-        else:
-            shutil.copyfile(source / name, images / name)
 
 
 def _warn(result: dict[str, Any], report: Report) -> None:

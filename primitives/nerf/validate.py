@@ -11,6 +11,8 @@ from ngp_warp.config import check_choice
 from ngp_warp.primitive import Progress, Report, report_nothing
 from ngp_warp.primitives.image.data import load_image
 from ngp_warp.primitives.nerf.frame import AABB_SCALES, Frame, choose_frame
+from ngp_warp.primitives.nerf.maps import check_depth, check_mask
+from ngp_warp.primitives.nerf.photo_files import open_photo
 from ngp_warp.primitives.nerf.scene import read_scene
 from ngp_warp.primitives.nerf.scene.checks import Checks, Problem
 from ngp_warp.primitives.nerf.scene.detect import READERS
@@ -83,11 +85,16 @@ def validate(
 
 def _decode(scene: Scene, checks: Checks, progress: Report) -> None:
     """Decode every photo, mask and depth map."""
-    files = [path for view in scene.views for path in (view.image, view.mask, view.depth) if path]
-    for index, path in enumerate(dict.fromkeys(files)):
-        progress(Progress(stage="load", step=index, total=len(files)))
+    for index, view in enumerate(scene.views):
+        progress(Progress(stage="load", step=index, total=len(scene.views)))
         with checks.part():
-            load_image(path)
+            load_image(view.image)
+        for path, check in ((view.mask, check_mask), (view.depth, check_depth)):
+            with checks.part():
+                if path is not None:
+                    file = open_photo(path, [(view.lens.width, view.lens.height)])
+                    check(file)
+                    file.decode()
 
 
 def summary_of(result: Validation) -> dict[str, Any]:

@@ -128,7 +128,7 @@ def _film(
         rate = _FPS if fps is None else fps
         check_fps(rate)
         return turntable(at, n_frames), rate
-    film = load_camera_path(path, **size)
+    film = load_camera_path(path, width=size["width"], height=size["height"])
     return list(film.cameras), film.fps
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from ngp_warp.primitives.nerf.scene.checks import Checks, SceneError
 from ngp_warp.primitives.nerf.scene.files import is_file
-from ngp_warp.primitives.nerf.scene.photo import check_lens, fit_lens, photo_sizes, same_shape
+from ngp_warp.primitives.nerf.scene.photo import fit_lens, photo_sizes
 from ngp_warp.primitives.nerf.scene.poses import TOLERANCE, check_pose
 from ngp_warp.primitives.nerf.scene.splits import SPLITS
 from ngp_warp.primitives.nerf.types import Split, View
@@ -75,7 +75,7 @@ class Assembly:
         with self.checks.part():
             lens = self._lens(record)
         with self.checks.part():
-            self._check_companions(record)
+            self._check_companions(record, lens)
             whole = True
         if named and whole and pose is not None and lens is not None:
             self.views.append(
@@ -147,7 +147,6 @@ class Assembly:
         """Return the lens for the photo's own size."""
         sizes = photo_sizes(record.image)
         stated = record.lens(sizes[0])
-        check_lens(stated, record.where)
         lens = fit_lens(stated, sizes, record.where)
         if (lens.width, lens.height) != (stated.width, stated.height):
             self._scaled_lenses.append(record.name)
@@ -155,21 +154,21 @@ class Assembly:
             self._not_turned.append(record.name)
         return lens
 
-    def _check_companions(self, record: Record) -> None:
-        """Raise unless mask and depth map are there and have the photo's shape."""
+    def _check_companions(self, record: Record, lens: Lens | None) -> None:
+        """Raise unless mask and depth map are there and have the photo's size, if it is known."""
         for kind, path in (("mask", record.mask), ("depth map", record.depth)):
             if path is None:
                 continue
             if not is_file(path):
                 mend = "put it there, or remove it from the file"
                 raise SceneError(record.where, f"its {kind} {path} is not there", mend)
-            photo, other = photo_sizes(record.image)[0], photo_sizes(path)[0]
-            if not same_shape(photo, other):
+            sizes = photo_sizes(path)
+            if lens is not None and (lens.width, lens.height) not in sizes:
                 raise SceneError(
                     record.where,
-                    f"its {kind} {path} has {other[0]}x{other[1]} pixels, its photo "
-                    f"{photo[0]}x{photo[1]}",
-                    "both must have one aspect ratio",
+                    f"its {kind} {path} has {sizes[0][0]}x{sizes[0][1]} pixels, its photo "
+                    f"{lens.width}x{lens.height}",
+                    f"scale the {kind} to the photo's size",
                 )
 
     def _say_missing(self) -> None:

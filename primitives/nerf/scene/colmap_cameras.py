@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from ngp_warp.primitives.nerf.scene.checks import SceneError
+from ngp_warp.primitives.nerf.scene.photo import make_lens
 from ngp_warp.rays.lenses import Lens
 
 
@@ -82,4 +83,6 @@ def read_lens(camera: Camera) -> Lens:
     values = dict(zip(model.parameters, camera.parameters, strict=True))
     if "f" in values:
         values["fx"] = values["fy"] = values.pop("f")
-    return Lens(width=camera.width, height=camera.height, fisheye=model.fisheye, **values)
+    return make_lens(
+        camera.where, width=camera.width, height=camera.height, fisheye=model.fisheye, **values
+    )

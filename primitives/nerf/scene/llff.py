@@ -14,7 +14,7 @@ from ngp_warp.primitives.image.readers.source import reading
 from ngp_warp.primitives.nerf.scene.assemble import Assembly, Record, Size
 from ngp_warp.primitives.nerf.scene.checks import Checks, SceneError
 from ngp_warp.primitives.nerf.scene.files import is_file, is_folder, list_folder, read_bytes
-from ngp_warp.primitives.nerf.scene.photo import SIZE_MAX, SUFFIXES, photo_sizes
+from ngp_warp.primitives.nerf.scene.photo import SIZE_MAX, SUFFIXES, make_lens, photo_sizes
 from ngp_warp.primitives.nerf.scene.values import LARGEST
 from ngp_warp.primitives.nerf.types import Scene
 from ngp_warp.rays.lenses import Lens
@@ -122,8 +122,14 @@ def _lens(hwf: np.ndarray, where: str, size: Size) -> Lens:
             raise SceneError(
                 where, f"the {name} must be a whole number from 1 to {SIZE_MAX}, got {value:g}", ""
             )
-    return Lens(
-        width=int(width), height=int(height), fx=focal, fy=focal, cx=width / 2, cy=height / 2
+    return make_lens(
+        where,
+        width=int(width),
+        height=int(height),
+        fx=focal,
+        fy=focal,
+        cx=width / 2,
+        cy=height / 2,
     )
 
 

@@ -1,5 +1,7 @@
 """What can be trained with but is probably not meant: warnings of `ngp validate`."""
 
+import dataclasses
+import math
 import os
 from collections import defaultdict
 from pathlib import Path
@@ -107,21 +109,12 @@ def corner_radius(lens: Lens) -> float:
 
 def unfolded_radius(lens: Lens) -> float:
     """Return up to which distorted radius, in focal lengths, radial distortion is one to one."""
-    if lens.fisheye:
-        r = np.linspace(0, np.pi, 4001)
-        s = r * r
-        bent = r * (1 + s * (lens.k1 + s * (lens.k2 + s * (lens.k3 + s * lens.k4))))
-    else:
-        r = np.linspace(0, 4 * corner_radius(lens), 4001)
-        s = r * r
-        below = 1 + s * (lens.k4 + s * (lens.k5 + s * lens.k6))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            bent = r * (1 + s * (lens.k1 + s * (lens.k2 + s * lens.k3))) / below
-        bent = np.where(below > 0, bent, -np.inf)
-    folds = np.flatnonzero(~(np.diff(bent) > 0))
-    if len(folds):
-        return float(bent[folds[0]])
-    return float(bent[-1]) if lens.fisheye else float("inf")
+    if lens.limit == math.inf:
+        return math.inf
+    r = lens.limit * (1 - 1e-9)
+    point = (math.sin(r), 0.0, -math.cos(r)) if lens.fisheye else (r, 0.0, -1.0)
+    plain = dataclasses.replace(lens, cx=0.0, p1=0.0, p2=0.0)
+    return float(plain.project(np.array([point]))[0, 0]) / lens.fx
 
 
 def _unlisted(scene: Scene, checks: Checks) -> None:

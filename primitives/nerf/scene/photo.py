@@ -1,11 +1,12 @@
 """Where a photo lies, how large it is, and a lens for its size. Only headers are read."""
 
-import dataclasses
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from ngp_warp.errors import ConfigError
 from ngp_warp.primitives.image.info import turned_size
 from ngp_warp.primitives.image.readers import open_source
 from ngp_warp.primitives.nerf.scene.checks import SceneError
@@ -50,28 +51,32 @@ def photo_sizes(path: Path) -> list[tuple[int, int]]:
     return list(dict.fromkeys((stored, turned_size(*stored, source.orientation))))
 
 
-def check_lens(lens: Lens, where: str) -> None:
-    """Raise unless a lens has a size, focal lengths above 0, and finite numbers.
+def make_lens(where: str, *, width: int, height: int, **values: Any) -> Lens:
+    """Return a lens, or say where and what is wrong with it.
+
+    Args:
+        where: named in errors.
+        width: of the photo in pixels.
+        height: of the photo in pixels.
+        values: the lens's other fields.
 
     Raises:
-        DataError: names what is wrong.
+        DataError: no pixels, a focal length that is not above 0, an absurd number, or a coefficient
+            that a fisheye lens does not have.
     """
-    if not (1 <= lens.width <= SIZE_MAX and 1 <= lens.height <= SIZE_MAX):
-        raise SceneError(
-            where,
-            f"the lens is for {lens.width}x{lens.height} pixels",
-            f"width and height must lie between 1 and {SIZE_MAX}",
-        )
-    for name, value in dataclasses.asdict(lens).items():
+    if not (1 <= width <= SIZE_MAX and 1 <= height <= SIZE_MAX):
+        what = f"the lens is for {width}x{height} pixels"
+        raise SceneError(where, what, f"width and height must lie between 1 and {SIZE_MAX}")
+    for name, value in values.items():
         if not abs(value) <= LARGEST:
             raise SceneError(where, f"{name} of the lens is {value:g}", "calibrate it again")
-    for name, value in (("fx", lens.fx), ("fy", lens.fy)):
-        if not value >= FOCAL_LEAST:
-            raise SceneError(
-                where,
-                f"the focal length {name} is {value:g} pixels",
-                "it must be above 0: calibrate the lens again",
-            )
+        if name in ("fx", "fy") and not value >= FOCAL_LEAST:
+            what = f"the focal length {name} is {value:g} pixels"
+            raise SceneError(where, what, "it must be above 0: calibrate the lens again")
+    try:
+        return Lens(width=width, height=height, **values)
+    except ConfigError as error:
+        raise SceneError(where, str(error), "calibrate the lens again") from error
 
 
 def fit_lens(lens: Lens, sizes: list[tuple[int, int]], where: str) -> Lens:
@@ -98,7 +103,7 @@ def fit_lens(lens: Lens, sizes: list[tuple[int, int]], where: str) -> Lens:
             return lens
     for size in sizes:
         if same_shape(stated, size):
-            return scaled(lens, *size)
+            return lens.scaled(*size)
     raise SceneError(
         where,
         f"the photo has {sizes[0][0]}x{sizes[0][1]} pixels and its lens is for "
@@ -112,17 +117,3 @@ def same_shape(a: tuple[int, int], b: tuple[int, int]) -> bool:
     small, large = sorted((a, b))
     ratio = np.sqrt(large[0] / small[0] * (large[1] / small[1]))
     return bool(np.all(np.abs(np.array(large) / ratio - small) <= 1.0))
-
-
-def scaled(lens: Lens, width: int, height: int) -> Lens:
-    """Return the lens of the same photo reduced or enlarged to another size."""
-    x, y = width / lens.width, height / lens.height
-    return dataclasses.replace(
-        lens,
-        width=width,
-        height=height,
-        fx=lens.fx * x,
-        fy=lens.fy * y,
-        cx=lens.cx * x,
-        cy=lens.cy * y,
-    )

@@ -4,7 +4,7 @@ import math
 from typing import TypeVar
 
 from ngp_warp.primitives.nerf.scene.checks import SceneError
-from ngp_warp.primitives.nerf.scene.photo import SIZE_MAX
+from ngp_warp.primitives.nerf.scene.photo import SIZE_MAX, make_lens
 from ngp_warp.primitives.nerf.scene.values import Values
 from ngp_warp.rays.lenses import Lens
 
@@ -43,19 +43,15 @@ def read_lens(top: Values, frame: Values, size: tuple[int, int]) -> Lens:
         )
     cx, cy = (_first([v.number(key) for v in both]) for key in ("cx", "cy"))
     bent = {key: _first([v.number(key) for v in both]) or 0.0 for key in DISTORTION}
-    fisheye = _is_fisheye(both)
-    if fisheye and any(bent[key] for key in ("k5", "k6", "p1", "p2")):
-        raise SceneError(
-            frame.where, "a fisheye lens has k1 to k4 only, and k5, k6, p1 or p2 is not 0", ""
-        )
-    return Lens(
+    return make_lens(
+        frame.where,
         width=width,
         height=height,
         fx=fx or fy or 0.0,
         fy=fy or fx or 0.0,
         cx=width / 2 if cx is None else cx,
         cy=height / 2 if cy is None else cy,
-        fisheye=fisheye,
+        fisheye=_is_fisheye(both),
         **bent,
     )
 
