@@ -23,11 +23,15 @@ class Rendered:
     color: np.ndarray
     opacity: np.ndarray
     depth: np.ndarray
-    n_samples: int
+    n_samples: np.ndarray
 
 
 def odd_frame(aabb_scale=1):
     return Frame(scale=0.037, offset=(0.61, 0.4, 0.47), aabb_scale=aabb_scale)
+
+
+AT_ONCE = 16
+"""Samples of a ray; opaque rays end after so many."""
 
 
 class Values:
@@ -103,22 +107,27 @@ class StandIn:
         t0 = np.maximum(np.nanmax(np.min(sides, axis=0), axis=1), self.settings.near)
         t1 = np.maximum(np.nanmin(np.max(sides, axis=0), axis=1), t0)
         dt = (t1 - t0) / self.n_steps
-        t = t0[:, None] + (np.arange(self.n_steps) + 0.5) * dt[:, None]
-        points = o[:, None] + t[..., None] * d[:, None]
-        flat = points.reshape(-1, 3)
-        sigma = self.density(flat).reshape(t.shape).astype(np.float64)
-        alpha = 1 - np.exp(-sigma * dt[:, None] * self.settings.aabb_scale)
-        through = np.cumprod(1 - alpha, axis=1)
-        weights = alpha * np.concatenate([np.ones((len(o), 1)), through[:, :-1]], axis=1)
-        kept = weights.ravel() > 1e-6
-        colors = np.zeros((len(flat), 3))
-        repeated = np.repeat(d, self.n_steps, axis=0)
-        colors[kept] = self.color(flat[kept], repeated[kept])
-        opacity = weights.sum(axis=1)
-        color = (weights[..., None] * colors.reshape(*t.shape, 3)).sum(axis=1)
+        color, opacity, depth = np.zeros((len(o), 3)), np.zeros(len(o)), np.zeros(len(o))
+        active = np.flatnonzero(dt > 0)
+        for begin in range(0, self.n_steps, AT_ONCE):
+            k = np.arange(begin, min(begin + AT_ONCE, self.n_steps))
+            t = t0[active, None] + (k + 0.5) * dt[active, None]
+            flat = (o[active, None] + t[..., None] * d[active, None]).reshape(-1, 3)
+            sigma = self.density(flat).reshape(t.shape).astype(np.float64)
+            alpha = 1 - np.exp(-sigma * dt[active, None] * self.settings.aabb_scale)
+            before = np.cumprod(np.concatenate([np.ones((len(t), 1)), 1 - alpha], axis=1), axis=1)
+            weights = (1 - opacity[active, None]) * before[:, :-1] * alpha
+            kept = np.flatnonzero(weights.ravel() > 1e-6)
+            colors = np.zeros((weights.size, 3))
+            colors[kept] = self.color(flat[kept], d[active[kept // t.shape[1]]])
+            color[active] += (weights[..., None] * colors.reshape(*t.shape, 3)).sum(axis=1)
+            depth[active] += (weights * t).sum(axis=1)
+            opacity[active] += weights.sum(axis=1)
+            active = active[opacity[active] < 1 - 1e-5]
+            if not len(active):
+                break
         if background is not None:
             color += (1 - opacity)[:, None] * np.asarray(background)
-        some = opacity > 1e-4
-        depth = np.where(some, (weights * t).sum(axis=1) / np.maximum(opacity, 1e-4), np.inf)
+        depth = np.where(opacity > 1e-4, depth / np.maximum(opacity, 1e-4), np.inf)
         as_float = (v.astype(np.float32) for v in (color, opacity, depth))
-        return Rendered(*as_float, n_samples=t.size)
+        return Rendered(*as_float, n_samples=np.full(len(o), self.n_steps, np.int32))

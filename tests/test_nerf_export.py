@@ -13,7 +13,7 @@ from PIL import Image
 
 from ngp_warp.errors import ConfigError, DataError, NgpError, ResourceError
 from ngp_warp.primitives.nerf.colors import to_srgb8
-from ngp_warp.primitives.nerf.export_mesh import export_mesh
+from ngp_warp.primitives.nerf.export_mesh import export_mesh, surface_colors
 from ngp_warp.primitives.nerf.export_points import export_points
 from ngp_warp.primitives.nerf.export_volume import export_occupancy, export_volume
 from ngp_warp.primitives.nerf.exports import EXPORT_OPTIONS, exporters
@@ -86,7 +86,8 @@ def test_colours_are_seen_along_the_normals(tmp_path, suffix):
     mesh = load(path)
     found = np.asarray(mesh.visual.vertex_colors)[:, :3].astype(int)
     wanted = expected_colors(a, frame, np.asarray(mesh.vertices))
-    assert np.abs(found - wanted).max() <= 3
+    # rays end a hundredth of the box below the level set
+    assert np.abs(found - wanted).max() <= 5
     assert np.ptp(found, axis=0).min() > 30
 
 
@@ -111,6 +112,20 @@ def read_glb(path):
     return tree, accessor, view
 
 
+def test_colours_are_those_below_the_skin():
+    a = field(peak=300.0, softness=0.01)
+    directions = np.array([[1.0, 0, 0], [0, 0, -1.0]])
+    a.color = lambda points, d: np.where(
+        np.linalg.norm(points - CENTRE, axis=1)[:, None] < RADIUS + 0.03, [[0.2, 0.4, 0.6]], 1.0
+    )
+    points = CENTRE + (RADIUS + 0.04) * directions
+    found = surface_colors(a, points, directions, 0.01)
+    assert np.abs(found.astype(int) - [51, 102, 153]).max() < 40
+    # with nothing below them, places have their own colours
+    a.peak = 1e-3
+    np.testing.assert_array_equal(surface_colors(a, points, directions, 0.01), 255)
+
+
 def test_glb_has_linear_unlit_colours(tmp_path):
     a, frame = field(), odd_frame()
     export_mesh(tmp_path / "mesh.glb", a, frame, resolution=32)
@@ -119,7 +134,7 @@ def test_glb_has_linear_unlit_colours(tmp_path):
     linear = accessor(attributes["COLOR_0"])[:, :3] / 65535
     srgb = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
     wanted = expected_colors(a, frame, accessor(attributes["POSITION"]))
-    assert np.abs(srgb * 255 - wanted).max() <= 3.5
+    assert np.abs(srgb * 255 - wanted).max() <= 5.5
     assert "KHR_materials_unlit" in tree["materials"][0]["extensions"]
     for v in tree["bufferViews"]:
         assert v["byteOffset"] % 4 == 0
@@ -260,8 +275,8 @@ def test_textures_hold_the_colours(tmp_path, suffix):
     x, y = np.minimum(at, np.array(picture.shape[1::-1]) - 1).T
     wanted = expected_colors(a, frame, vertices)
     # a texel is a hundredth of the ball: its colour is that of a place beside the vertex
-    assert np.abs(picture[y, x].astype(int) - wanted).max() < 14
-    assert np.abs(picture[y, x].astype(int) - wanted).mean() < 3
+    assert np.abs(picture[y, x].astype(int) - wanted).max() < 16
+    assert np.abs(picture[y, x].astype(int) - wanted).mean() < 4
 
 
 def test_bake_paints_every_texel_of_a_chart():

@@ -123,7 +123,7 @@ def evaluate_views(
         name, (height, width) = subject.views[index].name, truth.shape[:2]
         scores.append(ViewScore(index, name, psnr, ssim, width, height))
         if number in kept:
-            depths.append((name, pictures.reduced(buffers.depth)))
+            depths.append((name, pictures.reduced(buffers)))
         step = number + 1
         progress(Progress(stage="evaluate", step=step, total=len(numbers), metric=psnr))
     return Evaluation(summary(scores, background), scores, depths, lambda n: made(n)[1])

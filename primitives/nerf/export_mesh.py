@@ -21,6 +21,7 @@ from ngp_warp.surfaces.normals import gradient_normals
 from ngp_warp.surfaces.pieces import find_pieces, is_closed, largest_piece
 
 DEFAULT_RESOLUTION = 256
+_OPAQUE = 0.5
 _MANY_FACES = 100_000
 """More than these xatlas works on for minutes."""
 
@@ -98,23 +99,40 @@ def export_mesh(
     }
     if texture is not None:
         return report | _write_textured(
-            path, field, (vertices, faces, normals), places, texture, progress
+            path,
+            (vertices, faces, normals),
+            places,
+            texture,
+            lambda at, up: surface_colors(field, at, up, step),
+            progress,
         )
     stl = path.suffix.lower() == ".stl"
-    colors = None if stl else surface_colors(field, vertices, normals)
+    colors = None if stl else surface_colors(field, vertices, normals, step)
     return {**report, "bytes": write_mesh(path, places, faces, normals, colors)}
 
 
-def surface_colors(field: Any, points: np.ndarray, normals: np.ndarray) -> np.ndarray:
+def surface_colors(field: Any, points: np.ndarray, normals: np.ndarray, lift: float) -> np.ndarray:
     """Return the colours uint8 sRGB [n, 3] of places of a surface, seen along their normals.
+
+    Rays begin above the surface and end where the field is opaque: the level set lies in its skin,
+    whose own colour nothing has taught where it is thin. Where a ray meets too little, that colour
+    is taken all the same.
 
     Args:
         field: a ``RadianceField``.
         points: [n, 3] in the box.
         normals: [n, 3], outward unit vectors.
+        lift: height of the rays' first sample, in sides of the box.
     """
     directions = np.ascontiguousarray(-normals, np.float32)
-    colors = field.color(np.ascontiguousarray(points, np.float32), directions)
+    begin = np.float32(field.settings.near + lift)
+    origins = (points - begin * directions).astype(np.float32)
+    made = field.render_rays(origins, directions, background=(0.0, 0.0, 0.0))
+    colors = made.color / np.maximum(made.opacity[:, None], 1e-4)
+    thin = np.flatnonzero(made.opacity < _OPAQUE)
+    if len(thin):
+        at = np.ascontiguousarray(points[thin], np.float32)
+        colors[thin] = field.color(at, directions[thin])
     return to_srgb8(colors, field.settings.color_space)
 
 
@@ -139,10 +157,10 @@ def _surface(solid: Solid, progress: Report) -> tuple[np.ndarray, np.ndarray, in
 
 def _write_textured(
     path: Path,
-    field: Any,
     mesh: tuple[np.ndarray, np.ndarray, np.ndarray],
     places: np.ndarray,
     side: int,
+    paint: textures.Paint,
     progress: Report,
 ) -> dict[str, Any]:
     vertices, faces, normals = mesh
@@ -155,9 +173,7 @@ def _write_textured(
     def done(share: float) -> None:
         progress(Progress(stage="write", step=math.floor(100 * share), total=100))
 
-    colors = textures.bake(
-        flat, vertices, normals, lambda at, up: surface_colors(field, at, up), done
-    )
+    colors = textures.bake(flat, vertices, normals, paint, done)
     n_bytes = textures.write_textured(path, flat, places, normals, colors)
     return {
         "n_vertices": len(flat.vertices),

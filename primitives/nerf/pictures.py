@@ -5,21 +5,24 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ngp_warp.primitives.nerf.render import DepthRange, depth_picture
+from ngp_warp.primitives.nerf.passes import Buffers
+from ngp_warp.primitives.nerf.render import SOLID, DepthRange, depth_picture
 
 MAX_SIDE = 1024
 """Longest side of a view in a picture; larger ones are reduced by whole factors."""
 _SHEET_SIDE = 192
 _GAP = 8
-_CAPTION = 26
+_CAPTION = 22
 _FONT = 15
+_LEGEND = "photo | view | error (0 to {:.3f})"
 _INK, _PAPER = (20, 20, 20), 255
 
 
-def reduced(depth: np.ndarray) -> np.ndarray:
-    """Return every k-th pixel of a depth, for a sheet."""
-    k = max(math.ceil(max(depth.shape) / _SHEET_SIDE), 1)
-    return depth[::k, ::k].copy()
+def reduced(made: Buffers) -> np.ndarray:
+    """Return every k-th pixel of a depth, for a sheet; infinite where less than half is hit."""
+    k = max(math.ceil(max(made.depth.shape) / _SHEET_SIDE), 1)
+    depth = made.depth[::k, ::k]
+    return np.where(made.opacity[::k, ::k] < SOLID, np.inf, depth)
 
 
 def pooled(picture: np.ndarray, max_side: int = MAX_SIDE) -> np.ndarray:
@@ -66,9 +69,8 @@ def comparison(truth: np.ndarray, result: np.ndarray, title: str, top: float) ->
     panels = [np.rint(np.clip(pooled(p), 0, 1) * 255).astype(np.uint8) for p in (truth, result)]
     wide = truth.shape[1] > 2 * truth.shape[0]
     body = _joined([*panels, heat], axis=0 if wide else 1)
-    return np.concatenate(
-        [_line(f"{title}    photo | view | error (0 to {top:.3f})", body.shape[1]), body]
-    )
+    lines = [_line(title, body.shape[1]), _line(_LEGEND.format(top), body.shape[1])]
+    return np.concatenate([*lines, body])
 
 
 def depth_sheet(depths: Sequence[tuple[str, np.ndarray]]) -> np.ndarray:

@@ -21,6 +21,8 @@ PICTURE_SUFFIXES = {
     "normals": (".png",),
     "opacity": (".png",),
 }
+SOLID = 0.5
+"""Opacity from which on a pixel counts as hit, in pictures of depths."""
 _MAP = "turbo"
 _SHARES = (1.0, 99.0)
 """Percentiles of the depths that the colour map's ends stand for."""
@@ -34,9 +36,12 @@ class DepthRange:
     far: float
 
     @classmethod
-    def of(cls, depths: np.ndarray) -> "DepthRange":
-        """Return the range of depths, the outermost hundredths left out."""
-        seen = depths[np.isfinite(depths) & (depths > 0)]
+    def of(cls, depths: np.ndarray, opacities: np.ndarray | None = None) -> "DepthRange":
+        """Return the range of depths, the outermost hundredths and what is transparent left out."""
+        solid = np.isfinite(depths) & (depths > 0)
+        if opacities is not None:
+            solid &= opacities >= SOLID
+        seen = depths[solid]
         if not len(seen):
             return cls(1.0, 2.0)
         near, far = (float(value) for value in np.percentile(seen, _SHARES))
@@ -60,7 +65,9 @@ def color_picture(made: Buffers, color_space: ColorSpace, *, transparent: bool) 
     ).astype(np.uint8)
 
 
-def depth_picture(depth: np.ndarray, span: DepthRange | None = None) -> np.ndarray:
+def depth_picture(
+    depth: np.ndarray, span: DepthRange | None = None, opacity: np.ndarray | None = None
+) -> np.ndarray:
     """Return depths as colours uint8 [h, w, 3], from red (near) to blue; black where nothing is.
 
     The colours are even in 1 / depth, in which near things differ as much as they seem to.
@@ -68,15 +75,17 @@ def depth_picture(depth: np.ndarray, span: DepthRange | None = None) -> np.ndarr
     Args:
         depth: [h, w], infinite where nothing is.
         span: what the ends stand for; None: what this picture holds.
+        opacity: [h, w]: what is transparent fades to black; None: nothing does.
     """
     import matplotlib
 
-    span = DepthRange.of(depth) if span is None else span
+    span = DepthRange.of(depth, opacity) if span is None else span
     hit = np.isfinite(depth)
     inverse = 1 / np.maximum(np.where(hit, depth, span.far), 1e-30)
     share = np.clip((inverse - 1 / span.far) / (1 / span.near - 1 / span.far), 0, 1)
     colors = matplotlib.colormaps[_MAP](share, bytes=True)[..., :3]
-    return np.where(hit[..., None], colors, 0).astype(np.uint8)
+    shown = hit if opacity is None else np.where(hit, np.clip(opacity, 0, 1), 0)
+    return np.rint(colors * shown[..., None]).astype(np.uint8)
 
 
 def picture(
@@ -91,7 +100,7 @@ def picture(
     if show == "color":
         return color_picture(made, color_space, transparent=transparent)
     if show == "depth":
-        return depth_picture(made.depth, span)
+        return depth_picture(made.depth, span, made.opacity)
     if show == "normals":
         if made.normals is None:
             raise ValueError("the passes were made without normals")

@@ -39,8 +39,9 @@ class Look:
         if self.show != "depth":
             return None
         chosen = np.unique(np.linspace(0, len(shots) - 1, _PROBES).astype(int))
-        depths = [self.renderer.buffers(_small(shots[i])).depth.ravel() for i in chosen]
-        return DepthRange.of(np.concatenate(depths))
+        made = [self.renderer.buffers(_small(shots[i])) for i in chosen]
+        depths = np.concatenate([part.depth.ravel() for part in made])
+        return DepthRange.of(depths, np.concatenate([part.opacity.ravel() for part in made]))
 
     def picture(self, made: Buffers, span: DepthRange | None) -> np.ndarray:
         """Return the pass as a picture, uint8."""
