@@ -75,7 +75,8 @@ def test_an_update_is_the_twins(aabb_scale, step, device):
         new = 3 * points[:, 0] * grid.thickness
         values[cells] = np.maximum(twin.decay(step, n) * values[cells], new)
         limit = twin.threshold(values)
-    np.testing.assert_allclose(values_of(grid), values, rtol=1e-5)
+    # a point near the box's face is known to 2^-24 of the box
+    np.testing.assert_allclose(values_of(grid), values, rtol=1e-5, atol=1e-8)
     # sums of two million float32 values in parts of a hundred
     np.testing.assert_allclose(grid.threshold.numpy()[0], limit, rtol=1e-4)
     for index in twin.updated(step, n):
@@ -139,11 +140,11 @@ def test_cells_decay_and_empty_out(device):
     grid.fill(case.constant_field(lambda x: ball(x) + ball(1 - x)))
     full = grid.occupied()
     update = updater(grid, lambda x: ball(1 - x))
-    # 500 * sqrt(3) / 128 = 6.8 falls by 0.95^8 a round: above 0.01 for 15 rounds
-    for step in range(257, 257 + 128 * 15):
+    # 500 * sqrt(3) / 128 = 6.8 falls by 0.85^8 a round: above 0.01 for 5 rounds
+    for step in range(257, 257 + 128 * 4):
         update(step)
     assert grid.occupied()[full].all()
-    for step in range(257 + 128 * 15, 257 + 128 * 17):
+    for step in range(257 + 128 * 4, 257 + 128 * 6):
         update(step)
     left = np.argwhere(grid.occupied())[:, 1:]
     assert len(left) > full.sum() / 3
