@@ -26,6 +26,10 @@ DEFAULT_EVAL_EVERY = 8
 NAMED_COLORS = {"white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0)}
 
 
+def _encoding() -> GridEncodingConfig:
+    return GridEncodingConfig(dtype="float16")
+
+
 def _density_network() -> NetworkConfig:
     return NetworkConfig(n_hidden_layers=1)
 
@@ -34,7 +38,7 @@ def _density_network() -> NetworkConfig:
 class NerfConfig:
     """How a radiance field is fitted to photos."""
 
-    encoding: GridEncodingConfig = field(default_factory=GridEncodingConfig)
+    encoding: GridEncodingConfig = field(default_factory=_encoding)
     density_network: NetworkConfig = field(default_factory=_density_network)
     color_network: NetworkConfig = field(default_factory=NetworkConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
