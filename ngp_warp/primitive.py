@@ -131,6 +131,8 @@ class Task(Protocol):
     """A ``Trainable``."""
     metric_name: str
     """The figure that progress shows."""
+    warm_up_share: float
+    """Share of --seconds after which a step takes as long as all later ones."""
     fill_seconds: float
     """Training time that ``stages`` took, beside what was compiled: to fill pools of samples."""
 

@@ -27,8 +27,8 @@ from ngp_warp.files import check_free_space
 from ngp_warp.primitive import Progress, Report, Task
 from ngp_warp.run import KEPT_CHECKPOINTS, checkpoint_path, list_checkpoints
 
-# The share of --seconds whose pace decides the number of steps.
-_WARM_UP_SHARE, _WARM_UP_MIN_SHARE = 0.3, 0.02
+# The least share of --seconds whose pace decides the number of steps; a task has its own.
+_WARM_UP_MIN_SHARE = 0.02
 # The share of the steps after which a table is quantized; their number is known by then.
 _QUANTIZE_SHARE = 0.4
 _REPORT_SECONDS = 0.2
@@ -157,7 +157,7 @@ class Trainer:
         assert seconds is not None
         # The learning rate is constant until its decay, so the length is not missed before that.
         decay_start = self.optimizer.config.decay_start
-        warm_up = seconds * max(min(_WARM_UP_SHARE, 0.8 * decay_start), _WARM_UP_MIN_SHARE)
+        warm_up = seconds * max(min(self.task.warm_up_share, 0.8 * decay_start), _WARM_UP_MIN_SHARE)
         if self._halfway is None and clock.seconds() >= 0.5 * warm_up:
             self._synchronize()
             self._halfway = (state.step, clock.seconds())

@@ -1,14 +1,14 @@
 """Small synthetic views for the tests of drawing and refinement."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 
+from ngp_warp.primitives.nerf.frame import Frame
 from ngp_warp.primitives.nerf.types import Photos, View
 from ngp_warp.rays.lenses import Lens
 
-FRAME = SimpleNamespace(scale=0.25, offset=(0.5, 0.4, 0.6))
+FRAME = Frame(scale=0.25, offset=(0.5, 0.4, 0.6))
 PINHOLE = Lens(width=40, height=30, fx=40.0, fy=40.0, cx=20.0, cy=15.0)
 BROWN = Lens(
     width=40, height=30, fx=42.0, fy=40.0, cx=19.0, cy=15.5, k1=0.06, k2=-0.08, p1=-1e-3, p2=2e-4

@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import warp as wp
-from drawn_views import BARREL, FISHEYE, LENSES, PINHOLE
 from hypothesis import given
 from hypothesis import strategies as st
+from lens_views import BARREL, FISHEYE, LENSES, PINHOLE
 from reference import lens as reference
 
 from ngp_warp import launch

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import warp as wp
-from drawn_views import BARREL, BROWN, FISHEYE, FRAME, LENSES, PINHOLE, look_at, photos, ring
+from lens_views import BARREL, BROWN, FISHEYE, FRAME, LENSES, PINHOLE, look_at, photos, ring
 from reference import draw as reference
 
 from ngp_warp import launch
@@ -16,8 +16,6 @@ from ngp_warp.primitives.nerf.environment import Environment
 from ngp_warp.primitives.nerf.views import (
     make_views,
     pixel_centres,
-    pose_in_box,
-    pose_in_scene,
     rays_of,
 )
 from ngp_warp.radiance.batch import make_batch
@@ -57,7 +55,7 @@ def test_the_twin_draws_the_same(dtype, background, device):
     exposures = rng.normal(size=(len(views), 3)).astype(np.float32)
     arrays.exposures.assign(exposures.ravel())
     found = run(arrays, 100, device, background=background)
-    poses = [pose_in_box(view.pose, FRAME) for view in views]
+    poses = [FRAME.poses_to_box(view.pose) for view in views]
     for i in range(100):
         wanted = reference.draw(
             pictures, poses, arrays.lenses_in_memory, FRAME.scale, 3, 5, i, background
@@ -209,7 +207,7 @@ def test_photos_of_another_size_have_scaled_lenses(device):
 
 def test_poses_go_to_the_box_and_back():
     pose = look_at((1.0, 2.0, 3.0))
-    assert np.allclose(pose_in_scene(pose_in_box(pose, FRAME), FRAME), pose, atol=1e-14)
+    assert np.allclose(FRAME.poses_from_box(FRAME.poses_to_box(pose)), pose, atol=1e-14)
 
 
 def test_views_need_their_photos():

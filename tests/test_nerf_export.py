@@ -12,11 +12,12 @@ import warp as wp
 from PIL import Image
 
 from ngp_warp.errors import ConfigError, DataError, NgpError, ResourceError
+from ngp_warp.primitives.nerf import PRIMITIVE
 from ngp_warp.primitives.nerf.colors import to_srgb8
 from ngp_warp.primitives.nerf.export_mesh import export_mesh, surface_colors
 from ngp_warp.primitives.nerf.export_points import export_points
 from ngp_warp.primitives.nerf.export_volume import export_occupancy, export_volume
-from ngp_warp.primitives.nerf.exports import EXPORT_OPTIONS, exporters
+from ngp_warp.primitives.nerf.options import EXPORT_OPTIONS
 from ngp_warp.primitives.nerf.solid import Cells, Region, Solid, region_of
 from ngp_warp.primitives.nerf.subject import Subject
 from ngp_warp.radiance.settings import CELLS
@@ -361,11 +362,11 @@ def test_points_in_limits(tmp_path):
     subject = Subject.of(run)
     centre = subject.frame.to_scene(CENTRE[None])[0]
     box = (*(centre - 100), centre[0], *(centre[1:] + 100))
-    made = exporters()["points"](run, tmp_path / "p.ply", points=300, box=box)
+    made = PRIMITIVE.exporters["points"](run, tmp_path / "p.ply", points=300, box=box)
     assert made["output"] == tmp_path / "p.ply"
     assert read_points(tmp_path / "p.ply")[0][:, 0].max() <= centre[0] + 0.02
     with pytest.raises(DataError, match="none of"):
-        exporters()["points"](run, tmp_path / "q.ply", points=5, threshold=14.0)
+        PRIMITIVE.exporters["points"](run, tmp_path / "q.ply", points=5, threshold=14.0)
     assert not (tmp_path / "q.ply").exists()
 
 
@@ -445,11 +446,11 @@ def test_every_format_of_a_run(tmp_path, name):
     (tmp_path / "exports").mkdir()
     small = {"resolution": 24} if "resolution" in EXPORT_OPTIONS[name] else {}
     small |= {"points": 50} if name == "points" else {}
-    made = exporters()[name](run_of(tmp_path), None, **small)
+    made = PRIMITIVE.exporters[name](run_of(tmp_path), None, **small)
     assert made["output"].parent == tmp_path / "exports"
     assert made["bytes"] == made["output"].stat().st_size
     with pytest.raises(NgpError, match="writes to a file named"):
-        exporters()[name](run_of(tmp_path), tmp_path / "a.xyz", **small)
+        PRIMITIVE.exporters[name](run_of(tmp_path), tmp_path / "a.xyz", **small)
 
 
 def test_textures_are_for_formats_that_hold_them(tmp_path):

@@ -16,7 +16,7 @@ from ngp_warp.errors import ConfigError, ShapeError
 from ngp_warp.optimizer import Adam
 from ngp_warp.primitives.nerf.draw import draw_rays
 from ngp_warp.primitives.nerf.refine import Refinement, RefineSettings, rotations
-from ngp_warp.primitives.nerf.views import make_views, pose_in_box, rays_of
+from ngp_warp.primitives.nerf.views import make_views, rays_of
 from ngp_warp.radiance.batch import make_batch
 
 FEATURES = SimpleNamespace(ray_gradients=True, exposure=True, background_gradients=False)
@@ -69,7 +69,7 @@ def test_gradients_are_central_differences(shared, size, device):
     settings = RefineSettings(poses=True, focal=True, distortion=True, shared_lenses=shared)
     case = Case(views, settings, device, n=2048)
     poses = rng.normal(size=(6, 6)) * size
-    first = [pose_in_box(view.pose, FRAME) for view in views]
+    first = [FRAME.poses_to_box(view.pose) for view in views]
     lenses = rng.normal(size=(6, 12)) * 0.01 * (size > 0)
     trained = case.refine._trained.numpy().reshape(-1, 12)
     groups = case.refine._group_of

@@ -37,6 +37,7 @@ class ImageTask:
     """
 
     metric_name = "PSNR"
+    warm_up_share = 0.3
     fill_seconds = 0.0
 
     def __init__(self, image: Image, config: ImageConfig, device: str):

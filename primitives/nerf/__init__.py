@@ -6,23 +6,7 @@ from typing import Any
 
 from ngp_warp.primitive import Primitive, Report, report_nothing
 from ngp_warp.primitives.nerf.config import NerfConfig
-
-_RENDER_OPTIONS = frozenset(
-    {
-        *("width", "height", "view", "test", "camera", "camera_path", "path", "up"),
-        *("spp", "show", "background", "appearance", "frames", "fps"),
-    }
-)
-
-_MESH_OPTIONS = frozenset({"resolution", "threshold", "box", "faces", "largest_only"})
-_VOLUME_OPTIONS = frozenset({"resolution", "box"})
-_EXPORT_OPTIONS: dict[str, frozenset[str]] = {
-    **dict.fromkeys(("ply", "stl"), _MESH_OPTIONS),
-    **dict.fromkeys(("obj", "glb"), _MESH_OPTIONS | {"texture"}),
-    "points": frozenset({"points", "opacity", "threshold", "box"}),
-    **dict.fromkeys(("nvdb", "npz", "npy"), _VOLUME_OPTIONS),
-    "occupancy": frozenset(),
-}
+from ngp_warp.primitives.nerf.options import EXPORT_OPTIONS, RENDER_OPTIONS
 
 
 def _load(source: Path, config: NerfConfig, report: Report) -> Any:
@@ -103,9 +87,9 @@ PRIMITIVE = Primitive(
     resumed=_resumed,
     fitted=_fitted,
     render=_render,
-    render_options=_RENDER_OPTIONS,
-    exporters={name: _exporter(name) for name in _EXPORT_OPTIONS},
-    export_options=_EXPORT_OPTIONS,
+    render_options=RENDER_OPTIONS,
+    exporters={name: _exporter(name) for name in EXPORT_OPTIONS},
+    export_options=EXPORT_OPTIONS,
     evaluate=_evaluate,
     query=_query,
     render_rays=_render_rays,

@@ -18,18 +18,23 @@ def parse_background(text: str) -> Color | None:
     """
     if text == "transparent":
         return None
+    if (color := named_color(text)) is None:
+        raise ConfigError(
+            "--background must be white, black, transparent or R,G,B (each from 0 to 1), "
+            f"got {text!r}"
+        )
+    return color
+
+
+def named_color(text: str) -> Color | None:
+    """Return the colour that white, black or ``R,G,B`` (0 to 1) names; None where it names none."""
     if text in NAMED:
         return NAMED[text]
     try:
         red, green, blue = (float(part) for part in text.split(","))
     except ValueError:
-        red = green = blue = -1.0
-    if not all(0 <= value <= 1 for value in (red, green, blue)):
-        raise ConfigError(
-            "--background must be white, black, transparent or R,G,B (each from 0 to 1), "
-            f"got {text!r}"
-        )
-    return red, green, blue
+        return None
+    return (red, green, blue) if all(0 <= v <= 1 for v in (red, green, blue)) else None
 
 
 def srgb_to_linear(values: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from ngp_warp.config import (
 )
 from ngp_warp.encodings.grid import resolve as resolve_encoding
 from ngp_warp.errors import ConfigError
+from ngp_warp.primitives.nerf.colors import NAMED, named_color
 from ngp_warp.primitives.nerf.refine import RefineSettings
 from ngp_warp.radiance.settings import ColorSpace, RadianceSettings
 from ngp_warp.radiance.vanilla import VanillaSettings, vanilla_optimizer
@@ -23,11 +24,14 @@ SceneFormat = Literal["auto", "transforms", "colmap", "llff"]
 EvalSplit = Literal["test", "val"]
 
 DEFAULT_EVAL_EVERY = 8
-NAMED_COLORS = {"white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0)}
 
 
 def _encoding() -> GridEncodingConfig:
     return GridEncodingConfig(dtype="float16")
+
+
+def _optimizer() -> OptimizerConfig:
+    return OptimizerConfig(decay_start=0.6)
 
 
 def _density_network() -> NetworkConfig:
@@ -41,7 +45,7 @@ class NerfConfig:
     encoding: GridEncodingConfig = field(default_factory=_encoding)
     density_network: NetworkConfig = field(default_factory=_density_network)
     color_network: NetworkConfig = field(default_factory=NetworkConfig)
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    optimizer: OptimizerConfig = field(default_factory=_optimizer)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     method: Method = "hash"
     """The hash encoding with its small networks, or the original NeRF (Mildenhall et al. 2020)."""
@@ -109,18 +113,12 @@ def background_color(text: str) -> tuple[float, float, float]:
         ConfigError: no name and no three numbers from 0 to 1.
     """
     if text == "random":
-        return NAMED_COLORS["white"]
-    if text in NAMED_COLORS:
-        return NAMED_COLORS[text]
-    try:
-        red, green, blue = (float(part) for part in text.split(","))
-    except ValueError:
-        red = green = blue = -1.0
-    if not all(0.0 <= v <= 1.0 for v in (red, green, blue)):
+        return NAMED["white"]
+    if (color := named_color(text)) is None:
         raise ConfigError(
             f"background must be random, white, black or R,G,B from 0 to 1, got {text!r}"
         )
-    return red, green, blue
+    return color
 
 
 def resolve(config: NerfConfig, device: str, *, aabb_scale: int, has_depth: bool) -> NerfConfig:

@@ -121,9 +121,7 @@ def load_again(run: Any, report: Report) -> NerfData:
     return data
 
 
-def _load_views(
-    scene: Scene, views: Sequence[View], config: NerfConfig, report: Report
-) -> ViewSet:
+def _load_views(scene: Scene, views: Sequence[View], config: NerfConfig, report: Report) -> ViewSet:
     photos, lenses = load_photos(
         views,
         downscale=config.downscale,

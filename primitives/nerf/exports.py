@@ -1,6 +1,5 @@
 """A run's exports: ``ngp export``."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,22 +8,8 @@ from ngp_warp.primitive import Report, report_nothing
 from ngp_warp.primitives.nerf.export_mesh import DEFAULT_RESOLUTION, export_mesh
 from ngp_warp.primitives.nerf.export_points import export_points
 from ngp_warp.primitives.nerf.export_volume import export_occupancy, export_volume
+from ngp_warp.primitives.nerf.options import MESH_FORMATS, VOLUME_FORMATS
 from ngp_warp.primitives.nerf.subject import Subject
-
-MESH_FORMATS = ("ply", "obj", "glb", "stl")
-VOLUME_FORMATS = ("nvdb", "npz", "npy")
-_MESH_OPTIONS = frozenset({"resolution", "threshold", "box", "faces", "largest_only"})
-
-EXPORT_OPTIONS: dict[str, frozenset[str]] = {
-    "ply": _MESH_OPTIONS,
-    "stl": _MESH_OPTIONS,
-    "obj": _MESH_OPTIONS | {"texture"},
-    "glb": _MESH_OPTIONS | {"texture"},
-    "points": frozenset({"points", "opacity", "threshold", "box"}),
-    **dict.fromkeys(VOLUME_FORMATS, frozenset({"resolution", "box"})),
-    "occupancy": frozenset(),
-}
-"""Format -> names of its options."""
 
 _NAMES = {
     **{name: f"mesh.{name}" for name in MESH_FORMATS},
@@ -42,7 +27,7 @@ def export_run(
     progress: Report = report_nothing,
     **options: Any,
 ) -> dict[str, Any]:
-    """Write a run in one of the formats of ``EXPORT_OPTIONS``, in the scene's units and axes.
+    """Write a run in a format of ``EXPORT_OPTIONS``, in the scene's units and axes.
 
     Args:
         run: of photos.
@@ -84,15 +69,3 @@ def export_run(
     if "faces" in given:
         given["n_faces"] = given.pop("faces")
     return {"output": target, **export_mesh(target, field, frame, **given)}
-
-
-def exporters() -> dict[str, Callable[..., dict[str, Any]]]:
-    """Return the formats with their functions, as ``Primitive.exporters`` takes them."""
-
-    def exporter(name: str) -> Callable[..., dict[str, Any]]:
-        def export(run: Any, output: Path | None = None, **options: Any) -> dict[str, Any]:
-            return export_run(run, output, format_name=name, **options)
-
-        return export
-
-    return {name: exporter(name) for name in EXPORT_OPTIONS}

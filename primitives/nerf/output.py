@@ -21,25 +21,6 @@ from ngp_warp.rays.cameras import Up, turntable
 Path3D = Literal["orbit", "spiral"]
 _FRAMES, _FPS = 120, 24.0
 
-RENDER_OPTIONS = frozenset(
-    {
-        "width",
-        "height",
-        "view",
-        "test",
-        "camera",
-        "camera_path",
-        "path",
-        "up",
-        "spp",
-        "show",
-        "background",
-        "appearance",
-        "frames",
-        "fps",
-    }
-)
-
 
 @dataclass(frozen=True)
 class _Series:

@@ -6,6 +6,7 @@ import numpy as np
 
 from ngp_warp.errors import DataError
 from ngp_warp.primitives.image.info import rows_per_band
+from ngp_warp.primitives.nerf.colors import srgb_to_linear
 from ngp_warp.primitives.nerf.downscale import average
 from ngp_warp.primitives.nerf.photo_files import PhotoFile
 
@@ -101,12 +102,6 @@ def _store(
         return
     colors = colors / np.float32(full)
     if to_linear:
-        colors = linear_from_srgb(colors)
+        colors = srgb_to_linear(colors)
     out[..., :3] = np.clip(colors, -_HALF_MAX, _HALF_MAX)
     out[..., 3] = alpha / full
-
-
-def linear_from_srgb(values: np.ndarray) -> np.ndarray:
-    """Return linear light of sRGB values 0..1 (IEC 61966-2-1)."""
-    high = ((np.maximum(values, 0.04045) + 0.055) / 1.055) ** 2.4
-    return np.where(values <= 0.04045, values / 12.92, high)

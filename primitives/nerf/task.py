@@ -35,6 +35,8 @@ class NerfTask:
     """
 
     metric_name = "PSNR"
+    # at first the occupancy grid still empties, and the number of rays grows
+    warm_up_share = 0.48
 
     def __init__(self, data: NerfData, config: NerfConfig, device: str):
         self.data, self.config, self.device = data, config, device

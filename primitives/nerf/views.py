@@ -5,29 +5,16 @@ The box is the unit cube in which a field is trained: p_box = scale * p_scene + 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import warp as wp
 
 from ngp_warp.errors import DataError
+from ngp_warp.primitives.nerf.frame import Frame
 from ngp_warp.primitives.nerf.types import Photos, View
 from ngp_warp.radiance.settings import ColorSpace
 from ngp_warp.rays.lenses import Lens, lens_table
-
-
-class BoxFrame(Protocol):
-    """What says where the box lies in the scene."""
-
-    @property
-    def scale(self) -> float:
-        """Sides of the box in a scene unit."""
-        ...
-
-    @property
-    def offset(self) -> Any:
-        """Three numbers: where the scene's origin lies in the box."""
-        ...
 
 
 @dataclass
@@ -38,7 +25,7 @@ class ViewArrays:
     views: tuple[View, ...]
     lenses_in_memory: tuple[Lens, ...]
     """In pixels of the photos as they lie in memory."""
-    frame: BoxFrame
+    frame: Frame
     color_space: ColorSpace
     has_alpha: bool
     pixels: wp.array
@@ -70,7 +57,7 @@ class ViewArrays:
 
 
 def make_views(
-    views: Sequence[View], photos: Photos, frame: BoxFrame, device: str = "cpu"
+    views: Sequence[View], photos: Photos, frame: Frame, device: str = "cpu"
 ) -> ViewArrays:
     """Put views on a device; on a CPU the photos are not copied.
 
@@ -102,7 +89,7 @@ def make_views(
     half = photos.pixels.dtype == np.float16
     masks = empty if photos.masks is None else photos.masks
     depths = empty if photos.depths is None else photos.depths
-    poses = np.stack([pose_in_box(view.pose, frame) for view in views])
+    poses = np.stack([frame.poses_to_box(view.pose) for view in views])
     return ViewArrays(
         device=device,
         views=tuple(views),
@@ -122,20 +109,6 @@ def make_views(
     )
 
 
-def pose_in_box(pose: np.ndarray, frame: BoxFrame) -> np.ndarray:
-    """Return a camera-to-scene pose, [3, 4], as camera to box, float64 [3, 4]."""
-    moved = np.array(pose, np.float64)[:3]
-    moved[:, 3] = moved[:, 3] * frame.scale + np.asarray(frame.offset, np.float64)
-    return moved
-
-
-def pose_in_scene(pose: np.ndarray, frame: BoxFrame) -> np.ndarray:
-    """Return a camera-to-box pose, [3, 4], as camera to scene, float64 [3, 4]."""
-    moved = np.array(pose, np.float64)[:3]
-    moved[:, 3] = (moved[:, 3] - np.asarray(frame.offset, np.float64)) / frame.scale
-    return moved
-
-
 def pixel_centres(width: int, height: int) -> np.ndarray:
     """Return float64 [height * width, 2]: the centres of a picture's pixels, row by row."""
     x, y = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
@@ -143,7 +116,7 @@ def pixel_centres(width: int, height: int) -> np.ndarray:
 
 
 def rays_of(
-    pose: np.ndarray, lens: Lens, frame: BoxFrame, pixels: np.ndarray | None = None
+    pose: np.ndarray, lens: Lens, frame: Frame, pixels: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the rays of a view; of another size with ``lens.scaled``.
 
@@ -158,7 +131,7 @@ def rays_of(
         ray there, bool [n]; where it has none the direction is the optical axis.
     """
     places = pixel_centres(lens.width, lens.height) if pixels is None else pixels
-    matrix = pose_in_box(pose, frame)
+    matrix = frame.poses_to_box(pose)
     local = lens.unproject(places)
     valid = ~np.isnan(local[:, 0])
     local[~valid] = 0, 0, -1

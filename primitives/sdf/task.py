@@ -50,6 +50,7 @@ class SdfTask:
     """
 
     metric_name = "IoU"
+    warm_up_share = 0.3
 
     def __init__(self, data: SdfData, config: SdfConfig, device: str):
         self.data = data
