@@ -388,3 +388,21 @@ def test_memory_of_a_batch_is_its_own():
     for k in (0, 1):
         a, b = (g for j, g in found if j == k)
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("n", [1, 7, 32, 77])
+@pytest.mark.parametrize("aabb_scale", [1, 4])
+def test_lanes_without_a_ray_end_where_all_cells_lie_inside(n, aabb_scale):
+    """A chunk's rays are no multiple of a vector's lanes; the idle lanes have no direction."""
+    cone = 1 / 256 if aabb_scale > 1 else 0.0
+    settings = case.make_settings(aabb_scale=aabb_scale, cone_angle=cone)
+    occupied = np.zeros((settings.n_cascades, case.CELLS, case.CELLS, case.CELLS), bool)
+    occupied[:, 56:72, 56:72, 56:72] = True
+    field = RadianceField(
+        settings, optimizer=OptimizerConfig(), seed=0, device="cpu", visible=occupied
+    )
+    o, d = case.random_rays(n)
+    batch = case.ray_batch(settings, o, d, "cpu")
+    case.run(field.train_stages(batch))
+    assert np.isfinite(batch.loss.numpy()).all()
+    assert field.render_rays(o, d).color.shape == (n, 3)

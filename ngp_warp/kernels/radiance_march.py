@@ -125,7 +125,8 @@ _BEGIN_EVEN = """
 _BEGIN_CONE = """
     v16 t = t0;
     for (;;) {
-        const i16 before = (t < first_t - step_at(t) * slack) & (t < end);
+        // a lane of no ray may seem to begin where a step is less than a float's last place
+        const i16 before = ~none & (t < first_t - step_at(t) * slack) & (t < end);
         if (!__builtin_reduce_or(before)) break;
         t = before ? t + step_at(t) : t;
     }
