@@ -1,13 +1,12 @@
 """Laws of the compact form: nothing is lost, and it is as small as its statistics allow."""
 
-import itertools
-import signal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from image_runs import settings, write_picture
+from interruption import interrupt_after
 
 import ngp_warp
 from ngp_warp import trainer
@@ -172,20 +171,8 @@ def test_the_average_is_what_is_exported(run: ngp_warp.Run, tmp_path: Path) -> N
 def test_a_resumed_run_is_quantized_alike(
     run: ngp_warp.Run, stop: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recorded = trainer._recorded_step
-
-    def interrupted(stages: Any, device: str) -> Any:
-        step, count = recorded(stages, device), itertools.count(1)
-
-        def counted() -> None:
-            step()
-            if next(count) == stop:
-                signal.raise_signal(signal.SIGINT)
-
-        return counted
-
     small = settings(encoding={"quantization": 0.5})
-    monkeypatch.setattr(trainer, "_recorded_step", interrupted)
+    interrupt_after(stop, monkeypatch)
     with pytest.raises(trainer.Interrupted):
         ngp_warp.fit_image(run.source, steps=300, out=tmp_path / "run", device="cpu", **small)
     monkeypatch.undo()

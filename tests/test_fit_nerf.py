@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from interruption import interrupt_after
 from nerf_runs import SMALL
 from nerf_scenes import RADIUS, poses, write_scene
 
@@ -86,23 +87,7 @@ def test_rays_see_the_ball_at_its_distance(run: ngp_warp.Run) -> None:
 def test_resumed_runs_repeat_bit_for_bit(
     short: ngp_warp.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recorded = trainer._recorded_step
-
-    def counted(stages: Any, device: str) -> Any:
-        step, done = recorded(stages, device), 0
-
-        def work() -> None:
-            nonlocal done
-            step()
-            done += 1
-            if done == 25:
-                import signal
-
-                signal.raise_signal(signal.SIGINT)
-
-        return work
-
-    monkeypatch.setattr(trainer, "_recorded_step", counted)
+    interrupt_after(25, monkeypatch)
     with pytest.raises(trainer.Interrupted):
         ngp_warp.fit_nerf(short.source, steps=SHORT, out=tmp_path / "run", device="cpu", **SMALL)
     monkeypatch.undo()

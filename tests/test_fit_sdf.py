@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import trimesh
+from interruption import interrupt_after
 from sdf_runs import CENTRE, RADIUS, SMALL, make_quick, write_sphere
 
 import ngp_warp
@@ -207,23 +208,7 @@ def test_a_film_turns(run: ngp_warp.Run, tmp_path: Path) -> None:
 def test_an_interrupted_run_goes_on_bit_for_bit(
     run: ngp_warp.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recorded = trainer._recorded_step
-
-    def counted(stages: Any, device: str) -> Any:
-        step, done = recorded(stages, device), 0
-
-        def work() -> None:
-            nonlocal done
-            step()
-            done += 1
-            if done == 120:
-                import signal
-
-                signal.raise_signal(signal.SIGINT)
-
-        return work
-
-    monkeypatch.setattr(trainer, "_recorded_step", counted)
+    interrupt_after(120, monkeypatch)
     with pytest.raises(trainer.Interrupted):
         ngp_warp.fit_sdf(run.source, steps=STEPS, out=tmp_path / "run", device="cpu", **SMALL)
     monkeypatch.undo()
