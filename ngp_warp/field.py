@@ -179,9 +179,7 @@ class Field:
 
     def use_average(self) -> None:
         """Replace the parameters by their moving average, for evaluation; a no-op without one."""
-        for p in self.parameters().values():
-            if p.average is not None:
-                p.assign(self.optimizer.averaged(p))
+        self.optimizer.use_average()
 
     def query(self, points: Any) -> Any:
         """Return the field's values at points.

@@ -256,6 +256,12 @@ class Adam:
         args = [p.value.size, p.value, p.average]
         return launch.record(kernel, self._kernels.average_items(p.value.size), args, self.device)
 
+    def use_average(self) -> None:
+        """Replace the parameters by their moving average, for evaluation; a no-op without one."""
+        for p in self.parameters:
+            if p.average is not None:
+                p.assign(self.averaged(p))
+
     def averaged(self, p: Parameters) -> np.ndarray:
         """Return the parameters that are evaluated: the debiased average, or the last values."""
         if p.average is None:

@@ -135,7 +135,6 @@ SINGLE = [
     adam.advance_kernel,
     packed.counters_kernel,
     packed.density_kernel,
-    composite.depth_count_kernel,
     packed.geometry_gradient_kernel,
     packed.keep_kernel,
     packed.latent_gradient_kernel,

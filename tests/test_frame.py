@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from scene_samples import look_at
 
 from ngp_warp.errors import ConfigError, DataError
-from ngp_warp.primitives.nerf.frame import AABB_SCALES, CAMERA_DISTANCE, Frame, choose_frame
+from ngp_warp.primitives.nerf.frame import CAMERA_DISTANCE, Frame, choose_frame
 from ngp_warp.primitives.nerf.layout import find_layout, nearest_to_axes
 from ngp_warp.primitives.nerf.types import Scene, View
+from ngp_warp.radiance.settings import AABB_SCALES
 from ngp_warp.rays.lenses import Lens
 
 LENS = Lens(width=64, height=48, fx=50.0, fy=50.0, cx=32.0, cy=24.0)

@@ -164,26 +164,6 @@ def render_kernel(exposure: bool, color_space: str) -> wp.Kernel:
     return render
 
 
-@wp.kernel
-def depth_count_kernel(
-    begin: int,
-    # in
-    count: wp.array[int],  # [1]
-    weight: wp.array[float],  # [n_rays]
-    depth_target: wp.array[float],  # [n_rays]
-    # out
-    depth_counts: wp.array[float],  # [DEPTH_CHUNKS]
-):
-    """Rays of a chunk whose depth is known."""
-    chunk = begin + wp.tid()
-    n = (count[0] + _DEPTH_CHUNKS - 1) / _DEPTH_CHUNKS
-    total = float(0.0)
-    for r in range(chunk * n, wp.min((chunk + 1) * n, count[0])):
-        if depth_target[r] > 0.0 and weight[r] > 0.0:
-            total += 1.0
-    depth_counts[chunk] = total
-
-
 @wp.func
 def distortion_sums(kept: Kept, weights: wp.array[float], r: int, entry: float, per_span: float):
     """The distortion of a ray's weights, sum of w, and sum of w x.

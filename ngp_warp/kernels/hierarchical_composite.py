@@ -16,31 +16,14 @@ import functools
 import warp as wp
 
 from ngp_warp.kernels.hierarchical import interval_edge, ray_vector
-from ngp_warp.kernels.mlp import ACTIVATIONS
-from ngp_warp.kernels.vector import SCALAR
+from ngp_warp.kernels.linear_portable import activation_function, slope_function
 from ngp_warp.launch import module_options
-
-
-@functools.cache
-def _density(activation: str) -> wp.Function:
-    @wp.func_native(f"{SCALAR}return {ACTIVATIONS[activation][0]};")
-    def density(z: float) -> float: ...
-
-    return density
-
-
-@functools.cache
-def _density_slope(activation: str) -> wp.Function:
-    @wp.func_native(f"{SCALAR}const float z = h; (void)z; return {ACTIVATIONS[activation][1]};")
-    def density_slope(h: float) -> float: ...
-
-    return density_slope
 
 
 @functools.cache
 def composite_kernel(activation: str) -> wp.Kernel:
     """Return the kernel of colour, opacity, depth and weights; activation: of the density."""
-    act = _density(activation)
+    act = activation_function(activation)
 
     @wp.kernel(module="unique", module_options=module_options())
     def composite_rays(
@@ -101,7 +84,7 @@ def composite_kernel(activation: str) -> wp.Kernel:
 @functools.cache
 def composite_gradient_kernel(activation: str) -> wp.Kernel:
     """Return the kernel of the squared error and its gradient; activation: of the density."""
-    act, slope = _density(activation), _density_slope(activation)
+    act, slope = activation_function(activation), slope_function(activation)
 
     @wp.kernel(module="unique", module_options=module_options())
     def composite_gradient(

@@ -59,7 +59,9 @@ def reduce_items(n_out: int, n_in: int) -> int:
 
 
 @functools.cache
-def _activation(name: str) -> wp.Function:
+def activation_function(name: str) -> wp.Function:
+    """Return the activation of one value z, for kernels in Warp's language."""
+
     @wp.func_native(f"{SCALAR}return {ACTIVATIONS[name][0]};")
     def activation(z: float) -> float: ...
 
@@ -67,7 +69,9 @@ def _activation(name: str) -> wp.Function:
 
 
 @functools.cache
-def _slope(name: str) -> wp.Function:
+def slope_function(name: str) -> wp.Function:
+    """Return the derivative in terms of h, the activation (of sine: of z)."""
+
     @wp.func_native(f"{SCALAR}const float z = h; (void)z; return {ACTIVATIONS[name][1]};")
     def activation_slope(h: float) -> float: ...
 
@@ -77,7 +81,7 @@ def _slope(name: str) -> wp.Function:
 @functools.cache
 def layer_kernel(activation: str, derivative: bool) -> wp.Kernel:
     """Return the kernel of a layer, or of its adjoint times a derivative."""
-    act, slope = _activation(activation), _slope(activation)
+    act, slope = activation_function(activation), slope_function(activation)
     keeps = activation == "sine"
 
     @wp.kernel(module="unique", module_options=module_options())
@@ -142,7 +146,7 @@ def layer_kernel(activation: str, derivative: bool) -> wp.Kernel:
 @functools.cache
 def slope_kernel(activation: str) -> wp.Kernel:
     """Return the kernel d = dy act'(h)."""
-    slope = _slope(activation)
+    slope = slope_function(activation)
 
     @wp.kernel(module="unique", module_options=module_options())
     def linear_slope_portable(

@@ -127,9 +127,7 @@ class RadianceField:
 
     def use_average(self) -> None:
         """Replace the parameters by their moving average, for evaluation; a no-op without one."""
-        for p in self.parameters().values():
-            if p.average is not None:
-                p.assign(self.optimizer.averaged(p))
+        self.optimizer.use_average()
 
     def train_stages(self, batch: RayBatch) -> list[list[Launch]]:
         """Record a training step from rays to updated parameters.

@@ -32,6 +32,19 @@ class Rendered:
     """int32 [n]: samples that reached the density network."""
 
 
+def expected_depth(depth: np.ndarray, opacity: np.ndarray, begin: float = 0.0) -> np.ndarray:
+    """Return the sums of weight times distance over the opacity, float32; infinite where it is 0.
+
+    Args:
+        depth: [n], sums of weight times distance.
+        opacity: [n].
+        begin: distance at which the rays began.
+    """
+    seen = opacity > _SEEN
+    found = np.where(seen, depth / np.where(seen, opacity, 1) + begin, np.inf)
+    return found.astype(np.float32)
+
+
 class Renderer(Protocol):
     """What records the rendering of a batch; both backends do."""
 
@@ -87,11 +100,8 @@ class RayRenderer:
             depth[part] = self.batch.depth.numpy()[:done]
             n_samples[part] = self.batch.n_samples.numpy()[:done]
             first += done
-        seen = opacity > _SEEN
-        depth = np.where(seen, depth / np.where(seen, opacity, 1) + begin, np.inf)
-        return Rendered(
-            color=color, opacity=opacity, depth=depth.astype(np.float32), n_samples=n_samples
-        )
+        depth = expected_depth(depth, opacity, begin)
+        return Rendered(color=color, opacity=opacity, depth=depth, n_samples=n_samples)
 
     def _run(self, origins: np.ndarray, directions: np.ndarray, behind: np.ndarray) -> int:
         """Render rays and return how many, from the first on, had room."""

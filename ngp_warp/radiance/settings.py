@@ -8,6 +8,8 @@ from ngp_warp.config import GridEncodingConfig, Loss, NetworkConfig, check_choic
 
 ColorSpace = Literal["srgb", "linear"]
 
+AABB_SCALES = tuple(2**k for k in range(8))
+"""Sides that the box may have, in sides of the inner cube."""
 MAX_SAMPLES = 1024
 """Samples of a ray."""
 CELLS = 128
@@ -66,7 +68,7 @@ class RadianceSettings:
     """Of colours, targets and backgrounds; compositing takes place in it."""
 
     def __post_init__(self):
-        check_choice("aabb_scale", self.aabb_scale, tuple(2**k for k in range(8)))
+        check_choice("aabb_scale", self.aabb_scale, AABB_SCALES)
         check_choice("loss", self.loss, get_args(Loss))
         check_choice("color_space", self.color_space, get_args(ColorSpace))
         check_range("steps", self.steps, 1, 16384)

@@ -209,9 +209,10 @@ class StagedRadiance:
         s = self.settings
         shape = kernels.CompositeShape(s.loss, s.color_space, s.exposure, s.background_gradients)
         depth_counts = self._floats(kernels.DEPTH_CHUNKS)
-        args = [batch.count, batch.weight, batch.depth_target, depth_counts]
+        args = [batch.count, batch.capacity, kernels.DEPTH_CHUNKS]
+        args += [batch.depth_target, batch.weight, depth_counts]
         stages = [
-            self._record(kernels.depth_count_kernel, kernels.DEPTH_CHUNKS, args),
+            self._record(radiance_counts.depth_kernel, kernels.DEPTH_CHUNKS, args),
             [Launch([Call(a.zero_)], self.device) for a in (g.rgb, g.raw)],
         ]
         args = [work.rays, work.kept, work.rgb, depth_counts, s.depth_weight, s.distortion_weight]

@@ -13,16 +13,15 @@ from ngp_warp.field import as_numpy
 from ngp_warp.kernels import layout
 from ngp_warp.optimizer import Adam, Parameters, make_weights
 from ngp_warp.radiance.batch import RayBatch, make_batch
-from ngp_warp.radiance.field import Rendered
+from ngp_warp.radiance.marching import part
+from ngp_warp.radiance.rendered import Rendered, expected_depth
 from ngp_warp.radiance.vanilla_network import DENSITY_SCALE, VanillaNetwork, VanillaSettings
-from ngp_warp.radiance.vanilla_passes import Draw, Pass, Slice, part_of
+from ngp_warp.radiance.vanilla_passes import Draw, Pass, Slice
 
 __all__ = ["VanillaField", "VanillaSettings", "vanilla_optimizer"]
 
 _RENDER_RAYS = 1024
 _QUERY_POINTS = 4096
-# The opacity from which on a ray has a depth
-_SEEN = 1e-3
 # Keeps the samples' random numbers apart from those of the rays, drawn from the same seed and step
 _SAMPLING = 0x5DEECE66
 
@@ -106,13 +105,12 @@ class VanillaField:
 
     def use_average(self) -> None:
         """Replace the parameters by their moving average, for evaluation; a no-op without one."""
-        if self.weights.average is not None:
-            self.weights.assign(self.optimizer.averaged(self.weights))
+        self.optimizer.use_average()
 
     def train_stages(self, batch: RayBatch) -> list[list[launch.Launch]]:
         """Record a step from rays to updated parameters; fills the batch's colours and losses."""
-        part = self._make_slice(batch, training=True)
-        return [*part.stages(batch, self.settings.near), *self.optimizer.update()]
+        work = self._make_slice(batch, training=True)
+        return [*work.stages(batch, self.settings.near), *self.optimizer.update()]
 
     def render_stages(self, batch: RayBatch) -> list[list[launch.Launch]]:
         """Record colours, opacities and depths of a batch, with the last parameters."""
@@ -191,36 +189,35 @@ class VanillaField:
             parts.append(np.hstack(list(found))[: len(o[rows])])
         found = np.concatenate([np.zeros((0, 5), np.float32), *parts])
         opacity = found[:, 3].copy()
-        seen = opacity > _SEEN
         return Rendered(
             color=found[:, :3].copy(),
             opacity=opacity,
-            depth=np.where(seen, found[:, 4] / np.where(seen, opacity, 1), np.inf),
+            depth=expected_depth(found[:, 4], opacity),
             n_samples=np.full(len(o), self.settings.n_evaluations, np.int32),
         )
 
     @cached_property
     def _query(self) -> tuple[Pass, list[launch.Launch]]:
         n = self._network.n_params
-        fine = part_of(self.weights.value, n, n)
-        part = Pass(self._network, fine, None, _QUERY_POINTS, 1)
-        return part, part.forward()
+        fine = part(self.weights.value, n, 2 * n)
+        work = Pass(self._network, fine, None, _QUERY_POINTS, 1)
+        return work, work.forward()
 
     def _evaluate(self, points: np.ndarray, directions: np.ndarray) -> np.ndarray:
         """Return [n, 4]: raw density and colour of the fine network."""
-        part, items = self._query
+        work, items = self._query
         found = [np.zeros((0, 4), np.float32)]
         for begin in range(0, len(points), _QUERY_POINTS):
             rows = slice(begin, begin + _QUERY_POINTS)
             for values, array in (
-                (points[rows] * 2 - 1, part.x),
-                (directions[rows], part.directions),
+                (points[rows] * 2 - 1, work.x),
+                (directions[rows], work.directions),
             ):
                 source = wp.array(values, dtype=wp.float32, device=self.device)
                 launch.launch(layout.to_blocked, _QUERY_POINTS, [source, 3, array], self.device)
             for item in items:
                 item.run()
-            both = part.trunk_y.numpy(), part.rgb.numpy()
+            both = work.trunk_y.numpy(), work.rgb.numpy()
             raw, rgb = (a.reshape(_QUERY_POINTS // 32, -1, 32) for a in both)
             values = np.concatenate([raw[:, :1], rgb], axis=1).transpose(0, 2, 1).reshape(-1, 4)
             found.append(values[: len(points[rows])])

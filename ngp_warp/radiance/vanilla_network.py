@@ -9,7 +9,7 @@ import numpy as np
 from ngp_warp.config import NetworkConfig, check_choice, check_range
 from ngp_warp.encodings.frequency import MAX_FREQUENCIES, FrequencyEncoding
 from ngp_warp.networks.unfused import UnfusedMLP
-from ngp_warp.radiance.settings import ColorSpace
+from ngp_warp.radiance.settings import AABB_SCALES, ColorSpace
 
 DensityActivation = Literal["relu", "softplus"]
 
@@ -62,7 +62,7 @@ class VanillaSettings:
         check_range("position_frequencies", self.position_frequencies, 0, MAX_FREQUENCIES)
         check_range("direction_frequencies", self.direction_frequencies, 0, MAX_FREQUENCIES)
         check_choice("density_activation", self.density_activation, get_args(DensityActivation))
-        check_choice("aabb_scale", self.aabb_scale, tuple(2**k for k in range(8)))
+        check_choice("aabb_scale", self.aabb_scale, AABB_SCALES)
         check_choice("color_space", self.color_space, get_args(ColorSpace))
         check_range("near", self.near, 0.0)
         check_range("max_rays", self.max_rays, 1, 2**22)

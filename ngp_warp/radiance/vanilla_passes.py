@@ -9,20 +9,14 @@ from ngp_warp import launch
 from ngp_warp.kernels import hierarchical, rows
 from ngp_warp.kernels import hierarchical_composite as composite
 from ngp_warp.radiance.batch import RayBatch
+from ngp_warp.radiance.marching import part
 from ngp_warp.radiance.vanilla_network import DENSITY_SCALE, VanillaNetwork
-
-
-def part_of(flat: wp.array, first: int, n: int) -> wp.array:
-    """Return n values of a flat array from ``first`` on, sharing its memory."""
-    part = flat[first : first + n]
-    assert isinstance(part, wp.array)  # to type checkers a slice may be an indexed array
-    return part
 
 
 def _parts(network: VanillaNetwork, flat: wp.array) -> tuple[wp.array, wp.array]:
     """Return the trunk's and the head's parts of a flat array."""
     n = network.trunk.n_params
-    return part_of(flat, 0, n), part_of(flat, n, network.head.n_params)
+    return part(flat, 0, n), part(flat, n, n + network.head.n_params)
 
 
 class Pass:
@@ -161,8 +155,8 @@ class Slice:
         self.device = network.device
 
         def level(i: int, n_samples: int) -> Pass:
-            gradient = None if dw is None else part_of(dw, i * n, n)
-            return Pass(network, part_of(w, i * n, n), gradient, n_rays, n_samples)
+            gradient = None if dw is None else part(dw, i * n, (i + 1) * n)
+            return Pass(network, part(w, i * n, (i + 1) * n), gradient, n_rays, n_samples)
 
         self.levels = level(0, s.n_coarse), level(1, s.n_samples)
         self.segment = wp.zeros(n_rays * 2, dtype=wp.float32, device=self.device)

@@ -16,7 +16,7 @@ from ngp_warp.encodings.grid import resolve as resolve_encoding
 from ngp_warp.errors import ConfigError
 from ngp_warp.primitives.nerf.colors import NAMED, named_color
 from ngp_warp.primitives.nerf.refine import RefineSettings
-from ngp_warp.radiance.settings import ColorSpace, RadianceSettings
+from ngp_warp.radiance.settings import AABB_SCALES, ColorSpace, RadianceSettings
 from ngp_warp.radiance.vanilla import VanillaSettings, vanilla_optimizer
 
 Method = Literal["hash", "vanilla"]
@@ -94,7 +94,7 @@ class NerfConfig:
         if self.eval_split is not None:
             check_choice("eval_split", self.eval_split, get_args(EvalSplit))
         if self.aabb_scale is not None:
-            check_choice("aabb_scale", self.aabb_scale, tuple(2**k for k in range(8)))
+            check_choice("aabb_scale", self.aabb_scale, AABB_SCALES)
         check_range("downscale", self.downscale, 1.0, 1024.0)
         check_range("eval_every", self.eval_every, 0, 10**6)
         check_range("near", self.near, 0.0)

@@ -10,9 +10,8 @@ from ngp_warp.config import check_choice
 from ngp_warp.errors import DataError
 from ngp_warp.primitives.nerf.layout import UNKNOWN, Layout, find_layout, known_points
 from ngp_warp.primitives.nerf.types import Scene
+from ngp_warp.radiance.settings import AABB_SCALES
 
-AABB_SCALES = tuple(2**k for k in range(8))
-"""Sides that the box may have, in sides of the inner cube."""
 CENTRE = 0.5
 CAMERA_DISTANCE = 4 / 3
 """From the middle, in sides of the inner cube, median of the cameras: as in NeRF-synthetic, whose

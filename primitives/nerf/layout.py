@@ -68,6 +68,14 @@ def known_points(scene: Scene) -> np.ndarray | None:
     return (poses[:, None, :, 3] - depths[:, None] * poses[:, None, :, 2]).reshape(-1, 3)
 
 
+def across_axes(axes: np.ndarray) -> np.ndarray:
+    """Return I - d d^T of unit directions [n, 3], float64 [n, 3, 3]: what lies across a line.
+
+    The point p that is nearest to lines through p_i solves sum across_i p = sum across_i p_i.
+    """
+    return np.eye(3) - axes[:, :, None] * axes[:, None, :]
+
+
 def nearest_to_axes(positions: np.ndarray, axes: np.ndarray) -> tuple[np.ndarray, float]:
     """Return the point with the least sum of distances to lines, and how well it is determined.
 
@@ -80,7 +88,7 @@ def nearest_to_axes(positions: np.ndarray, axes: np.ndarray) -> tuple[np.ndarray
     Returns:
         float64 [3], and the smallest eigenvalue of the mean of I - d d^T, from 0 to 2/3.
     """
-    across = np.eye(3) - axes[:, :, None] * axes[:, None, :]
+    across = across_axes(axes)
     spread = float(np.linalg.eigvalsh(across.mean(axis=0))[0])
     origin = positions.mean(axis=0)
     moved = positions - origin

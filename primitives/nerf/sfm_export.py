@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ngp_warp.errors import DataError
+from ngp_warp.primitives.nerf.layout import across_axes
 
 CAMERA_DISTANCE = 4.0
 """Mean distance of the cameras from the origin."""
@@ -95,7 +96,7 @@ def centre_of_attention(poses: np.ndarray, points: np.ndarray) -> np.ndarray:
     the cameras.
     """
     origins, axes = poses[:, :, 3], -poses[:, :, 2]
-    across = np.eye(3) - axes[:, :, None] * axes[:, None, :]
+    across = across_axes(axes)
     matrix = across.mean(axis=0)
     if np.linalg.eigvalsh(matrix)[0] > 1e-3:  # 1e-3: the axes differ by some degrees
         centre = np.linalg.solve(matrix, np.einsum("nij,nj->i", across, origins) / len(poses))

@@ -9,6 +9,7 @@ import numpy as np
 
 from ngp_warp.errors import ConfigError
 from ngp_warp.primitives.nerf.frame import Frame
+from ngp_warp.primitives.nerf.layout import across_axes
 from ngp_warp.primitives.nerf.passes import Shot
 from ngp_warp.primitives.nerf.types import View
 from ngp_warp.rays.cameras import Camera, Up, parse_camera, turntable, up_vector
@@ -115,7 +116,7 @@ def focus(views: Sequence[View]) -> np.ndarray:
     """
     positions = np.array([view.pose[:, 3] for view in views])
     axes = np.array([view.pose[:, 2] for view in views])
-    across = np.eye(3) - axes[:, :, None] * axes[:, None, :]
+    across = across_axes(axes)
     middle = positions.mean(axis=0)
     right = np.einsum("nij,nj->i", across, positions - middle)
     return middle + np.linalg.lstsq(across.sum(axis=0), right, rcond=1e-3)[0]

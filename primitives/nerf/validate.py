@@ -10,7 +10,7 @@ import numpy as np
 from ngp_warp.config import check_choice
 from ngp_warp.primitive import Progress, Report, report_nothing
 from ngp_warp.primitives.image.data import load_image
-from ngp_warp.primitives.nerf.frame import AABB_SCALES, Frame, choose_frame
+from ngp_warp.primitives.nerf.frame import Frame, choose_frame
 from ngp_warp.primitives.nerf.maps import check_depth, check_mask
 from ngp_warp.primitives.nerf.photo_files import open_photo
 from ngp_warp.primitives.nerf.scene import read_scene
@@ -19,6 +19,7 @@ from ngp_warp.primitives.nerf.scene.detect import READERS
 from ngp_warp.primitives.nerf.scene.oddities import field_of_view, find_oddities, outside_box
 from ngp_warp.primitives.nerf.scene.splits import SPLITS
 from ngp_warp.primitives.nerf.types import Scene
+from ngp_warp.radiance.settings import AABB_SCALES
 from ngp_warp.rays.lenses import Lens
 
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from ngp_warp.primitives.nerf.scene.checks import Checks
 from ngp_warp.primitives.nerf.scene.transforms_lens import DISTORTION
 from ngp_warp.primitives.nerf.scene.values import LARGEST, Values, as_number
+from ngp_warp.radiance.settings import AABB_SCALES
 
-AABB_SCALES = tuple(2**k for k in range(8))
 _NGP_SCALE, _NGP_OFFSET = 0.33, 0.5
 _BLENDER_SCALE = 1 / 3
 _NERFSTUDIO_DEPTH_UNIT = 1e-3
