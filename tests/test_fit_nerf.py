@@ -123,6 +123,7 @@ def test_the_number_of_threads_does_not_matter(short: ngp_warp.Run, tmp_path: Pa
         {"aabb_scale": 2},
         {"near": 2.5},
         {"march_steps": 48},
+        {"render_steps": 48},
         {"seed": 3},
         {"eval_every": 9},
         {"color_network": {"n_neurons": 32, "n_hidden_layers": 1, "bias": True}},

@@ -263,8 +263,7 @@ def test_empty_batches_change_nothing_but_the_momentum():
 
 def test_rays_without_room_are_given_up_alike(monkeypatch):
     monkeypatch.setattr(fused, "_SPARE", 1)
-    monkeypatch.setattr(fused, "MAX_SAMPLES", 16)  # of the room alone
-    field = make_field(batch_samples=64 * 32, steps=1024, max_rays=2000)
+    field = make_field(batch_samples=64 * 32, steps=1024, max_rays=2000, max_samples=16)
     batch = make_rays(field, n=1999, weight=1.0)
     found, rays = gradients(field, batch)
     given_up = rays["n_samples"] < 0

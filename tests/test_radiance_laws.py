@@ -92,6 +92,27 @@ def test_steps_that_grow_integrate_too(device, backend):
     assert {len(p) for p in points} != {0}
 
 
+@pytest.mark.parametrize("cone", [0.0, 1 / 32])
+def test_pictures_have_steps_of_their_own(cone, device, backend):
+    few = {"aabb_scale": 2 if cone else 1, "max_samples": 40}
+    coarse = field_of(device, backend, **few, steps=64, cone_angle=cone, render_steps=128)
+    few["max_samples"] *= 2
+    fine = field_of(device, backend, **few, steps=128, cone_angle=cone / 2)
+    o, d = case.random_rays(100)
+    for field in (coarse, fine):
+        case.set_random(field, scale=2.0)
+    got, wanted = (rendered(field, o, d) for field in (coarse, fine))
+    for name in ("color", "opacity", "depth", "n_samples"):
+        assert np.array_equal(getattr(got, name), getattr(wanted, name)), name
+    assert 40 < got.n_samples.max() <= 80
+    # and training still has the longer ones
+    batches = [case.ray_batch(f.settings, o, d, device, jitter=0.5) for f in (coarse, fine)]
+    for field, batch in zip((coarse, fine), batches, strict=True):
+        case.run(field.train_stages(batch))
+    long, short = (batch.n_samples.numpy() for batch in batches)
+    assert 0 < long.max() <= 40 < short.max()
+
+
 @pytest.mark.parametrize("exponent", range(-8, 9, 2))
 def test_weights_sum_to_at_most_one(exponent, device, backend):
     field = field_of(device, backend)

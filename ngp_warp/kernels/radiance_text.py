@@ -45,6 +45,8 @@ class RadianceShape:
     """Most rays of a chunk."""
     n_samples: int = 4096
     """Most samples of a chunk, a multiple of 32."""
+    max_samples: int = MAX_SAMPLES
+    """Samples after which a ray ends."""
 
     @property
     def n_hidden(self) -> int:
@@ -66,7 +68,7 @@ def constants_text(shape: RadianceShape) -> str:
         "N_CASCADES": shape.aabb_scale.bit_length(),
         "ROUND": ROUND,
         "LONGEST": LONGEST,
-        "MAX_SAMPLES": MAX_SAMPLES,
+        "MAX_SAMPLES": shape.max_samples,
         "MAXV": network.widest(shape.density, shape.color) // 16,
         "ROWS": network.widest(shape.density, shape.color),
     }

@@ -18,7 +18,7 @@ from ngp_warp.networks.network import mlp_shape
 from ngp_warp.optimizer import Parameters
 from ngp_warp.radiance.batch import RayBatch
 from ngp_warp.radiance.occupancy import OccupancyGrid
-from ngp_warp.radiance.settings import MAX_SAMPLES, N_DIRECTION, N_GEOMETRY, RadianceSettings
+from ngp_warp.radiance.settings import N_DIRECTION, N_GEOMETRY, RadianceSettings
 
 Stages = list[list[Launch]]
 
@@ -84,7 +84,7 @@ class FusedRadiance:
         self.settings, self.encoding, self.table = settings, encoding, table
         self.weights, self.latents, self.occupancy = weights, latents, occupancy
         n_in = N_GEOMETRY + N_DIRECTION + settings.n_latent_dims
-        n_samples = settings.batch_samples // N_CHUNKS * _SPARE + 2 * MAX_SAMPLES
+        n_samples = settings.batch_samples // N_CHUNKS * _SPARE + 2 * settings.max_samples
         self.shape = text.RadianceShape(
             grid=encoding.shape,
             n_levels=encoding.n_levels,
@@ -101,6 +101,7 @@ class FusedRadiance:
             background_gradients=settings.background_gradients,
             ray_gradients=settings.ray_gradients,
             n_samples=-(-n_samples // 32) * 32,
+            max_samples=settings.max_samples,
         )
         self.counters = wp.zeros(N_CHUNKS * text.COUNTERS, dtype=wp.int64, device="cpu")
         self._no_floats = wp.zeros(0, dtype=wp.float32, device="cpu")
@@ -129,7 +130,13 @@ class FusedRadiance:
         shape = replace_rays(self.shape, -(-batch.capacity // N_CHUNKS) + 1)
         results = self._results(shape, batch)
         scratch = self._floats(N_SLOTS * text.slot_size(shape, train=True))
-        args = [N_CHUNKS, N_SLOTS, _rays(batch), self._marching(batch), self._model()]
+        args = [
+            N_CHUNKS,
+            N_SLOTS,
+            _rays(batch),
+            self._marching(batch, self.settings),
+            self._model(),
+        ]
         args += [self.table.read, results, scratch]
         kernel = kernels.train_kernel(shape)
         stages = [[launch.record(kernel, N_CHUNKS, args, "cpu", shards=N_SLOTS)]]
@@ -195,9 +202,11 @@ class FusedRadiance:
         n_chunks = -(-n_chunks // N_SLOTS) * N_SLOTS
         # a round takes the ROUND next samples of each ray, or LONGEST of few
         n_samples = max(RENDER_RAYS * text.ROUND, 32 * text.LONGEST)
+        settings = self.settings.rendering
         shape = replace_rays(self.shape, RENDER_RAYS, n_samples=n_samples)
+        shape = replace(shape, max_samples=settings.max_samples)
         scratch = self._floats(N_SLOTS * text.slot_size(shape, train=False))
-        args = [n_chunks, N_SLOTS, _rays(batch), self._marching(batch), self._model()]
+        args = [n_chunks, N_SLOTS, _rays(batch), self._marching(batch, settings), self._model()]
         args += [self.table.read, scratch]
         kernel = kernels.render_kernel(shape)
         return [[launch.record(kernel, n_chunks, args, "cpu", shards=N_SLOTS)]]
@@ -220,8 +229,8 @@ class FusedRadiance:
         kernel = point_kernels.density_kernel(replace_rays(self.shape, 0, n_samples=0))
         return [[launch.record(kernel, n_items, args, "cpu", shards=N_SLOTS)]]
 
-    def _marching(self, batch: RayBatch) -> Any:
-        s, m = self.settings, kernels.Marching()
+    def _marching(self, batch: RayBatch, s: RadianceSettings) -> Any:
+        m = kernels.Marching()
         m.occupied = self.occupancy.bits
         m.capacity = batch.capacity
         m.cone_angle, m.min_step, m.max_step = s.cone_angle, s.min_step, s.max_step

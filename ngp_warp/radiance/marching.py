@@ -11,7 +11,7 @@ from ngp_warp import launch
 from ngp_warp.kernels import march as kernels
 from ngp_warp.launch import Call, Launch
 from ngp_warp.radiance.batch import RayBatch
-from ngp_warp.radiance.settings import MAX_SAMPLES, RadianceSettings
+from ngp_warp.radiance.settings import RadianceSettings
 
 Stages = list[list[Launch]]
 
@@ -24,7 +24,7 @@ def make_lattice(settings: RadianceSettings) -> Any:
     lattice.min_step = settings.min_step
     lattice.max_step = max(settings.max_step, settings.min_step)
     lattice.near = settings.near
-    lattice.max_samples = MAX_SAMPLES
+    lattice.max_samples = settings.max_samples
     return lattice
 
 

@@ -1,7 +1,7 @@
 """What a radiance field's kernels and networks follow from."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from ngp_warp.config import GridEncodingConfig, Loss, NetworkConfig, check_choice, check_range
@@ -11,7 +11,7 @@ ColorSpace = Literal["srgb", "linear"]
 AABB_SCALES = tuple(2**k for k in range(8))
 """Sides that the box may have, in sides of the inner cube."""
 MAX_SAMPLES = 1024
-"""Samples of a ray."""
+"""Samples of a training ray."""
 CELLS = 128
 """Cells of a cascade of the occupancy grid along an axis."""
 N_GEOMETRY = 16
@@ -38,10 +38,14 @@ class RadianceSettings:
     """Side of the box in sides of the inner cube: a power of two from 1 to 128."""
     steps: int = 1024
     """Shortest steps in the diagonal of the inner cube."""
+    render_steps: int | None = None
+    """The same in pictures, which cost little beside training; None: as in training."""
     cone_angle: float = 0.0
     """Growth of a step with the distance; 0: all steps have the shortest length."""
     near: float = 0.0
     """Distance from the camera at which rays begin, in sides of the box."""
+    max_samples: int = MAX_SAMPLES
+    """Samples after which a ray ends."""
     min_transmittance: float = 1e-4
     """A ray ends where less light than this passes."""
     batch_samples: int = 2**16
@@ -72,13 +76,28 @@ class RadianceSettings:
         check_choice("loss", self.loss, get_args(Loss))
         check_choice("color_space", self.color_space, get_args(ColorSpace))
         check_range("steps", self.steps, 1, 16384)
+        check_range("render_steps", self.render_steps, 1, 16384)
         check_range("cone_angle", self.cone_angle, 0.0, 1.0)
         check_range("near", self.near, 0.0)
+        check_range("max_samples", self.max_samples, 1, 2**20)
         check_range("min_transmittance", self.min_transmittance, 0.0, 0.5)
         check_range("batch_samples", self.batch_samples, 32, 2**24)
         check_range("max_rays", self.max_rays, 1, 2**22)
         check_range("depth_weight", self.depth_weight, 0.0)
         check_range("distortion_weight", self.distortion_weight, 0.0)
+
+    @property
+    def rendering(self) -> "RadianceSettings":
+        """These settings with the steps of pictures: all steps are shorter by the same factor."""
+        if self.render_steps is None:
+            return self
+        finer = self.render_steps / self.steps
+        return replace(
+            self,
+            steps=self.render_steps,
+            cone_angle=self.cone_angle / finer,
+            max_samples=math.ceil(self.max_samples * max(finer, 1.0)),
+        )
 
     @property
     def n_cascades(self) -> int:

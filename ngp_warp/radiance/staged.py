@@ -24,7 +24,7 @@ from ngp_warp.optimizer import Parameters
 from ngp_warp.radiance.batch import RayBatch
 from ngp_warp.radiance.marching import Stages, make_lattice, part, scan_stage
 from ngp_warp.radiance.occupancy import OccupancyGrid
-from ngp_warp.radiance.settings import MAX_SAMPLES, N_DIRECTION, N_GEOMETRY, RadianceSettings
+from ngp_warp.radiance.settings import N_DIRECTION, N_GEOMETRY, RadianceSettings
 from ngp_warp.radiance.staged_arrays import Gradients, Work
 
 N_CHUNKS = 128
@@ -109,9 +109,9 @@ class StagedRadiance:
             totals: int64 [4]: rays, samples, kept samples and rays given up, added to.
             last: int64 [4], out: those of this step.
         """
-        room = max(int(self.settings.batch_samples * _SPARE), MAX_SAMPLES)
+        room = max(int(self.settings.batch_samples * _SPARE), self.settings.max_samples)
         work = Work(self.settings, self.encoding.n_outputs, batch, -(-room // 32) * 32)
-        stages = self._forward_stages(batch, work)
+        stages = self._forward_stages(self.settings, batch, work)
         gradients = Gradients(self.settings, self.encoding.n_outputs, work)
         stages += self._loss_stages(batch, work, gradients)
         stages += self._backward_stages(batch, work, gradients)
@@ -134,11 +134,11 @@ class StagedRadiance:
             batch: rays; its outputs are filled.
             capacity: samples of a pass, at least 1024; None: as many as suit the device.
         """
+        settings = self.settings.rendering
         room = capacity or _RENDER_SAMPLES[self.device.partition(":")[0]]
-        work = Work(
-            self.settings, self.encoding.n_outputs, batch, -(-max(room, MAX_SAMPLES) // 32) * 32
-        )
-        stages = self._forward_stages(batch, work)
+        room = max(room, settings.max_samples)
+        work = Work(settings, self.encoding.n_outputs, batch, -(-room // 32) * 32)
+        stages = self._forward_stages(settings, batch, work)
         kernel = kernels.render_kernel(self.settings.exposure, self.settings.color_space)
         args = [work.rays, work.kept, work.rgb, work.out]
         return [*stages, self._record(kernel, batch.capacity, args)]
@@ -185,9 +185,9 @@ class StagedRadiance:
             *([p] for p in self.density_network.forward(w, features, out)),
         ]
 
-    def _forward_stages(self, batch: RayBatch, work: Work) -> Stages:
+    def _forward_stages(self, s: RadianceSettings, batch: RayBatch, work: Work) -> Stages:
         """Record everything from rays to the colours of the samples that are kept."""
-        s, samples, marched, n = self.settings, work.samples, work.packed, batch.capacity
+        samples, marched, n = work.samples, work.packed, batch.capacity
         stages = samples.march_stages(make_lattice(s), self.occupancy.bits, batch)
         args = [batch.direction, self._norms, _N_BANDS, work.harmonics]
         stages[0] += self._record(harmonics.harmonics_kernel, n, args)

@@ -70,6 +70,8 @@ class NerfConfig:
     """Distance from the cameras at which there may be something, in the scene's units."""
     march_steps: int | None = None
     """Samples in the diagonal of the cube of the finest detail."""
+    render_steps: int | None = None
+    """The same in pictures; twice as many if not given."""
     max_rays: int | None = None
     """Most rays of a step."""
     loss: Loss = "huber"
@@ -99,6 +101,7 @@ class NerfConfig:
         check_range("eval_every", self.eval_every, 0, 10**6)
         check_range("near", self.near, 0.0)
         check_range("march_steps", self.march_steps, 16, 16384)
+        check_range("render_steps", self.render_steps, 16, 16384)
         check_range("max_rays", self.max_rays, 32, 2**22)
         check_range("appearance", self.appearance, 0, 64)
         check_range("depth_weight", self.depth_weight, 0.0)
@@ -149,13 +152,15 @@ def resolve(config: NerfConfig, device: str, *, aabb_scale: int, has_depth: bool
     training = config.training
     batch = training.batch_size or (2**16 if on_cpu else 2**18)
     depth_weight = config.depth_weight if config.depth_weight is not None else 0.1
+    march_steps = config.march_steps or (512 if on_cpu else 1024)
     return replace(
         config,
         encoding=resolve_encoding(encoding),
         training=replace(training, batch_size=-(-batch // 32) * 32),
         aabb_scale=aabb_scale,
         near=config.near or 0.0,
-        march_steps=config.march_steps or (512 if on_cpu else 1024),
+        march_steps=march_steps,
+        render_steps=config.render_steps or min(2 * march_steps, 16384),
         max_rays=config.max_rays or (2**15 if on_cpu else 2**17),
         depth_weight=depth_weight if has_depth else 0.0,
     )
@@ -163,8 +168,8 @@ def resolve(config: NerfConfig, device: str, *, aabb_scale: int, has_depth: bool
 
 # What the original NeRF has no place for, or fixes itself.
 _NOT_VANILLA = (
-    *("encoding", "density_network", "color_network", "march_steps", "loss", "train_poses"),
-    *("train_lenses", "exposure", "appearance", "environment", "depth_weight"),
+    *("encoding", "density_network", "color_network", "march_steps", "render_steps", "loss"),
+    *("train_poses", "train_lenses", "exposure", "appearance", "environment", "depth_weight"),
     "distortion_weight",
 )
 
@@ -237,6 +242,7 @@ def settings_of(
         color_network=replace(config.color_network, output_activation=output),
         aabb_scale=config.aabb_scale,
         steps=config.march_steps,
+        render_steps=config.render_steps,
         cone_angle=1 / 256 if config.aabb_scale > 1 else 0.0,
         near=(config.near or 0.0) * box_per_unit,
         batch_samples=int(config.training.batch_size or 0),
