@@ -12,6 +12,7 @@ import functools
 import os
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -177,13 +178,14 @@ class _Pool:
         self._queue: Any = iter(())
         self._start = [threading.Lock() for _ in range(n_threads - 1)]
         self._done = [threading.Lock() for _ in range(n_threads - 1)]
+        self._working = [False] * (n_threads - 1)
         self._stopped = False
         self._error: BaseException | None = None
         self._busy = threading.Lock()
         for lock in (*self._start, *self._done):
             lock.acquire()
-        for start, done in zip(self._start, self._done, strict=True):
-            threading.Thread(target=self._work, args=(start, done), daemon=True).start()
+        for number in range(n_threads - 1):
+            threading.Thread(target=self._work, args=(number,), daemon=True).start()
 
     def run(self, commands: Sequence[Any]) -> None:
         if not self._busy.acquire(blocking=False):
@@ -196,7 +198,8 @@ class _Pool:
         except Exception:
             raise
         except BaseException:
-            # Ctrl-C while helpers still worked: what they report later must count for nothing.
+            # Ctrl-C while helpers still worked: what they report counts for nothing.
+            self._settle()
             _discard(self)
             raise
         finally:
@@ -215,6 +218,13 @@ class _Pool:
         if self._error is not None:
             raise self._error
 
+    def _settle(self) -> None:
+        """Wait for the helpers, whatever interrupts: their arrays may be freed soon."""
+        self._queue = iter(())  # one that only wakes up later finds nothing
+        while any(self._working):
+            with contextlib.suppress(BaseException):
+                time.sleep(1e-3)
+
     def stop(self) -> None:
         self._stopped = True
         for start in self._start:
@@ -225,17 +235,19 @@ class _Pool:
         for command in self._queue:
             command.launch()
 
-    def _work(self, start: threading.Lock, done: threading.Lock) -> None:
+    def _work(self, number: int) -> None:
         while True:
-            start.acquire()
+            self._start[number].acquire()
             if self._stopped:
                 return
+            self._working[number] = True
             try:
                 self._drain()
             except BaseException as error:
                 self._error = error
             finally:
-                done.release()
+                self._working[number] = False
+                self._done[number].release()
 
 
 _state: dict[str, Any] = {"n_threads": None, "pool": None}
