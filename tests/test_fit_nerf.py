@@ -123,7 +123,6 @@ def test_the_number_of_threads_does_not_matter(short: ngp_warp.Run, tmp_path: Pa
         {"aabb_scale": 2},
         {"near": 2.5},
         {"march_steps": 48},
-        {"render_steps": 48},
         {"seed": 3},
         {"eval_every": 9},
         {"color_network": {"n_neurons": 32, "n_hidden_layers": 1, "bias": True}},
@@ -136,6 +135,16 @@ def test_every_setting_counts(short: ngp_warp.Run, settings: Any, tmp_path: Path
     )
     first, second = (r.arrays()["encoding.value"] for r in (other, short))
     assert first.shape != second.shape or not np.array_equal(first, second)
+
+
+def test_steps_of_pictures_count_in_pictures_alone(short: ngp_warp.Run, tmp_path: Path) -> None:
+    assert short.config.render_steps == 2 * short.config.march_steps
+    other = ngp_warp.fit_nerf(
+        short.source, steps=SHORT, out=tmp_path / "run", device="cpu", render_steps=48, **SMALL
+    )
+    for name, array in short.arrays().items():
+        assert np.array_equal(array, other.arrays()[name]), name
+    assert short.metrics["views"] != other.metrics["views"]
     assert np.isfinite(other.metrics["psnr"])
     # and comes back from the checkpoint
     again = ngp_warp.open_run(other.path, device="cpu")
