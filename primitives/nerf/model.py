@@ -10,6 +10,7 @@ import warp as wp
 from ngp_warp.decode import load_state
 from ngp_warp.launch import resolve_device
 from ngp_warp.optimizer import Adam, Parameters
+from ngp_warp.primitives.nerf.alignment import common_motion
 from ngp_warp.primitives.nerf.colors import from_srgb
 from ngp_warp.primitives.nerf.config import (
     NerfConfig,
@@ -123,7 +124,10 @@ class NerfModel:
 
     @property
     def views(self) -> tuple[View, ...]:
-        """All views, the trained ones first, with refined poses and lenses."""
+        """All views, the trained ones first, with refined poses and lenses.
+
+        Views held back go with the motion that the refined poses have in common.
+        """
         refinement = self.refinement
         if refinement is None:
             return self.trained + self.held
@@ -133,6 +137,9 @@ class NerfModel:
             for view, pose, lens in zip(self.trained, poses, lenses, strict=True)
         ]
         held = [replace(view, lens=refinement.refined_lens(view.lens)) for view in self.held]
+        if refinement.settings.poses:
+            motion = common_motion(np.stack([view.pose for view in self.trained]), poses)
+            held = [replace(view, pose=motion.moved(view.pose)) for view in held]
         return (*trained, *held)
 
     @property
