@@ -130,13 +130,8 @@ class FusedRadiance:
         shape = replace_rays(self.shape, -(-batch.capacity // N_CHUNKS) + 1)
         results = self._results(shape, batch)
         scratch = self._floats(N_SLOTS * text.slot_size(shape, train=True))
-        args = [
-            N_CHUNKS,
-            N_SLOTS,
-            _rays(batch),
-            self._marching(batch, self.settings),
-            self._model(),
-        ]
+        marching = self._marching(batch, self.settings)
+        args = [N_CHUNKS, N_SLOTS, _rays(batch), marching, self._model()]
         args += [self.table.read, results, scratch]
         kernel = kernels.train_kernel(shape)
         stages = [[launch.record(kernel, N_CHUNKS, args, "cpu", shards=N_SLOTS)]]
@@ -203,8 +198,12 @@ class FusedRadiance:
         # a round takes the ROUND next samples of each ray, or LONGEST of few
         n_samples = max(RENDER_RAYS * text.ROUND, 32 * text.LONGEST)
         settings = self.settings.rendering
-        shape = replace_rays(self.shape, RENDER_RAYS, n_samples=n_samples)
-        shape = replace(shape, max_samples=settings.max_samples)
+        shape = replace(
+            self.shape,
+            n_rays=RENDER_RAYS,
+            n_samples=n_samples,
+            max_samples=settings.max_samples,
+        )
         scratch = self._floats(N_SLOTS * text.slot_size(shape, train=False))
         args = [n_chunks, N_SLOTS, _rays(batch), self._marching(batch, settings), self._model()]
         args += [self.table.read, scratch]
