@@ -48,17 +48,19 @@ def mixed(rng, **kwargs):
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float16])
 @pytest.mark.parametrize("background", ["random", (0.25, 0.5, 1.0)])
-def test_the_twin_draws_the_same(dtype, background, device):
+@pytest.mark.parametrize("crop_steps", [0, 5])
+def test_the_twin_draws_the_same(dtype, background, crop_steps, device):
     rng = np.random.default_rng(0)
     views, pictures = mixed(rng, dtype=dtype, masks=True, depths=True)
     arrays = make_views(views, pictures, FRAME, device)
     exposures = rng.normal(size=(len(views), 3)).astype(np.float32)
     arrays.exposures.assign(exposures.ravel())
-    found = run(arrays, 100, device, background=background)
+    found = run(arrays, 100, device, background=background, crop_steps=crop_steps)
     poses = [FRAME.poses_to_box(view.pose) for view in views]
     for i in range(100):
         wanted = reference.draw(
-            pictures, poses, arrays.lenses_in_memory, FRAME.scale, 3, 5, i, background
+            *(pictures, poses, arrays.lenses_in_memory, FRAME.scale, 3, 5, i, background),
+            crop_steps,
         )
         for name, value in wanted.items():
             # a distance is magnified where a fisheye looks across the axis
@@ -88,6 +90,23 @@ def test_every_pixel_is_drawn_alike(device):
     # chi-square of independent draws: variance = mean
     assert counts.var() / mean == pytest.approx(1, abs=0.1)
     assert counts[: pictures.offsets[1]].mean() == pytest.approx(mean, rel=0.03)
+
+
+@pytest.mark.parametrize(("step", "cropped"), [(1, True), (7, True), (8, False)])
+def test_the_first_steps_see_the_middle_half(step, cropped, device):
+    views, pictures = mixed(np.random.default_rng(1))
+    arrays = make_views(views, pictures, FRAME, device)
+    found = run(arrays, 2**17, device, step=step, crop_steps=7)
+    size = pictures.sizes[found["view"]]
+    middle = (found["pixel"] >= size // 4) & (found["pixel"] < size // 4 + (size + 1) // 2)
+    assert middle.all() == cropped
+    assert middle.all(axis=1).mean() == pytest.approx(1 if cropped else 0.25, abs=0.02)
+    # each of them, alike
+    first = found["pixel"][found["view"] == 0]
+    counts = np.unique(first, axis=0, return_counts=True)[1]
+    area = np.prod(pictures.sizes[0] // 2) if cropped else np.prod(pictures.sizes[0])
+    assert len(counts) == area
+    assert counts.var() / counts.mean() == pytest.approx(1, abs=0.2)
 
 
 def test_the_last_of_very_many_pixels_is_drawn(device):

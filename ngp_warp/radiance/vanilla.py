@@ -27,14 +27,18 @@ _SAMPLING = 0x5DEECE66
 
 
 def vanilla_optimizer() -> OptimizerConfig:
-    """Return the paper's Adam: 5e-4, decaying from the first step on to a tenth at the last."""
+    """Return the paper's Adam: 5e-4, decaying to a tenth at the last step.
+
+    The paper's decays from the first step on. This one waits for a fifth of the run, in which
+    ``--seconds`` is turned into steps; both end alike.
+    """
     return OptimizerConfig(
         learning_rate=5e-4,
         beta1=0.9,
         beta2=0.999,
         epsilon=1e-7,
         l2_regularization=0.0,
-        decay_start=0.0,
+        decay_start=0.2,
         final_learning_rate=0.1,
     )
 

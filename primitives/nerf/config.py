@@ -24,6 +24,8 @@ SceneFormat = Literal["auto", "transforms", "colmap", "llff"]
 EvalSplit = Literal["test", "val"]
 
 DEFAULT_EVAL_EVERY = 8
+# of the original NeRF, whose code begins its synthetic scenes so
+_CROP_STEPS = 500
 
 
 def _encoding() -> GridEncodingConfig:
@@ -74,6 +76,9 @@ class NerfConfig:
     """The same in pictures; twice as many if not given."""
     max_rays: int | None = None
     """Most rays of a step."""
+    crop_steps: int | None = None
+    """Steps at the beginning that see the middle half of each photo's rows and columns only, so
+    that a field cannot begin as the background alone; 500 for vanilla, else 0, if not given."""
     loss: Loss = "huber"
     """Between the photos' colours and the field's."""
     train_poses: bool = False
@@ -103,6 +108,7 @@ class NerfConfig:
         check_range("march_steps", self.march_steps, 16, 16384)
         check_range("render_steps", self.render_steps, 16, 16384)
         check_range("max_rays", self.max_rays, 32, 2**22)
+        check_range("crop_steps", self.crop_steps, 0, 2**31 - 1)
         check_range("appearance", self.appearance, 0, 64)
         check_range("depth_weight", self.depth_weight, 0.0)
         check_range("distortion_weight", self.distortion_weight, 0.0)
@@ -162,6 +168,7 @@ def resolve(config: NerfConfig, device: str, *, aabb_scale: int, has_depth: bool
         march_steps=march_steps,
         render_steps=config.render_steps or min(2 * march_steps, 16384),
         max_rays=config.max_rays or (2**15 if on_cpu else 2**17),
+        crop_steps=config.crop_steps or 0,
         depth_weight=depth_weight if has_depth else 0.0,
     )
 
@@ -192,6 +199,7 @@ def _resolve_vanilla(config: NerfConfig, aabb_scale: int) -> NerfConfig:
         aabb_scale=aabb_scale,
         near=config.near or 0.0,
         max_rays=rays,
+        crop_steps=_CROP_STEPS if config.crop_steps is None else config.crop_steps,
         depth_weight=0.0,
     )
 

@@ -46,6 +46,7 @@ def draw_rays(
     *,
     background: Background = "random",
     environment: "Environment | None" = None,
+    crop_steps: int = 0,
 ) -> Draw:
     """Record the drawing of a batch.
 
@@ -60,6 +61,8 @@ def draw_rays(
         seed: of every random number.
         background: random, or one colour, in the photos' colour space.
         environment: takes the place of ``background``.
+        crop_steps: pixels of this many first steps, counted from 1, are drawn from the middle
+            halves of the photos' rows and columns alone.
 
     Raises:
         ShapeError: an array on another device.
@@ -72,7 +75,7 @@ def draw_rays(
     alpha = wp.zeros(n, dtype=wp.float32, device=device)
     photos = [views.pixels, views.masks, views.depths, views.offsets, views.sizes]
     kind = views.pixels.dtype, views.masks.size > 0, views.depths.size > 0
-    args: list[Any] = [*photos, seed, step, batch.count, batch.view, pixel]
+    args: list[Any] = [*photos, seed, step, crop_steps, batch.count, batch.view, pixel]
     pick = launch.record(kernels.pick_kernel(*kind), n, args, device, shards=_SHARDS)
     fixed = wp.vec3(0.0, 0.0, 0.0) if isinstance(background, str) else wp.vec3(*background)
     mode: kernels.Background = "random" if isinstance(background, str) else "fixed"

@@ -55,6 +55,7 @@ class NerfTask:
             self.config.training.seed,
             background=self._background(),
             environment=around,
+            crop_steps=self.config.crop_steps or 0,
         )
         stages = [[model.optimizer.advance()], *draw.stages, *radiance.train_stages(model.batch)]
         if refinement is not None:

@@ -18,7 +18,7 @@ def bits(key, i, d):
     return mix(mix(i * 4 + d + key & WORD) ^ key)
 
 
-def draw(photos, poses, lenses: list[Lens], scale, seed, step, i, background):
+def draw(photos, poses, lenses: list[Lens], scale, seed, step, i, background, crop_steps=0):
     """Ray i: a dictionary of what the batch holds of it.
 
     Args:
@@ -30,13 +30,17 @@ def draw(photos, poses, lenses: list[Lens], scale, seed, step, i, background):
         step: number.
         i: the ray.
         background: "random", or a colour.
+        crop_steps: steps that see the middles of the photos only.
     """
     key = key_of(seed, step)
     n = int(photos.offsets[-1])
     index = (bits(key, i, 0) << 32 | bits(key, i, 1)) * n >> 64
     view = int(np.searchsorted(photos.offsets, index, side="right")) - 1
-    width = int(photos.sizes[view, 0])
+    width, height = (int(n) for n in photos.sizes[view])
     y, x = divmod(index - int(photos.offsets[view]), width)
+    if step <= crop_steps:
+        x, y = width // 4 + x // 2, height // 4 + y // 2
+        index = int(photos.offsets[view]) + y * width + x
     local = lenses[view].unproject([[x + 0.5, y + 0.5]])[0]
     lost = bool(np.isnan(local[0]))
     if lost:

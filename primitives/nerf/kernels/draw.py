@@ -57,6 +57,12 @@ def view_of(offsets: wp.array(dtype=wp.int64), index: wp.int64) -> int:
     return low
 
 
+@wp.func
+def in_middle(place: int, n: int) -> int:
+    """Return the place in the middle half of n that stands for ``place`` of all."""
+    return n / 4 + place / 2
+
+
 @functools.cache
 def pick_kernel(dtype: type, masks: bool, depths: bool) -> wp.Kernel:
     """Return the kernel that draws pixels, and asks for what ``ray_kernel`` reads of them."""
@@ -87,25 +93,30 @@ __builtin_prefetch(pixels.data + i * 4);
         sizes: wp.array[int],  # [n_views, 2]
         seed: int,
         step: wp.array[wp.int64],  # [1]
+        crop_steps: wp.int64,
         count: wp.array[int],  # [1]
         # out
         view: wp.array[int],  # [n]
         pixel: wp.array[int],  # [n, 2]: column and row
     ):
-        """Each ray a pixel of all photos, each pixel alike."""
+        """Each ray a pixel of all photos, each pixel alike; of their middles in the first steps."""
         ray = begin + wp.tid()
         if ray >= count[0]:
             return
         key = draw_key(seed, step[0])
         n = offsets[offsets.shape[0] - 1]
         index = random_index(random_bits(key, ray, 0), random_bits(key, ray, 1), n)
-        prefetch(pixels, mask, depth, index)
         v = view_of(offsets, index)
         place = int(index - offsets[v])
         width = sizes[v * 2]
+        x, y = place % width, place / width
+        if step[0] <= crop_steps:
+            x, y = in_middle(x, width), in_middle(y, sizes[v * 2 + 1])
+            index = offsets[v] + wp.int64(y) * wp.int64(width) + wp.int64(x)
+        prefetch(pixels, mask, depth, index)
         view[ray] = v
-        pixel[ray * 2] = place % width
-        pixel[ray * 2 + 1] = place / width
+        pixel[ray * 2] = x
+        pixel[ray * 2 + 1] = y
 
     return pick_pixels
 
