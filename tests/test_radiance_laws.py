@@ -5,6 +5,7 @@ import pytest
 
 from ngp_warp.config import NetworkConfig
 from ngp_warp.kernels.loss import LOSSES
+from ngp_warp.kernels.occupancy import MAX_THRESHOLD
 from tests import radiance_case as case
 from tests.reference import composite, march, occupancy
 
@@ -230,6 +231,33 @@ def test_a_cell_above_the_threshold_is_occupied_after_its_update(device, backend
     above = thickness > grid.threshold.numpy()[0]
     assert grid.occupied()[cells][above].all()
     assert above.any()
+
+
+@pytest.mark.parametrize("options", [{}, {"aabb_scale": 4, "cone_angle": 1 / 64}])
+@pytest.mark.parametrize("times", [0.9, 1.1])
+def test_training_meets_the_cells_of_dense_samples(times, options, device, backend):
+    # densities for which the shortest step is just below or above the threshold
+    field = field_of(device, backend, **options)
+    s = field.settings
+    density = times * MAX_THRESHOLD / field.occupancy.thickness
+    case.set_constant(field, np.log(density))
+    occupied = case.sparse(field)
+    field.optimizer.step.fill_(1000)
+    batch = batch_of(field, 80)
+    train(field, batch)
+    o, d = (a.numpy().reshape(-1, 3) for a in (batch.origin, batch.direction))
+    wanted = np.zeros(occupied.shape, bool)
+    for ray, jitter in zip(rays_of(o, d), batch.jitter.numpy(), strict=True):
+        light = 1.0
+        for t, dt in march.march(s, occupied, *ray, float(jitter)):
+            if light < s.min_transmittance:
+                break
+            light *= np.exp(-density * dt * s.aabb_scale)
+            wanted[march.cell_of(s, ray[0] + t * ray[1], dt)] = times > 1
+    found = field.occupancy.met.numpy().reshape(wanted.shape).astype(bool)
+    assert (wanted.sum() > 300) == (times > 1)
+    # a point on a cell's face may be on either side
+    assert (found != wanted).sum() <= 0.01 * wanted.sum()
 
 
 def batch_of(field, n=32, **changes):

@@ -12,7 +12,7 @@ Samples are packed ray by ray. Not differentiable. Twin: tests/reference/march.p
 
 import warp as wp
 
-from ngp_warp.kernels.occupancy import is_occupied
+from ngp_warp.kernels.occupancy import MAX_THRESHOLD, is_occupied
 from ngp_warp.launch import module_options
 
 wp.set_module_options(module_options())
@@ -26,6 +26,7 @@ _COARSE = wp.constant(16)
 _COARSE_CUBE = wp.constant(16 * 16 * 16)
 _MAX_LENGTH = wp.constant(MAX_LENGTH)
 _FAR = wp.constant(1.0e30)
+_DENSE = wp.constant(MAX_THRESHOLD)
 
 
 @wp.struct
@@ -331,3 +332,29 @@ def total_kernel(
             low = middle + 1
     total[0] = sums[n - 1]
     total[1] = wp.where(low > 0, sums[wp.max(low - 1, 0)], 0)
+
+
+@wp.kernel
+def meet_kernel(
+    begin: int,
+    # in
+    lattice: Lattice,
+    sums: wp.array[int],  # [n_rays], inclusive, of the samples
+    positions: wp.array[float],  # [n_blocks, 3, 32]
+    length: wp.array[float],  # [capacity]
+    thickness: wp.array[float],  # [capacity]
+    # out
+    met: wp.array[wp.uint8],  # [n_cascades * 128^3]
+):
+    """Cells of the samples in which the shortest step would be thicker than MAX_THRESHOLD."""
+    i = begin + wp.tid()
+    if i >= sums[sums.shape[0] - 1]:
+        return
+    if thickness[i] * lattice.min_step > _DENSE * length[i]:
+        p = wp.vec3()
+        for axis in range(3):
+            p[axis] = positions[(i / 32) * 96 + axis * 32 + i % 32]
+        cascade = cascade_of(lattice, p, length[i])
+        cell = cell_of(lattice, p, cascade)
+        index = cell[0] + _CELLS * (cell[1] + _CELLS * cell[2])
+        met[cascade * _CUBE + index] = wp.uint8(1)

@@ -119,11 +119,15 @@ def store_kernel(
     early_decay: float,
     decay: float,
     # in and out
+    met: wp.array[wp.uint8],  # [n_cascades * 128^3], set to zero
     values: wp.array[float],  # [n_cascades * 128^3]
     # out
     partial_sums: wp.array[float],  # [2 * CHUNKS]
 ):
-    """value = max(decay * value, density * thickness), and each chunk's sum of them."""
+    """value = max(decay * value, density * thickness), and each chunk's sum of them.
+
+    The value of a cell that was met does not decay.
+    """
     item = begin + wp.tid()
     j = item / _CHUNKS
     total = float(0.0)
@@ -134,7 +138,9 @@ def store_kernel(
         factor = wp.where(plan[1] == 2, early_decay, decay)
         for i in range(low + n * k / _CHUNKS, low + n * (k + 1) / _CHUNKS):
             cell = cells[i]
-            value = wp.max(factor * values[cell], density[i - plan[2]] * thickness)
+            kept = wp.where(met[cell] == wp.uint8(0), factor, 1.0) * values[cell]
+            met[cell] = wp.uint8(0)
+            value = wp.max(kept, density[i - plan[2]] * thickness)
             values[cell] = value
             total += value
     partial_sums[item] = total

@@ -83,6 +83,7 @@ class Results:
     counters: wp.array[wp.int64]  # [n_chunks, COUNTERS]
     d_latents: wp.array[float]  # [n_rays, n_latents]
     depth_counts: wp.array[float]  # [n_chunks], in: rays with a known depth
+    met: wp.array[wp.uint8]  # [n_cascades * 128^3]: 1 where a kept sample was dense
 
 
 def members_text(struct: type, name: str) -> str:

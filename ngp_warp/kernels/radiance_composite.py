@@ -10,9 +10,10 @@ behind the last sample, the gradient in s_j is T_{j+1} G_j - sum_{k > j} w_k G_k
 """
 
 from ngp_warp.kernels.loss import LOSSES
+from ngp_warp.kernels.occupancy import MAX_THRESHOLD
 
 # Rays go on where they are neither opaque nor at their end.
-TRANSMIT = """
+_TRANSMIT = """
 for (int s = seg0; s < n_seg; ++s) {
     const int r = seg_ray[s], start = seg_start[s], n = seg_n[s];
     if (rdrop[r]) { seg_n[s] = 0; continue; }
@@ -23,6 +24,7 @@ for (int s = seg0; s < n_seg; ++s) {
         sw[start + j] = T - after;
         stafter[start + j] = after;
         T = after;
+        MEET
     }
     rtrans[r] = T;
     seg_n[s] = j;
@@ -36,6 +38,23 @@ for (int s = seg0; s < n_seg; ++s) {
     n_active = n;
 }
 """
+
+# Tells the occupancy grid of dense cells; chunks that do so at once write the same.
+_MEET = (
+    "if (sod[start + j] * min_step > MAX_THRESHOLD * sdt(st[start + j]))"
+    " met.data[scell[start + j]] = 1;"
+)
+
+
+def transmit_text(*, meet: bool) -> str:
+    """Return the text of the light that passes a round's samples.
+
+    Args:
+        meet: note cells where the shortest step would be thicker than MAX_THRESHOLD.
+    """
+    text = _MEET.replace("MAX_THRESHOLD", f"{MAX_THRESHOLD!r}f") if meet else ""
+    return _TRANSMIT.replace("MEET", text)
+
 
 # A ray's kept samples one after another, from the segments of its rounds.
 KEPT = """

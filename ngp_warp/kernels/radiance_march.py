@@ -223,6 +223,7 @@ auto march = [&](const int* ids, int n_ids, int most, float* found, i16& n, i16&
         if (__builtin_reduce_or(taken)) {
             // lanes without a hit write too: where their next one will go
             scatter(found, n * 16 + LANES, t);
+            NOTE_CELL
             n -= taken;
         }
         SKIP
@@ -235,17 +236,26 @@ auto march = [&](const int* ids, int n_ids, int most, float* found, i16& n, i16&
 """
 
 
-def march_text(cone: bool) -> str:
-    """Return the text of ``march``: the next ``most`` samples of up to 16 rays."""
+def march_text(*, cone: bool, cells: bool) -> str:
+    """Return the text of ``march``: the next ``most`` samples of up to 16 rays.
+
+    Args:
+        cone: steps grow with the distance.
+        cells: note the samples' cells, too.
+    """
     advance = _ADVANCE_CONE if cone else _ADVANCE_EVEN
+    note = "scatter(found_cell, n * 16 + LANES, __builtin_bit_cast(v16, cell));" if cells else ""
     return (
-        MARCH.replace("CELLS\n", _CELLS, 1).replace("SKIP\n", _SKIP).replace("ADVANCE\n", advance)
+        MARCH.replace("CELLS\n", _CELLS, 1)
+        .replace("NOTE_CELL", note)
+        .replace("SKIP\n", _SKIP)
+        .replace("ADVANCE\n", advance)
     )
 
 
 # The samples of a round, ray after ray: distances, rays, then positions in blocks. A ray whose
 # samples do not fit is given up and counted, alike for any number of threads.
-ROUND = """
+_ROUND = """
 const int first = ns;
 const int seg0 = n_seg;
 const int most = n_active >= 32 ? ROUND : 256 / n_active < LONGEST ? 256 / n_active : LONGEST;
@@ -263,6 +273,7 @@ for (int a = 0; a < n_active; a += 16) {
         seg_ray[n_seg] = r; seg_start[n_seg] = ns; seg_n[n_seg] = m; seg_next[n_seg] = -1;
         ++n_seg;
         for (int j = 0; j < m; ++j) { st[ns + j] = found[j * 16 + l]; sr[ns + j] = r; }
+        KEEP_CELLS
         ns += m;
     }
 }
@@ -277,3 +288,9 @@ for (int i = first; i < ns; i += 16) {
     }
 }
 """
+
+
+def round_text(*, cells: bool) -> str:
+    """Return the text of a round; with ``cells``, it also gathers the samples' cells."""
+    keep = "for (int j = 0; j < m; ++j) scell[ns + j] = ((const int*)found_cell)[j * 16 + l];"
+    return _ROUND.replace("KEEP_CELLS", keep if cells else "")

@@ -89,12 +89,15 @@ def _arrays(shape: RadianceShape, *, train: bool) -> list[tuple[str, str, int]]:
     ray_ints = ["rn", "rhead", "rtail", "rdrop", "ract", "koff"]
     sample_floats = ["st", "sod", "se", "sw", "stafter"]
     sample_ints = ["sr", "seg_ray", "seg_start", "seg_n", "seg_next", "kidx", "kray"]
+    if train:
+        sample_ints.append("scell")
     arrays = [("float", name, 3 * n_rays) for name in ("ro", "rd", "rq", "rc", "rshown")]
     arrays.append(("float", "rsh", 16 * n_rays))
     if train:
         ray_floats += ["rgb_behind", "rloss", "rsquares", "rgdepth"]
         sample_floats.append("kdraw")
         arrays.append(("float", "rg", 3 * n_rays))
+        arrays.append(("float", "found_cell", 16 * (LONGEST + 1)))
         arrays += [("float", "khid", shape.n_hidden * samples), ("float", "kdrgb", 3 * samples)]
         if shape.ray_gradients:
             arrays += [("float", name, 3 * n_rays) for name in ("rdo", "rdd")]
@@ -152,16 +155,16 @@ def _head(shape: RadianceShape, *, train: bool) -> str:
         _BEGIN.replace("DENSITY_PARAMS", str(shape.density.n_params)),
         march.setup_text(shape.cone),
     ]
-    parts += [march.march_text(shape.cone), network.encode_text(shape.grid), network.GATHER_ROWS]
-    parts += [network.declare(shape.density, "a")]
+    parts += [march.march_text(cone=shape.cone, cells=train), network.encode_text(shape.grid)]
+    parts += [network.GATHER_ROWS, network.declare(shape.density, "a")]
     return "\n".join(parts)
 
 
-def _round(shape: RadianceShape) -> str:
+def _round(shape: RadianceShape, *, train: bool) -> str:
     """Return a round up to the transmittances behind its samples."""
-    parts = [march.ROUND, "if (ns == first) { n_active = 0; break; }"]
+    parts = [march.round_text(cells=train), "if (ns == first) { n_active = 0; break; }"]
     parts += ["encode(sx, feat, first >> 5, ns >> 5);", network.density_text(shape.density)]
-    return "\n".join([*parts, composite.TRANSMIT])
+    return "\n".join([*parts, composite.transmit_text(meet=train)])
 
 
 def train_text(shape: RadianceShape) -> str:
@@ -189,7 +192,7 @@ def train_text(shape: RadianceShape) -> str:
         [
             _head(shape, train=True),
             "while (n_active > 0) {",
-            _round(shape),
+            _round(shape, train=True),
             "}",
             composite.KEPT,
             "const int n_summed = nk;",
@@ -225,7 +228,7 @@ def render_text(shape: RadianceShape) -> str:
             network.HARMONICS,
             "while (n_active > 0) {",
             "ns = 0; n_seg = 0;",
-            _round(shape),
+            _round(shape, train=False),
             composite.KEPT_ROUND,
             network.color_text(shape.color, shape.n_latents, keep=False),
             composite.SUM.replace("N_SUMMED", "n_round"),

@@ -160,6 +160,7 @@ class FusedRadiance:
         r.counters = self.counters
         r.d_latents = self._floats(batch.capacity * shape.n_latents)
         r.depth_counts = self._floats(N_CHUNKS)
+        r.met = self.occupancy.met
         return r
 
     def _scatter(self, shape: text.RadianceShape, r: Any) -> Launch:

@@ -22,8 +22,9 @@ inner cube, at ``points``, blocked [n / 32, 3, 32], box coordinates; only the fi
 [1], on the device) matter, which change with the step; the padding's points lie in the box."""
 
 COARSE = CELLS // 8
-# Mueller et al. 2022 have 0.95: on a CPU, where 256 steps take seconds, empty cells must go sooner.
-_DECAY, _DECAY_STEPS = 0.85, 16
+# Mueller et al. 2022 have 0.95, which must carry surfaces over many updates whose points miss them;
+# here training marks those, and empty cells can go soon.
+_DECAY, _DECAY_STEPS = 0.6, 16
 _CASCADES_PER_SLICE = 2  # bounds the work of a step: 128^2 points a cascade, unless unseen
 
 
@@ -33,6 +34,10 @@ class OccupancyGrid:
     A step updates one slice of the cells (two in the first 256 steps): at a random point of each
     cell, value = max(decay * value, thickness there). The cell is occupied where that exceeds
     ``threshold``. A slice holds the cells of one x in one or two cascades.
+
+    A random point misses a thin surface most of the time. So training marks the cells in which a
+    sample has met one (``met``), and their values do not decay: empty cells can then go soon
+    without taking surfaces along.
 
     Args:
         settings: box, cascades and steps.
@@ -47,6 +52,8 @@ class OccupancyGrid:
             n_cascades * 16^3 coarse bytes, 1 where any of the 8^3 cells is occupied (x / 8 +
             16 (y / 8) + 256 (z / 8) + 16^3 cascade). All are occupied until ``fill``.
         threshold: float32 [1].
+        met: uint8 [n_cascades * 128^3]: 1 where training has kept a sample in which the shortest
+            step would be thicker than MAX_THRESHOLD, since the cell's last update.
         slice_sums: float32 [n_slices]: sums of the used cells' values.
 
     Raises:
@@ -77,6 +84,7 @@ class OccupancyGrid:
         self._planes = wp.array(planes, dtype=int, device=device)
         self._empty = np.where(used, 0.0, -1.0).astype(np.float32).reshape(-1)
         self.values = wp.array(self._empty, dtype=float, device=device)
+        self.met = wp.zeros(self.values.size, dtype=wp.uint8, device=device)
         self.slice_sums = wp.zeros(self.n_slices, dtype=float, device=device)
         self.threshold = wp.zeros(1, dtype=float, device=device)
         self.bits = wp.array(_all_bits(used), dtype=wp.uint8, device=device)
@@ -127,7 +135,7 @@ class OccupancyGrid:
             *evaluate(self.points, self.density, self.count),
         ]
         args = [plan, first, cells, self.density, self.thickness, early, early**2]
-        args += [self.values, self._partial_sums]
+        args += [self.met, self.values, self._partial_sums]
         stages.append(self._record(kernels.store_kernel, 2 * kernels.CHUNKS, args))
         stages.append(self._threshold_stage())
         args = [plan, self.count, cells, self.values, self.threshold, self.bits]
@@ -161,7 +169,12 @@ class OccupancyGrid:
 
     def state(self) -> dict[str, wp.array]:
         """Return what a checkpoint holds, by name; unseen cells hold -1."""
-        return {"values": self.values, "bits": self.bits, "slice_sums": self.slice_sums}
+        return {
+            "values": self.values,
+            "bits": self.bits,
+            "slice_sums": self.slice_sums,
+            "met": self.met,
+        }
 
     def load(self, arrays: dict[str, np.ndarray]) -> None:
         """Copy a checkpoint's arrays in.

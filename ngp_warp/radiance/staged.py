@@ -14,7 +14,7 @@ from ngp_warp import launch
 from ngp_warp.encodings.grid import GridEncoding
 from ngp_warp.errors import ConfigError
 from ngp_warp.kernels import composite as kernels
-from ngp_warp.kernels import packed, radiance_counts
+from ngp_warp.kernels import march, packed, radiance_counts
 from ngp_warp.kernels import spherical_harmonics as harmonics
 from ngp_warp.kernels.grid_portable import FIXED_POINT
 from ngp_warp.launch import Call, Launch
@@ -113,6 +113,10 @@ class StagedRadiance:
         work = Work(self.settings, self.encoding.n_outputs, batch, -(-room // 32) * 32)
         stages = self._forward_stages(self.settings, batch, work)
         gradients = Gradients(self.settings, self.encoding.n_outputs, work)
+        kept = work.kept
+        args = [make_lattice(self.settings), kept.end, kept.positions, kept.length, kept.thickness]
+        args.append(self.occupancy.met)
+        stages.append(self._record(march.meet_kernel, work.samples.capacity, args))
         stages += self._loss_stages(batch, work, gradients)
         stages += self._backward_stages(batch, work, gradients)
         counters = wp.zeros(N_CHUNKS * 4, dtype=wp.int64, device=self.device)

@@ -19,8 +19,8 @@ from ngp_warp.radiance.settings import CELLS
 
 # Position, features and their gradients, in regions that are not all filled; a ray's arrays.
 _BYTES_PER_SAMPLE, _BYTES_PER_RAY = 600, 200
-# Values, bits and what is being updated.
-_BYTES_PER_CELL = 10
+# Values, bits, marks and what is being updated.
+_BYTES_PER_CELL = 11
 # Activations of a slice of the original NeRF's rays stay in the outer cache.
 _VANILLA_BYTES = 1 << 28
 

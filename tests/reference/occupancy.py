@@ -27,9 +27,9 @@ def updated(step, n_cascades):
 
 
 def decay(step, n_cascades):
-    """Of a value from one update of its cell to the next: 0.85 per 16 steps."""
+    """Of a value from one update of its cell to the next: 0.6 per 16 steps."""
     interval = 128 * -(-n_cascades // 2) / (2 if step <= EARLY_STEPS else 1)
-    return 0.85 ** (interval / 16)
+    return 0.6 ** (interval / 16)
 
 
 def cells_of(index, used):
