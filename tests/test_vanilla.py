@@ -359,8 +359,12 @@ def test_near_is_where_rays_begin(device):
     nearer = Case(device, replace(SMALL, near=1.0))
     wanted = nearer.field.render_rays(it.origin, it.direction)
     found = it.field.render_rays(it.origin, it.direction, near=1.0)
-    assert np.array_equal(found.color, wanted.color)
-    assert not np.array_equal(found.color, it.field.render_rays(it.origin, it.direction).color)
+    whole = it.field.render_rays(it.origin, it.direction)
+    for name in ("color", "opacity", "depth"):
+        # rays that begin later, instead of samples that do: float32 rounding of positions
+        a, b = getattr(found, name), getattr(wanted, name)
+        assert a == pytest.approx(b, abs=2e-6), name
+        assert not np.allclose(a, getattr(whole, name), atol=1e-3), name
 
 
 def test_interface():
@@ -375,7 +379,7 @@ def test_interface():
     assert it.field.render_rays(it.origin, it.direction).color.shape == (21, 3)
     with pytest.raises(ConfigError, match="has no latent vectors"):
         it.field.render_rays(it.origin, it.direction, latent=0)
-    with pytest.raises(ShapeError, match="directions must have 21 rows as origins, got 20"):
+    with pytest.raises(ShapeError, match=r"directions must have shape \[21, 3\], got \[20, 3\]"):
         it.field.render_rays(it.origin, it.direction[:20])
     with pytest.raises(ShapeError, match=r"points must be real numbers of shape \[n, 3\]"):
         it.field.density(np.zeros((4, 2)))

@@ -175,7 +175,7 @@ class RadianceField:
             ShapeError: other shapes.
         """
         if self._renderer is None:
-            self._renderer = RayRenderer(self.settings, self._backend, self.device)
+            self._renderer = RayRenderer(self.settings, self._backend.render, self.device)
         return self._renderer.render(origins, directions, background, latent, near)
 
     def density(self, points: np.ndarray) -> np.ndarray:

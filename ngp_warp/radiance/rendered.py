@@ -1,7 +1,7 @@
 """What is seen along rays, for any number of them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import warp as wp
@@ -11,9 +11,10 @@ from ngp_warp.errors import ShapeError
 from ngp_warp.radiance.batch import RayBatch, make_batch
 from ngp_warp.radiance.marching import Stages
 from ngp_warp.radiance.settings import RadianceSettings
+from ngp_warp.radiance.vanilla_network import VanillaSettings
 
 CAPACITY = 2**15
-"""Rays of one pass."""
+"""Rays of one pass, unless another number is given."""
 # Below this opacity a depth would be noise over noise.
 _SEEN = 1e-3
 
@@ -45,28 +46,28 @@ def expected_depth(depth: np.ndarray, opacity: np.ndarray, begin: float = 0.0) -
     return found.astype(np.float32)
 
 
-class Renderer(Protocol):
-    """What records the rendering of a batch; both backends do."""
-
-    def render(self, batch: RayBatch) -> Stages:
-        """Record colour, opacity, depth and number of samples; -1 samples: render it again."""
-        ...
-
-
 class RayRenderer:
     """Renders rays pass by pass; memory does not grow with their number.
 
     Args:
         settings: of the field.
-        backend: records the passes.
+        record: records a pass: colour, opacity, depth and number of samples of a batch; rays
+            with -1 samples are rendered again.
         device: "cpu" or a CUDA device.
+        capacity: rays of a pass.
     """
 
-    def __init__(self, settings: RadianceSettings, backend: Renderer, device: str):
+    def __init__(
+        self,
+        settings: RadianceSettings | VanillaSettings,
+        record: Callable[[RayBatch], Stages],
+        device: str,
+        capacity: int = CAPACITY,
+    ):
         self.settings = settings
-        self.batch = make_batch(settings, CAPACITY, device)
+        self.batch = make_batch(settings, capacity, device)
         self.batch.jitter.fill_(0.5)
-        self._stages = backend.render(self.batch)
+        self._stages = record(self.batch)
 
     def render(
         self,
@@ -92,7 +93,7 @@ class RayRenderer:
         depth, n_samples = np.zeros(n, np.float32), np.zeros(n, np.int32)
         first = 0
         while first < n:
-            part = slice(first, min(first + CAPACITY, n))
+            part = slice(first, min(first + self.batch.capacity, n))
             done = self._run(origins[part], directions[part], behind[part])
             part = slice(first, first + done)
             color[part] = self.batch.color.numpy()[: 3 * done].reshape(done, 3)

@@ -14,7 +14,7 @@ from ngp_warp.kernels import layout
 from ngp_warp.optimizer import Adam, Parameters, make_weights
 from ngp_warp.radiance.batch import RayBatch, make_batch
 from ngp_warp.radiance.marching import part
-from ngp_warp.radiance.rendered import Rendered, expected_depth
+from ngp_warp.radiance.rendered import RayRenderer, Rendered
 from ngp_warp.radiance.vanilla_network import DENSITY_SCALE, VanillaNetwork, VanillaSettings
 from ngp_warp.radiance.vanilla_passes import Draw, Pass, Slice
 
@@ -78,7 +78,6 @@ class VanillaField:
         values = [self._network.initial_weights(2 * seed + i) for i in range(2)]
         self.weights = make_weights(np.concatenate(values), optimizer, device, trainable=trainable)
         self.optimizer = Adam(optimizer, [self.weights], device)
-        self._renderers: dict[float, tuple[RayBatch, list[list[launch.Launch]]]] = {}
 
     @property
     def n_params(self) -> int:
@@ -118,6 +117,7 @@ class VanillaField:
 
     def render_stages(self, batch: RayBatch) -> list[list[launch.Launch]]:
         """Record colours, opacities and depths of a batch, with the last parameters."""
+        batch.n_samples.fill_(self.settings.n_evaluations)
         return self._make_slice(batch, training=False).stages(batch, self.settings.near)
 
     def _make_slice(self, batch: RayBatch, *, training: bool) -> Slice:
@@ -140,14 +140,9 @@ class VanillaField:
         n_slices = -(-capacity // most)
         return -(-capacity // n_slices)
 
-    def _renderer(self, near: float) -> tuple[RayBatch, list[list[launch.Launch]]]:
-        """Return a batch and the launches that render it."""
-        if near not in self._renderers:
-            batch = make_batch(self.settings, _RENDER_RAYS, self.device)
-            batch.jitter.fill_(0.5)
-            stages = self._make_slice(batch, training=False).stages(batch, near)
-            self._renderers[near] = (batch, stages)
-        return self._renderers[near]
+    @cached_property
+    def _renderer(self) -> RayRenderer:
+        return RayRenderer(self.settings, self.render_stages, self.device, _RENDER_RAYS)
 
     def render_rays(
         self,
@@ -174,31 +169,8 @@ class VanillaField:
         if latent is not None:
             raise ConfigError("latent must be None: the original NeRF has no latent vectors")
         o, d = _points("origins", origins), _points("directions", directions)
-        if len(o) != len(d):
-            raise ShapeError(f"directions must have {len(o)} rows as origins, got {len(d)}")
-        behind = np.zeros(3, np.float32) if background is None else background
-        behind = np.broadcast_to(np.asarray(behind, np.float32), o.shape)
-        batch, stages = self._renderer(self.settings.near if near is None else near)
-        parts = []
-        for begin in range(0, len(o), batch.capacity):
-            rows = slice(begin, begin + batch.capacity)
-            arrays = (batch.origin, o), (batch.direction, d), (batch.background, behind)
-            for array, values in arrays:
-                array.assign(_padded(values[rows], batch.capacity))
-            batch.count.fill_(len(o[rows]))
-            for stage in stages:
-                launch.run_all(stage)
-            out = batch.color, batch.opacity, batch.depth
-            found = (a.numpy().reshape(batch.capacity, -1) for a in out)
-            parts.append(np.hstack(list(found))[: len(o[rows])])
-        found = np.concatenate([np.zeros((0, 5), np.float32), *parts])
-        opacity = found[:, 3].copy()
-        return Rendered(
-            color=found[:, :3].copy(),
-            opacity=opacity,
-            depth=expected_depth(found[:, 4], opacity),
-            n_samples=np.full(len(o), self.settings.n_evaluations, np.int32),
-        )
+        near = self.settings.near if near is None else near
+        return self._renderer.render(o, d, background, latent, near)
 
     @cached_property
     def _query(self) -> tuple[Pass, list[launch.Launch]]:
@@ -250,10 +222,3 @@ def _points(name: str, values: Any) -> np.ndarray:
         shape = f"{array.dtype} {list(array.shape)}"
         raise ShapeError(f"{name} must be real numbers of shape [n, 3], got {shape}")
     return np.ascontiguousarray(array, dtype=np.float32)
-
-
-def _padded(values: np.ndarray, n: int) -> np.ndarray:
-    """Return the rows flat, followed by zeros up to n rows."""
-    result = np.zeros((n, 3), np.float32)
-    result[: len(values)] = values
-    return result.ravel()
