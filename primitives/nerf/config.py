@@ -32,10 +32,6 @@ def _encoding() -> GridEncodingConfig:
     return GridEncodingConfig(dtype="float16")
 
 
-def _optimizer() -> OptimizerConfig:
-    return OptimizerConfig(decay_start=0.6)
-
-
 def _density_network() -> NetworkConfig:
     return NetworkConfig(n_hidden_layers=1)
 
@@ -47,7 +43,7 @@ class NerfConfig:
     encoding: GridEncodingConfig = field(default_factory=_encoding)
     density_network: NetworkConfig = field(default_factory=_density_network)
     color_network: NetworkConfig = field(default_factory=NetworkConfig)
-    optimizer: OptimizerConfig = field(default_factory=_optimizer)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     method: Method = "hash"
     """The hash encoding with its small networks, or the original NeRF (Mildenhall et al. 2020)."""
@@ -91,8 +87,9 @@ class NerfConfig:
     """Length of a learned vector for each photo's appearance; 0: none."""
     depth_weight: float | None = None
     """Weight of the depth maps, where the scene has any (0.1 if not given)."""
-    distortion_weight: float = 0.0
-    """Weight of the distortion loss, against floating specks (Barron et al. 2022)."""
+    distortion_weight: float = 0.05
+    """Weight of the distortion loss, which draws a ray's light together in one place (Barron et al.
+    2022): against haze and floating specks."""
 
     def __post_init__(self):
         check_choice("method", self.method, get_args(Method))
