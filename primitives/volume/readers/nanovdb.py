@@ -1,4 +1,4 @@
-"""NanoVDB files: segments of grids, each uncompressed, or compressed by zip or Blosc; or bare grids.
+"""NanoVDB files: segments of grids, uncompressed or compressed by zip or Blosc; or bare grids.
 
 Source: NanoVDB.h and IO.h of OpenVDB 10 to 12 (NanoVDB 32.x, the only major version since 2020).
 """
@@ -32,12 +32,12 @@ _META = np.dtype(
 )
 _GRID = np.dtype(
     {
-        "names": ["magic", "version", "n_grids", "grid_bytes", "name", "matrix", "origin", "class", "type"],
-        "formats": ["S8", "<u4", "<u4", "<u8", "S256", "(3,3)<f8", "(3,)<f8", "<u4", "<u4"],
-        "offsets": [0, 16, 28, 32, 40, 296 + 88, 296 + 88 + 144, 632, 636],
+        "names": ["magic", "version", "grid_bytes", "name", "matrix", "origin", "class", "type"],
+        "formats": ["S8", "<u4", "<u8", "S256", "(3,3)<f8", "(3,)<f8", "<u4", "<u4"],
+        "offsets": [0, 16, 32, 40, 296 + 88, 296 + 88 + 144, 632, 636],
         "itemsize": 672,
     }
-)  # fmt: skip
+)
 _NONE, _ZIP, _BLOSC = 0, 1, 2
 _RATIOS = {_NONE: 1.0, _ZIP: 1032.0, _BLOSC: 256.0}
 """The most that a codec can shrink bytes: deflate; LZ4, of which one byte says at most 255."""

@@ -58,6 +58,11 @@ class _Header:
     to_world: np.ndarray
     map_error: str
 
+    @property
+    def half(self) -> bool:
+        """Whether floats are in half precision: told here and not by the type, as in OpenVDB."""
+        return self.metadata.get("is_saved_as_half_float", b"")[:1] == b"\1"
+
 
 def read_openvdb(path: Path) -> list[Stored]:
     """List the grids of an OpenVDB file.
@@ -155,12 +160,11 @@ def _transform(data: Cursor) -> tuple[np.ndarray, str]:
 
 
 def _info(grid: _Grid, header: _Header) -> GridInfo:
-    half = grid.tree_type.endswith(_HALF)
     tree_type = grid.tree_type.removesuffix(_HALF)
     kind = KINDS.get(tree_type)
     stored, unread = tree_type, ""
     if kind is not None:
-        stored = "float16" if half and kind.value.kind == "f" else kind.name
+        stored = "float16" if header.half and kind.value.kind == "f" else kind.name
         unread = header.map_error
     elif tree_type in _POINTS:
         stored, unread = "points", "it is a point grid: it has no values, only points"
@@ -181,8 +185,7 @@ def _read(path: Path, grid: _Grid, to_world: np.ndarray) -> Box:
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         cursor = Cursor(data, grid.begin, grid.end)
         header = _header(cursor)
-        half = grid.tree_type.endswith(_HALF)
-        tree = read_tree(cursor, kind, header.compression, half)
+        tree = read_tree(cursor, kind, header.compression, header.half)
         if cursor.position != grid.end:
             raise DataError(
                 f"it is broken: grid {grid.name!r} ends {grid.end - cursor.position} bytes early"

@@ -98,8 +98,7 @@ def _check_pages(path: Path, tiff: Any) -> None:
         offset = series.dataoffset
         if offset is not None and offset + series.nbytes > size:
             raise DataError("it is cut short: its values reach past its end")
-    for page in tiff.pages:
-        page = page.aspage()
+    for page in (frame.aspage() for frame in tiff.pages):
         packed |= int(page.compression) != 1
         ends = np.add(page.dataoffsets, page.databytecounts, dtype=np.float64)
         if len(ends) and ends.max() > size:
