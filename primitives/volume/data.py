@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from ngp_warp.errors import DataError
-from ngp_warp.primitives.volume.grid import GridInfo, Oddity, Volume
+from ngp_warp.primitives.volume.grid import GridInfo, Index, Oddity, Volume
 from ngp_warp.primitives.volume.readers import open_volume
 from ngp_warp.primitives.volume.readers.raw import RawLayout
 from ngp_warp.primitives.volume.readers.source import CHUNK_BYTES, Box, Stored, reading
@@ -72,37 +72,51 @@ def _choose(grids: list[Stored], name: str | None) -> Stored:
     return found[0]
 
 
+class _Counter:
+    """Counts voxels of one kind, part by part.
+
+    Args:
+        first: index of the box's first voxel.
+    """
+
+    def __init__(self, first: Index):
+        self._origin = first
+        self.found = Oddity()
+
+    def add(self, mask: np.ndarray, x: int) -> None:
+        """Count the voxels of a part [x, y, z] of the box that begins at plane ``x``."""
+        count, first = int(np.count_nonzero(mask)), self.found.first
+        if count and first is None:
+            i, j, k = (int(n) for n in np.unravel_index(int(mask.argmax()), mask.shape))
+            first = (self._origin[0] + x + i, self._origin[1] + j, self._origin[2] + k)
+        self.found = Oddity(self.found.count + count, first)
+
+
 def _volume(name: str, info: GridInfo, box: Box) -> Volume:
     """Check a box and put aside what is not finite."""
     if not np.all(np.isfinite(box.to_world)) or np.linalg.det(box.to_world[:3, :3]) == 0:
         raise DataError("its transform from index to world is singular or not finite")
     background = tuple(b if np.isfinite(b) else 0.0 for b in box.background)
     background = background or (0.0,) * info.n_channels
-    values = box.values.reshape(*box.values.shape[:3], -1)
-    active, counts, largest = box.active, {"nan": 0, "infinite": 0, "negative": 0}, 0.0
-    firsts: dict[str, tuple[int, int, int] | None] = dict.fromkeys(counts)
-    step = max(1, CHUNK_BYTES // values[0].nbytes)
+    values, active = box.values.reshape(*box.values.shape[:3], -1), box.active
+    nan, infinite, negative = (_Counter(box.first) for _ in range(3))
+    is_zero, step = True, max(1, CHUNK_BYTES // values[0].nbytes)
     for x in range(0, len(values), step):
         part = values[x : x + step]
-        nan, infinite = (np.any(test(part), axis=3) for test in (np.isnan, np.isinf))
-        bad = nan | infinite
+        is_nan: np.ndarray = np.any(np.isnan(part), axis=3)
+        bad: np.ndarray = ~np.all(np.isfinite(part), axis=3)
+        nan.add(is_nan, x)
+        infinite.add(bad & ~is_nan, x)
         if bad.any():
             active = np.ones(values.shape[:3], bool) if active is None else active
             active[x : x + step][bad] = False
             part[bad] = background
-        negative = np.any(part < 0, axis=3)
-        if active is not None:
-            negative &= active[x : x + step]
-        for key, mask in (("nan", nan), ("infinite", infinite & ~nan), ("negative", negative)):
-            n = int(np.count_nonzero(mask))
-            if n and not counts[key]:
-                i, j, k = (int(n) for n in np.unravel_index(int(mask.argmax()), mask.shape))
-                firsts[key] = (box.first[0] + x + i, box.first[1] + j, box.first[2] + k)
-            counts[key] += n
-        largest = max(largest, float(part.max()), -float(part.min()))
+        below = np.any(part < 0, axis=3)
+        negative.add(below if active is None else below & active[x : x + step], x)
+        is_zero &= not part.any()
     if active is not None and not active.any():
         raise DataError("none of its voxels is active and finite")
-    if largest == 0:
+    if is_zero:
         raise DataError("every value is 0: there is nothing to fit")
     return Volume(
         name=info.name,
@@ -115,5 +129,7 @@ def _volume(name: str, info: GridInfo, box: Box) -> Volume:
         grid_class=info.grid_class,
         dtype=info.dtype,
         unit=box.unit,
-        **{key: Oddity(counts[key], firsts[key]) for key in counts},
+        negative=negative.found,
+        nan=nan.found,
+        infinite=infinite.found,
     )

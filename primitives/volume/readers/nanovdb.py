@@ -175,7 +175,7 @@ def _read(path: Path, info: GridInfo, payload: _Payload) -> Box:
 def _inflated(stored: np.ndarray, payload: _Payload) -> np.ndarray:
     """Decompress chunks, each behind its size in 8 bytes."""
     out = np.empty(payload.grid_bytes, np.uint8)
-    data, position, filled = memoryview(stored), 0, 0
+    data, position, filled = stored.data, 0, 0
     while filled < len(out):
         size = int.from_bytes(data[position : position + 8], "little")
         begin, position = position + 8, position + 8 + size

@@ -54,10 +54,10 @@ def read_nifti(path: Path) -> list[Stored]:
     if ratio == 1 and size < needed:
         raise DataError(f"it is cut short: it has {size} of {needed} bytes")
     check_inflated(needed, size, ratio)
-    colors = dtype.names is not None and set(dtype.names) <= set("RGBA")
+    color = dtype.names or ()
     space, n_times, n_channels, wrong = _axes(shape)
-    if colors:
-        n_channels = len(dtype.names) if n_channels == 1 else MAX_CHANNELS + 1
+    if color and set(color) <= set("RGBA"):
+        n_channels = len(color) if n_channels == 1 else MAX_CHANNELS + 1
         dtype = dtype[0]
     if not wrong and not 1 <= n_channels <= MAX_CHANNELS:
         wrong = f"it has {n_channels} channels; 1 to {MAX_CHANNELS} are read"

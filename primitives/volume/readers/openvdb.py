@@ -101,13 +101,13 @@ def _descriptors(data: Cursor) -> list[_Grid]:
     grids: list[_Grid] = []
     (n_grids,) = data.unpack("<i")
     for _ in range(n_grids):
-        names = [_string(data) for _ in range(3)]
+        name, tree_type, parent = _string(data), _string(data), _string(data)
         begin, block, end = data.unpack("<qqq")
-        if not data.position <= begin <= end or not (begin <= block <= end or names[2]):
+        if not data.position <= begin <= end or not (begin <= block <= end or parent):
             raise DataError("it is broken: a grid ends before it begins")
         if end > data.end:
             raise data.cut(end)
-        grids.append(_Grid(*names, begin, end))
+        grids.append(_Grid(name, tree_type, parent, begin, end))
         data.position = end
     return grids
 
