@@ -63,7 +63,7 @@ def main():
 
     vdb.write(str(HERE / "openvdb.vdb"), grids(vdb))
     found = {}
-    for grid in vdb.readAll(str(HERE / "openvdb.vdb"))[0][:-1]:
+    for grid in vdb.readAll(str(HERE / "openvdb.vdb"))[0]:
         found |= {f"{grid.name}/{key}": value for key, value in truth(grid).items()}
     np.savez_compressed(HERE / "openvdb.npz", **found)
     convert = ["nanovdb_convert", "-f", "-g"]
