@@ -157,11 +157,11 @@ def test_nanovdb_as_warp_reads_it(name: str) -> None:
     for launched, expected in ((kernel, found), (to_world, world(volume, points))):
         out = wp.zeros(len(points), dtype=wp.vec3, device="cpu")
         wp.launch(launched, len(points), [warps.id, at], [out], device="cpu")
-        expected = expected[:, None] if expected.ndim == 1 else expected
+        columns = expected.reshape(len(points), -1)
         # values are equal; Warp's transform has float32's relative rounding
         tolerance = 1e-5 if launched is to_world else 0.0
         np.testing.assert_allclose(
-            out.numpy(), np.broadcast_to(expected, (len(points), 3)), atol=tolerance, rtol=0
+            out.numpy(), np.broadcast_to(columns, (len(points), 3)), atol=tolerance, rtol=0
         )
 
 

@@ -63,8 +63,10 @@ def read_nanovdb(path: Path) -> list[Stored]:
         DataError: a broken header, another version or codec, or a grid that reaches past the end.
     """
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        version = int.from_bytes(data[8:12], "little") >> 21
-        bare = data[:8] == _BARE or (data[:8] == b"NanoVDB0" and version != _MAJOR)
+        # Until 32.6 files and grids began alike; a grid has a checksum where a file's version is.
+        as_file, as_grid = (int.from_bytes(data[i : i + 4], "little") >> 21 for i in (8, 16))
+        old_grid = data[:8] == b"NanoVDB0" and as_file != _MAJOR and as_grid == _MAJOR
+        bare = data[:8] == _BARE or old_grid
         found = list(_bare_grids(data) if bare else _segments(data))
     return [Stored(info, partial(_read, path, info, payload)) for info, payload in found]
 
