@@ -15,7 +15,7 @@ import numpy as np
 from ngp_warp.errors import DataError
 from ngp_warp.primitives.volume.grid import GridClass, GridInfo
 from ngp_warp.primitives.volume.readers.nanovdb_tree import LAYOUTS, NAMES, read_tree
-from ngp_warp.primitives.volume.readers.source import Box, Stored, check_inflated
+from ngp_warp.primitives.volume.readers.source import Box, Stored, check_ratio, check_room
 from ngp_warp.primitives.volume.readers.sparse import densify
 
 _MAGICS = (b"NanoVDB0", b"NanoVDB1", b"NanoVDB2")
@@ -97,7 +97,7 @@ def _segments(data: mmap.mmap) -> Iterator[tuple[GridInfo, _Payload]]:
             position += payload.n_bytes
             if position > len(data):
                 raise _cut(position, len(data))
-            check_inflated(payload.grid_bytes, payload.n_bytes, _RATIOS[codec])
+            check_ratio(payload.grid_bytes, payload.n_bytes, _RATIOS[codec])
             yield _info(name, int(meta["type"]), int(meta["grid_class"])), payload
 
 
@@ -170,12 +170,12 @@ def _read(path: Path, info: GridInfo, payload: _Payload) -> Box:
         raise DataError(f"it is broken: grid {info.name!r} is of {layout.name}, not {info.dtype}")
     to_world = np.eye(4)
     to_world[:3, :3], to_world[:3, 3] = grid["matrix"], grid["origin"]
-    decoded = 0 if payload.codec == _NONE else len(memory)
-    return densify(read_tree(memory, layout, decoded), to_world)
+    return densify(read_tree(memory, layout), to_world)
 
 
 def _inflated(stored: np.ndarray, payload: _Payload) -> np.ndarray:
     """Decompress chunks, each behind its size in 8 bytes."""
+    check_room(payload.grid_bytes)
     out = np.empty(payload.grid_bytes, np.uint8)
     data, position, filled = stored.data, 0, 0
     while filled < len(out):

@@ -140,13 +140,12 @@ LAYOUTS = _layouts()
 """By NanoVDB's number of the type: those that are read."""
 
 
-def read_tree(memory: np.ndarray, layout: Layout, decoded_bytes: int) -> Tree:
+def read_tree(memory: np.ndarray, layout: Layout) -> Tree:
     """Read the nodes of a grid.
 
     Args:
         memory: uint8 [n], the whole grid.
         layout: of its type.
-        decoded_bytes: of it that are not mapped from a file.
 
     Raises:
         DataError: a node lies outside the grid, or there are more of them than it has room for.
@@ -176,7 +175,6 @@ def read_tree(memory: np.ndarray, layout: Layout, decoded_bytes: int) -> Tree:
         first=firsts,
         active=memory[nodes[:, None] + np.arange(_MASK_AT, _MASK_AT + MASK_BYTES)],
         values=partial(_leaf_values, memory, layout, nodes),
-        decoded_bytes=decoded_bytes,
     )
 
 

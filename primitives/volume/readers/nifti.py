@@ -17,8 +17,8 @@ from ngp_warp.primitives.volume.readers.source import (
     MAX_CHANNELS,
     Box,
     Stored,
-    check_inflated,
     check_memory,
+    check_ratio,
     unread_dtype,
 )
 
@@ -53,7 +53,7 @@ def read_nifti(path: Path) -> list[Stored]:
     size = path.stat().st_size
     if ratio == 1 and size < needed:
         raise DataError(f"it is cut short: it has {size} of {needed} bytes")
-    check_inflated(needed, size, ratio)
+    check_ratio(needed, size, ratio)
     color = dtype.names or ()
     space, n_times, n_channels, wrong = _axes(shape)
     if color and set(color) <= set("RGBA"):

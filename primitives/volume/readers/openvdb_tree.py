@@ -14,7 +14,7 @@ import numpy as np
 
 from ngp_warp.errors import DataError
 from ngp_warp.primitives.volume.readers.nanovdb import unblosc
-from ngp_warp.primitives.volume.readers.source import check_inflated
+from ngp_warp.primitives.volume.readers.source import check_ratio, check_room
 from ngp_warp.primitives.volume.readers.sparse import (
     MASK_BYTES,
     N_VOXELS,
@@ -30,6 +30,8 @@ _ZIP, _ACTIVE_MASK, _BLOSC = 1, 2, 4
 _BACKGROUND, _MINUS, _ONE, _MASK, _MASK_ONE, _MASK_TWO, _ALL = range(7)
 _LOWER, _UPPER = 4, 5
 """log2 of the side of a node's table."""
+_MOST = 128.0
+"""Leaves take at least the 65 bytes of a mask and a form, for 512 vectors of three floats."""
 _WIDTHS = {_LOWER: SIDE, _UPPER: SIDE << _LOWER}
 _ROOT_WIDTH = SIDE << (_LOWER + _UPPER)
 
@@ -198,7 +200,9 @@ def read_tree(data: Cursor, kind: Kind, compression: int, half: bool) -> Tree:
         raise DataError(f"it is broken: its tree has {n_buffers} sets of values")
     reader.background = reader.value()
     first = _topology(reader)
-    check_inflated(len(first) * N_VOXELS * 4 * kind.n_channels, data.end - data.position, 1e4)
+    decoded = len(first) * N_VOXELS * 4 * kind.n_channels
+    check_ratio(decoded, data.end - data.position, _MOST)
+    check_room(decoded)
     values = np.empty((len(first), N_VOXELS, kind.n_channels), np.float32)
     masks = np.empty((len(first), MASK_BYTES), np.uint8)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -207,8 +211,7 @@ def read_tree(data: Cursor, kind: Kind, compression: int, half: bool) -> Tree:
             masks[i] = np.frombuffer(raw, np.uint8)
             values[i] = _leaf_values(reader, raw)
         background = reader.background.astype(np.float32)
-    decoded = values.nbytes + masks.nbytes
-    return Tree(background, reader.tiles, first, masks, values.__getitem__, decoded)
+    return Tree(background, reader.tiles, first, masks, values.__getitem__)
 
 
 def _leaf_values(reader: _Reader, mask: bytes) -> np.ndarray:

@@ -108,23 +108,23 @@ def check_memory(shape: tuple[int, ...], item_bytes: int, working_bytes: int = 0
         )
 
 
-def check_inflated(n_bytes: int, n_stored: int, most: float) -> None:
-    """Raise where ``n_bytes`` cannot come out of ``n_stored`` bytes, or have no room.
+def check_ratio(n_bytes: int, n_stored: int, most: float) -> None:
+    """Raise DataError where a header promises more than its bytes can hold.
 
     Args:
-        n_bytes: what a header promises.
+        n_bytes: what it promises.
         n_stored: bytes of the file that are to hold it.
         most: the highest ratio that the compression can reach.
-
-    Raises:
-        DataError: the header promises more than the bytes can hold.
-        ResourceError: there is not enough memory.
     """
     if n_bytes > most * n_stored + 4096:
         raise DataError(
             f"it is cut short or broken: it promises {format_bytes(n_bytes)} of values, and "
             f"{format_bytes(n_stored)} cannot hold them"
         )
+
+
+def check_room(n_bytes: int) -> None:
+    """Raise ResourceError where so many bytes cannot be decoded in memory."""
     available = memory.available_bytes()
     if n_bytes > available:
         raise ResourceError(

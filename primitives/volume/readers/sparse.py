@@ -47,8 +47,6 @@ class Tree:
     """uint8 [n, 64]: their masks, the lowest bit first."""
     values: Callable[[slice], np.ndarray]
     """Of some leaves: float32 [m, 512, channels]."""
-    decoded_bytes: int = 0
-    """Memory that the tree takes meanwhile."""
 
 
 def notable(
@@ -88,7 +86,7 @@ def densify(tree: Tree, to_world: np.ndarray) -> Box:
     low, high = _bounds(tree)
     shape = tuple((high - low).tolist())
     n_channels = len(tree.background)
-    check_memory(shape, 4 * n_channels + 1, tree.decoded_bytes + 4 * CHUNK_BYTES)
+    check_memory(shape, 4 * n_channels + 1, 4 * CHUNK_BYTES)
     values = np.empty((*shape, n_channels), np.float32)
     values[...] = tree.background
     active = np.zeros(shape, bool)

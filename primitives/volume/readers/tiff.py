@@ -13,8 +13,8 @@ from ngp_warp.primitives.volume.readers.source import (
     MAX_CHANNELS,
     Box,
     Stored,
-    check_inflated,
     check_memory,
+    check_ratio,
     dense_shape,
     to_float32,
     unread_dtype,
@@ -103,7 +103,7 @@ def _check_pages(path: Path, tiff: Any) -> None:
         ends = np.add(page.dataoffsets, page.databytecounts, dtype=np.float64)
         if len(ends) and ends.max() > size:
             raise DataError("it is cut short: its values reach past its end")
-    check_inflated(n_bytes, size, _COMPRESSED if packed else 1.0)
+    check_ratio(n_bytes, size, _COMPRESSED if packed else 1.0)
 
 
 def _order(axes: str, shape: tuple[int, ...]) -> tuple[tuple[int, ...], str]:
