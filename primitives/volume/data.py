@@ -103,11 +103,11 @@ def _volume(name: str, info: GridInfo, box: Box) -> Volume:
     is_zero, step = True, max(1, CHUNK_BYTES // values[0].nbytes)
     for x in range(0, len(values), step):
         part = values[x : x + step]
-        is_nan: np.ndarray = np.any(np.isnan(part), axis=3)
-        bad: np.ndarray = ~np.all(np.isfinite(part), axis=3)
-        nan.add(is_nan, x)
-        infinite.add(bad & ~is_nan, x)
-        if bad.any():
+        if not np.isfinite(part).all():
+            is_nan: np.ndarray = np.any(np.isnan(part), axis=3)
+            bad: np.ndarray = ~np.all(np.isfinite(part), axis=3)
+            nan.add(is_nan, x)
+            infinite.add(bad & ~is_nan, x)
             active = np.ones(values.shape[:3], bool) if active is None else active
             active[x : x + step][bad] = False
             part[bad] = background

@@ -131,12 +131,15 @@ def _bounds(tree: Tree) -> tuple[np.ndarray, np.ndarray]:
             first = tiles.first[tiles.active]
             low = np.minimum(low, first.min(axis=0))
             high = np.maximum(high, first.max(axis=0) + tiles.width)
-    for part in _parts(len(tree.first), 1):
-        leaf, voxel = np.nonzero(_masks(tree, part))
-        if len(leaf):
-            index = tree.first[part][leaf] + _LOCAL[voxel]
-            low = np.minimum(low, index.min(axis=0))
-            high = np.maximum(high, index.max(axis=0) + 1)
+    some = tree.active.any(axis=1)
+    if some.any():
+        first, planes = tree.first[some], tree.active[some].reshape(-1, SIDE, SIDE)
+        bits = np.bitwise_or.reduce(tree.active[some], axis=1)[:, None]  # a byte is a row of z
+        rows = (planes.any(axis=2), planes.any(axis=1), np.unpackbits(bits, 1, bitorder="little"))
+        begin = np.stack([row.argmax(axis=1) for row in rows], axis=1)
+        end = SIDE - np.stack([row[:, ::-1].argmax(axis=1) for row in rows], axis=1)
+        low = np.minimum(low, (first + begin).min(axis=0))
+        high = np.maximum(high, (first + end).max(axis=0))
     if np.any(low >= high):
         raise DataError("the grid is empty: none of its voxels is active")
     return low, high
@@ -145,10 +148,17 @@ def _bounds(tree: Tree) -> tuple[np.ndarray, np.ndarray]:
 def _fill_leaves(tree: Tree, low: np.ndarray, values: np.ndarray, active: np.ndarray) -> None:
     """Write the leaves' voxels that lie in the box."""
     shape = np.array(active.shape)
+    strides = np.array([shape[1] * shape[2], shape[2], 1])
     flat_values, flat_active = values.reshape(-1, values.shape[3]), active.reshape(-1)
     for part in _parts(len(tree.first), values.shape[3]):
-        index = (tree.first[part] - low)[:, None] + _LOCAL
-        inside = np.all((index >= 0) & (index < shape), axis=2)
-        place = (index[..., 0] * shape[1] + index[..., 1]) * shape[2] + index[..., 2]
-        flat_values[place[inside]] = tree.values(part)[inside]
-        flat_active[place[inside]] = _masks(tree, part)[inside]
+        corner = tree.first[part] - low
+        place = (corner @ strides)[:, None] + _LOCAL @ strides
+        leaf_values, masks = tree.values(part), _masks(tree, part)
+        whole = np.all((corner >= 0) & (corner + SIDE <= shape), axis=1)
+        flat_values[place[whole]] = leaf_values[whole]
+        flat_active[place[whole]] = masks[whole]
+        for leaf in np.flatnonzero(~whole):
+            index = corner[leaf] + _LOCAL
+            inside = np.all((index >= 0) & (index < shape), axis=1)
+            flat_values[place[leaf, inside]] = leaf_values[leaf, inside]
+            flat_active[place[leaf, inside]] = masks[leaf, inside]
