@@ -6,6 +6,7 @@ A tile may be active, and counts as so many voxels.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -90,15 +91,13 @@ def densify(tree: Tree, to_world: np.ndarray) -> Box:
     values = np.empty((*shape, n_channels), np.float32)
     values[...] = tree.background
     active = np.zeros(shape, bool)
+    fill = partial(_fill_blocks, low=low, out=values, active=active)
     for tiles in tree.tiles:
-        for first, value, on in zip(tiles.first, tiles.values, tiles.active, strict=True):
-            begin = np.maximum(first - low, 0)
-            end = np.minimum(first + tiles.width, high) - low
-            if np.all(begin < end):
-                box = tuple(slice(a, b) for a, b in zip(begin, end, strict=True))
-                values[box] = value
-                active[box] = on
-    _fill_leaves(tree, low, values, active)
+        if tiles.width == SIDE:
+            fill(tiles.first, tiles.values[:, None].__getitem__, tiles.active[:, None].__getitem__)
+        else:
+            _fill_cubes(tiles, low, values, active)
+    fill(tree.first, tree.values, partial(_masks, tree))
     return Box(
         values=values if n_channels > 1 else values[..., 0],
         first=_index(low),
@@ -145,20 +144,49 @@ def _bounds(tree: Tree) -> tuple[np.ndarray, np.ndarray]:
     return low, high
 
 
-def _fill_leaves(tree: Tree, low: np.ndarray, values: np.ndarray, active: np.ndarray) -> None:
-    """Write the leaves' voxels that lie in the box."""
+def _fill_cubes(tiles: Tiles, low: np.ndarray, out: np.ndarray, active: np.ndarray) -> None:
+    """Write the parts of large tiles that lie in the box."""
+    for first, value, on in zip(tiles.first, tiles.values, tiles.active, strict=True):
+        begin = np.maximum(first - low, 0)
+        end = np.minimum(first + tiles.width - low, active.shape)
+        if np.all(begin < end):
+            box = tuple(slice(a, b) for a, b in zip(begin, end, strict=True))
+            out[box] = value
+            active[box] = on
+
+
+def _fill_blocks(
+    first: np.ndarray,
+    values: Callable[[slice], np.ndarray],
+    masks: Callable[[slice], np.ndarray],
+    *,
+    low: np.ndarray,
+    out: np.ndarray,
+    active: np.ndarray,
+) -> None:
+    """Write the voxels of blocks of 8^3 that lie in the box.
+
+    Args:
+        first: int64 [n, 3], the blocks' lowest voxels.
+        values: of some blocks: [m, 512 or 1, channels].
+        masks: of some blocks: which are active, [m, 512 or 1].
+        low: the box's lowest voxel.
+        out: the box [x, y, z, channels].
+        active: the box [x, y, z].
+    """
     shape = np.array(active.shape)
     strides = np.array([shape[1] * shape[2], shape[2], 1])
-    flat_values, flat_active = values.reshape(-1, values.shape[3]), active.reshape(-1)
-    for part in _parts(len(tree.first), values.shape[3]):
-        corner = tree.first[part] - low
+    flat, flat_active = out.reshape(-1, out.shape[3]), active.reshape(-1)
+    for part in _parts(len(first), out.shape[3]):
+        corner = first[part] - low
         place = (corner @ strides)[:, None] + _LOCAL @ strides
-        leaf_values, masks = tree.values(part), _masks(tree, part)
+        block, mask = values(part), masks(part)
         whole = np.all((corner >= 0) & (corner + SIDE <= shape), axis=1)
-        flat_values[place[whole]] = leaf_values[whole]
-        flat_active[place[whole]] = masks[whole]
-        for leaf in np.flatnonzero(~whole):
-            index = corner[leaf] + _LOCAL
-            inside = np.all((index >= 0) & (index < shape), axis=1)
-            flat_values[place[leaf, inside]] = leaf_values[leaf, inside]
-            flat_active[place[leaf, inside]] = masks[leaf, inside]
+        flat[place[whole]] = block[whole]
+        flat_active[place[whole]] = mask[whole]
+        reach: np.ndarray = np.all((corner > -SIDE) & (corner < shape), axis=1)
+        for n in np.flatnonzero(reach & ~whole):
+            index = corner[n] + _LOCAL
+            inside: np.ndarray = np.all((index >= 0) & (index < shape), axis=1)
+            flat[place[n, inside]] = np.broadcast_to(block[n], (N_VOXELS, out.shape[3]))[inside]
+            flat_active[place[n, inside]] = np.broadcast_to(mask[n], N_VOXELS)[inside]
