@@ -2,7 +2,7 @@
 
 Source: io/Archive.cc, io/GridDescriptor.cc, math/Maps.h of OpenVDB 10. Written by any OpenVDB since
 3.0 (2014: file version 222) that had a file to seek in. tinyvdb 0.9 was tried: it leaves out active
-tiles and cannot read half precision, vectors and booleans.
+tiles, fails on half precision and gives no values of vectors and booleans.
 """
 
 import mmap

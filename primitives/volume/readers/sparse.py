@@ -134,7 +134,11 @@ def _bounds(tree: Tree) -> tuple[np.ndarray, np.ndarray]:
     if some.any():
         first, planes = tree.first[some], tree.active[some].reshape(-1, SIDE, SIDE)
         bits = np.bitwise_or.reduce(tree.active[some], axis=1)[:, None]  # a byte is a row of z
-        rows = (planes.any(axis=2), planes.any(axis=1), np.unpackbits(bits, 1, bitorder="little"))
+        rows: tuple[np.ndarray, ...] = (
+            planes.any(axis=2),
+            planes.any(axis=1),
+            np.unpackbits(bits, 1, bitorder="little"),
+        )
         begin = np.stack([row.argmax(axis=1) for row in rows], axis=1)
         end = SIDE - np.stack([row[:, ::-1].argmax(axis=1) for row in rows], axis=1)
         low = np.minimum(low, (first + begin).min(axis=0))
