@@ -1,6 +1,6 @@
 """NanoVDB files: segments of grids, uncompressed or compressed by zip or Blosc; or bare grids.
 
-Source: NanoVDB.h and IO.h of OpenVDB 10 to 12 (NanoVDB 32.x, the only major version since 2020).
+Source: NanoVDB.h and IO.h of OpenVDB 10 (NanoVDB 32.4); the layout is that of all of 32.x.
 """
 
 import mmap

@@ -1,7 +1,7 @@
 """OpenVDB files (.vdb): header, grids' descriptions, transforms.
 
-Source: io/Archive.cc, io/GridDescriptor.cc, math/Maps.h of OpenVDB 10. Written by any OpenVDB since
-3.0 (2014: file version 222) that had a file to seek in. tinyvdb 0.9 was tried: it leaves out active
+Source: io/Archive.cc, io/GridDescriptor.cc, math/Maps.h of OpenVDB 10. File versions
+222 (nodes' masks are compressed) to 224, written where the writer could seek. tinyvdb 0.9 was tried: it leaves out active
 tiles, fails on half precision and gives no values of vectors and booleans.
 """
 

@@ -135,8 +135,8 @@ def _bounds(tree: Tree) -> tuple[np.ndarray, np.ndarray]:
         first, planes = tree.first[some], tree.active[some].reshape(-1, SIDE, SIDE)
         bits = np.bitwise_or.reduce(tree.active[some], axis=1)[:, None]  # a byte is a row of z
         rows: tuple[np.ndarray, ...] = (
-            planes.any(axis=2),
-            planes.any(axis=1),
+            np.any(planes, axis=2),
+            np.any(planes, axis=1),
             np.unpackbits(bits, 1, bitorder="little"),
         )
         begin = np.stack([row.argmax(axis=1) for row in rows], axis=1)
