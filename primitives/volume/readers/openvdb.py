@@ -1,8 +1,8 @@
 """OpenVDB files (.vdb): header, grids' descriptions, transforms.
 
-Source: io/Archive.cc, io/GridDescriptor.cc, math/Maps.h of OpenVDB 10. File versions
-222 (nodes' masks are compressed) to 224, written where the writer could seek. tinyvdb 0.9 was tried: it leaves out active
-tiles, fails on half precision and gives no values of vectors and booleans.
+Source: io/Archive.cc, io/GridDescriptor.cc, math/Maps.h of OpenVDB 10. File versions 222 (masks of
+nodes are compressed) to 224, written where the writer could seek. tinyvdb 0.9 was tried: it leaves
+out active tiles, fails on half precision and gives no values of vectors and booleans.
 """
 
 import mmap
