@@ -26,6 +26,8 @@ EvalSplit = Literal["test", "val"]
 DEFAULT_EVAL_EVERY = 8
 # of the original NeRF, whose code begins its synthetic scenes so
 _CROP_STEPS = 500
+# Where opacities say what is empty. Without them as much draws the light together at the cameras.
+_DISTORTION_WEIGHT = 0.2
 
 
 def _encoding() -> GridEncodingConfig:
@@ -87,9 +89,10 @@ class NerfConfig:
     """Length of a learned vector for each photo's appearance; 0: none."""
     depth_weight: float | None = None
     """Weight of the depth maps, where the scene has any (0.1 if not given)."""
-    distortion_weight: float = 0.05
+    distortion_weight: float | None = None
     """Weight of the distortion loss, which draws a ray's light together in one place (Barron et al.
-    2022): against haze and floating specks."""
+    2022): against haze and floating specks. If not given, 0.2 where photos have an opacity, else
+    0."""
 
     def __post_init__(self):
         check_choice("method", self.method, get_args(Method))
@@ -127,13 +130,16 @@ def background_color(text: str) -> tuple[float, float, float]:
     return color
 
 
-def resolve(config: NerfConfig, device: str, *, aabb_scale: int, has_depth: bool) -> NerfConfig:
+def resolve(
+    config: NerfConfig, device: str, *, aabb_scale: int, has_alpha: bool, has_depth: bool
+) -> NerfConfig:
     """Return the config with every None chosen for the scene and the device.
 
     Args:
         config: as given.
         device: "cpu" or a CUDA device.
         aabb_scale: what the scene's frame has.
+        has_alpha: whether any photo has an opacity.
         has_depth: whether there are depth maps to learn from.
 
     Raises:
@@ -156,6 +162,9 @@ def resolve(config: NerfConfig, device: str, *, aabb_scale: int, has_depth: bool
     batch = training.batch_size or (2**16 if on_cpu else 2**18)
     depth_weight = config.depth_weight if config.depth_weight is not None else 0.1
     march_steps = config.march_steps or (512 if on_cpu else 1024)
+    distortion_weight = config.distortion_weight
+    if distortion_weight is None:
+        distortion_weight = _DISTORTION_WEIGHT if has_alpha else 0.0
     return replace(
         config,
         encoding=resolve_encoding(encoding),
@@ -167,6 +176,7 @@ def resolve(config: NerfConfig, device: str, *, aabb_scale: int, has_depth: bool
         max_rays=config.max_rays or (2**15 if on_cpu else 2**17),
         crop_steps=config.crop_steps or 0,
         depth_weight=depth_weight if has_depth else 0.0,
+        distortion_weight=distortion_weight,
     )
 
 
@@ -256,7 +266,7 @@ def settings_of(
         n_latent_dims=config.appearance,
         loss=config.loss,
         depth_weight=config.depth_weight or 0.0,
-        distortion_weight=config.distortion_weight,
+        distortion_weight=config.distortion_weight or 0.0,
         exposure=config.exposure,
         ray_gradients=config.train_poses or config.train_lenses,
         background_gradients=config.environment,

@@ -97,7 +97,13 @@ def estimate(data: NerfData, config: NerfConfig, device: str) -> tuple[NerfConfi
     """Return the resolved config, and the memory in bytes of what will be allocated."""
     photos = data.train.photos
     has_depth = photos.depths is not None
-    config = resolve(config, device, aabb_scale=data.frame.aabb_scale, has_depth=has_depth)
+    config = resolve(
+        config,
+        device,
+        aabb_scale=data.frame.aabb_scale,
+        has_alpha=photos.has_alpha,
+        has_depth=has_depth,
+    )
     arrays = (photos.pixels, photos.masks, photos.depths)
     need = {"photos": sum(a.nbytes for a in arrays if a is not None)}
     if config.method == "vanilla":
