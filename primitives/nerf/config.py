@@ -26,8 +26,8 @@ EvalSplit = Literal["test", "val"]
 DEFAULT_EVAL_EVERY = 8
 # of the original NeRF, whose code begins its synthetic scenes so
 _CROP_STEPS = 500
-# Where opacities say what is empty. Without them as much draws the light together at the cameras.
-_DISTORTION_WEIGHT = 0.2
+# By whether opacities say what is empty: without them 0.2 draws the light together at the cameras.
+_DISTORTION_WEIGHTS = {False: 0.02, True: 0.2}
 
 
 def _encoding() -> GridEncodingConfig:
@@ -92,7 +92,7 @@ class NerfConfig:
     distortion_weight: float | None = None
     """Weight of the distortion loss, which draws a ray's light together in one place (Barron et al.
     2022): against haze and floating specks. If not given, 0.2 where photos have an opacity, else
-    0."""
+    0.02."""
 
     def __post_init__(self):
         check_choice("method", self.method, get_args(Method))
@@ -164,7 +164,7 @@ def resolve(
     march_steps = config.march_steps or (512 if on_cpu else 1024)
     distortion_weight = config.distortion_weight
     if distortion_weight is None:
-        distortion_weight = _DISTORTION_WEIGHT if has_alpha else 0.0
+        distortion_weight = _DISTORTION_WEIGHTS[has_alpha]
     return replace(
         config,
         encoding=resolve_encoding(encoding),
