@@ -22,7 +22,8 @@ class Light:
 
     With h, the sine of a direction's elevation, the sky's radiance is
     horizon + (1 - (1 - |h|)^3) (end - horizon), end being the zenith's above the horizon and the
-    ground's below. The sun's disc is uniform and adds to the sky. By default a sunlit white cloud
+    ground's below. The sun's disc is uniform and adds to the sky. There is no ground but its
+    radiance: it hides neither sky nor sun, and takes no shadow. By default a sunlit white cloud
     has about radiance 0.8, the sun sends three times as much as the sky, and a thin cloud is
     brighter than the blue behind it.
     """

@@ -6,7 +6,6 @@ blocks that touch share the values between them.
 """
 
 import numpy as np
-from scipy import ndimage
 
 from ngp_warp.errors import ConfigError, ShapeError
 
@@ -71,6 +70,8 @@ def empty_reaches(majorants: np.ndarray) -> np.ndarray:
         every axis are (Chebyshev distance to the nearest that is not). Beyond the grid all is
         empty.
     """
+    from scipy import ndimage
+
     if not majorants.any():
         return np.full(majorants.shape, max(majorants.shape), np.int32)
     return ndimage.distance_transform_cdt(majorants == 0, metric="chessboard").astype(np.int32)

@@ -6,7 +6,7 @@ begins at 0. Rays are tracked in grid coordinates with their world length as the
 voxels may be of any shape that an affine map gives them.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -35,9 +35,10 @@ DEFAULT_ALBEDO = 0.95
 DEFAULT_DEPTH = 60.0
 """Optical depth that the longest side of the box would have at the largest density."""
 _MOST_ANISOTROPIC = 0.99
+_LARGEST = 3e38  # of a float32
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Medium:
     """A density field with optical properties, on a device.
 
@@ -68,11 +69,12 @@ class Medium:
     """Mean cosine of a scattering (Henyey and Greenstein 1941), -0.99 to 0.99; 0: isotropic."""
     device: str = "cpu"
     """Where the field lies."""
-    _held: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self):
-        if not (self.density_scale > 0 and np.isfinite(self.density_scale)):
-            raise ConfigError(f"density_scale must be above 0, got {self.density_scale:g}")
+        if not 0 < self.density_scale < _LARGEST:
+            raise ConfigError(
+                f"density_scale must be above 0 and below {_LARGEST:g}, got {self.density_scale:g}"
+            )
         if not 0 <= self.albedo <= 1:
             raise ConfigError(f"the albedo must be from 0 to 1, got {self.albedo:g}")
         if not abs(self.g) <= _MOST_ANISOTROPIC:
@@ -119,9 +121,9 @@ class Medium:
             raise ShapeError(f"to_world must have shape [4, 4], got {list(matrix.shape)}")
         if not np.all(np.isfinite(matrix)) or np.linalg.det(matrix[:3, :3]) == 0:
             raise DataError("the transform from index to world is singular or not finite")
+        if not np.isfinite(values).all() or values.max(initial=0) > _LARGEST:
+            raise DataError("densities must be finite, as float32")
         grid = padded(values, block)
-        if not np.isfinite(grid).all():
-            raise DataError("densities must be finite")
         move = np.eye(4)
         move[:3, 3] = 1 - np.array(first, np.float64)
         majorants = block_majorants(grid, block)
@@ -163,21 +165,23 @@ class Medium:
             **options,
         )
 
+    @property
     def cloud(self) -> Any:
-        """Return the struct that kernels take beside ``data`` (``kernels/tracking.Cloud``)."""
-        if "cloud" not in self._held:
-            blocks: Any = Blocks()
-            blocks.majorants = wp.array(self.majorants, dtype=wp.float32, device=self.device)
-            reaches = empty_reaches(self.majorants)
-            blocks.reaches = wp.array(reaches, dtype=wp.int32, device=self.device)
-            blocks.size = float(self.block)
-            cloud: Any = Cloud()
-            cloud.blocks = blocks
-            cloud.to_grid = wp.mat33(*self.to_grid[:3, :3].ravel().tolist())
-            cloud.scale, cloud.albedo, cloud.g = self.density_scale, self.albedo, self.g
-            # held: the struct keeps addresses, not arrays
-            self._held["cloud"] = (cloud, blocks)
-        return self._held["cloud"][0]
+        """The struct that kernels take beside ``data`` (``kernels/tracking.Cloud``)."""
+        return self._structs[0]
+
+    @cached_property
+    def _structs(self) -> tuple[Any, ...]:
+        """``cloud`` and what it points to: a struct holds addresses, which do not keep arrays."""
+        majorants = wp.array(self.majorants, dtype=wp.float32, device=self.device)
+        reaches = wp.array(empty_reaches(self.majorants), dtype=wp.int32, device=self.device)
+        blocks: Any = Blocks()
+        blocks.majorants, blocks.reaches, blocks.size = majorants, reaches, float(self.block)
+        cloud: Any = Cloud()
+        cloud.blocks = blocks
+        cloud.to_grid = wp.mat33(*self.to_grid[:3, :3].ravel().tolist())
+        cloud.scale, cloud.albedo, cloud.g = self.density_scale, self.albedo, self.g
+        return cloud, blocks, majorants, reaches
 
     def grid_points(self, points: np.ndarray) -> np.ndarray:
         """Return world points [n, 3] in grid coordinates, float32 [n, 3]."""

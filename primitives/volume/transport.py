@@ -114,7 +114,7 @@ def transmittances(
     origins, directions = _rays(medium, rays_o, rays_d)
     sums, squares = (wp.zeros(n, dtype=wp.float64, device=device) for _ in range(2))
     work = wp.zeros((n, 3), dtype=wp.int32, device=device)
-    args = [medium.data, medium.cloud(), origins, directions, seed, spp, sums, squares, work]
+    args = [medium.data, medium.cloud, origins, directions, seed, spp, sums, squares, work]
     launch.launch(transmittance_kernel(medium.kind, method), n, args, device)
     counts = work.numpy()
     check_majorants(int(counts[:, 2].sum()))
@@ -158,7 +158,7 @@ def collisions(
     positions, radiances = (wp.zeros(n, dtype=vec3, device=device) for _ in range(2))
     densities = wp.zeros(n, dtype=wp.float32, device=device)
     counts = wp.zeros((n, N_COUNTS), dtype=wp.int32, device=device)
-    args = [medium.data, medium.cloud(), light.data(), origins, directions, seed, sample]
+    args = [medium.data, medium.cloud, light.data(), origins, directions, seed, sample]
     args += [max_bounces, positions, densities, radiances, counts]
     launch.launch(collision_kernel(medium.kind), n, args, device)
     found = counts.numpy()

@@ -1,0 +1,515 @@
+"""Light through volumes: exact transmittances, furnaces, an integral, and laws of the majorants.
+
+Monte Carlo means are compared within four of their own standard errors.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import warp as wp
+
+from ngp_warp import launch
+from ngp_warp.errors import ConfigError, DataError, ShapeError
+from ngp_warp.primitives.volume.data import load_volume
+from ngp_warp.primitives.volume.kernels import light as light_kernels
+from ngp_warp.primitives.volume.kernels import tracking
+from ngp_warp.primitives.volume.kernels.fields import FieldKind
+from ngp_warp.primitives.volume.light import Light
+from ngp_warp.primitives.volume.majorants import (
+    block_majorants,
+    empty_reaches,
+    padded,
+)
+from ngp_warp.primitives.volume.medium import Medium
+from ngp_warp.primitives.volume.path_tracer import PathTracer, render
+from ngp_warp.primitives.volume.transport import collisions, transmittances
+from ngp_warp.rays.cameras import Camera, orbit
+from tests.reference import volume_light as twin
+
+SIGMAS = 4
+BLACK = (0.0, 0.0, 0.0)
+GREY = (0.7, 0.7, 0.7)
+UNIFORM = Light(zenith=GREY, horizon=GREY, ground=GREY, sun_radiance=BLACK)
+ALL_SUN = Light(zenith=BLACK, horizon=BLACK, ground=BLACK, sun_diameter=360.0, sun_radiance=GREY)
+
+# anisotropic, sheared, rotated, moved
+SHEARED = np.array([[0.5, 0.2, 0.0, 3], [-0.1, 0.8, 0.1, -2], [0.2, 0, 1.3, 1], [0, 0, 0, 1]])
+
+
+def smooth(shape=(9, 7, 8), seed=0):
+    """Densities of 0.2 to 1."""
+    return np.random.default_rng(seed).uniform(0.2, 1.0, shape)
+
+
+def sparse(n=40, seed=0):
+    """Densities that are 0 outside some balls."""
+    rng = np.random.default_rng(seed)
+    index = np.moveaxis(np.indices((n, n, n)), 0, -1)
+    values = np.zeros((n, n, n))
+    for centre, radius in zip(rng.uniform(0, n, (6, 3)), rng.uniform(2, 6, 6), strict=True):
+        distance = np.linalg.norm(index - centre, axis=-1)
+        values = np.maximum(values, np.clip(1 - distance / radius, 0, 1) * rng.uniform(0.1, 5))
+    return values
+
+
+def inward_rays(medium, n, seed=0):
+    """Origins and directions of rays from around a medium to points in it, world."""
+    rng = np.random.default_rng(seed)
+    side, offset = medium.cube
+    middle = np.array(offset) + side / 2
+    out = rng.standard_normal((n, 3))
+    origins = middle + 2 * side * out / np.linalg.norm(out, axis=1, keepdims=True)
+    targets = middle + side * rng.uniform(-0.4, 0.4, (n, 3))
+    directions = targets - origins
+    return origins, directions / np.linalg.norm(directions, axis=1, keepdims=True)
+
+
+def middle_ray(medium, n):
+    """n times the ray [1, 3] through a medium's middle, from two sides of its cube away."""
+    side, offset = medium.cube
+    direction = np.array([0.6, 0.48, 0.64])
+    origin = np.array(offset) + side / 2 - 2 * side * direction
+    return np.tile(origin, (n, 1)), np.tile(direction, (n, 1))
+
+
+def check_means(samples, expected):
+    """Compare means over samples [n, ...] with their expectation; the error is not 0."""
+    error = samples.std(axis=0, ddof=1) / np.sqrt(len(samples))
+    assert (error > 0).all()
+    assert (np.abs(samples.mean(axis=0) - expected) <= SIGMAS * error).all()
+
+
+@pytest.mark.parametrize("method", ["ratio", "delta"])
+@pytest.mark.parametrize("ramp", [False, True])
+@pytest.mark.parametrize("to_world", [np.eye(4), SHEARED], ids=["cubes", "sheared"])
+def test_transmittance_along_an_axis_is_exact(method, ramp, to_world, device):
+    values = np.zeros((12, 5, 6)) + (np.arange(12)[:, None, None] if ramp else 5.0)
+    medium = Medium.from_values(values, to_world, (3, 0, -2), density_scale=0.03, device=device)
+    column = to_world[:3, 0]
+    voxel = np.linalg.norm(column)
+    # across the axis the values are alike: anywhere between the outermost middles
+    start = np.array([[-20.0, 1.7, -0.4], [-20.0, 2.0, 1.0]])
+    rays_o = twin.at(to_world, start)
+    rays_d = np.tile(column / voxel, (2, 1))
+    got = transmittances(medium, rays_o, rays_d, spp=4000, method=method, seed=1)
+    # a sum of trapezia, whose ends are 0
+    expected = np.exp(-0.03 * voxel * values[:, 0, 0].sum())
+    assert (np.abs(got.mean - expected) <= SIGMAS * got.error).all()
+    assert (got.error > 0).all()
+    assert (got.error < 0.01).all()
+    if method == "ratio" and ramp:
+        # a chance of 1/2 has the standard deviation 1/2; ratios have less
+        assert (got.error < np.sqrt(expected * (1 - expected) / 4000)).all()
+
+
+@pytest.mark.parametrize("method", ["ratio", "delta"])
+def test_transmittance_of_any_ray_is_the_integrals(method, device):
+    medium = Medium.from_values(smooth(), SHEARED, density_scale=0.3, device=device)
+    rays_o, rays_d = inward_rays(medium, 30)
+    got = transmittances(medium, rays_o, rays_d, spp=2000, method=method)
+    side, _ = medium.cube
+    depth = twin.optical_depth(smooth(), SHEARED, rays_o, rays_d, 4 * side, 4000)
+    expected = np.exp(-0.3 * depth)
+    # midpoints miss the integral by less than 1e-4
+    assert (np.abs(got.mean - expected) <= SIGMAS * got.error + 1e-4).all()
+    assert expected.min() < 0.3
+
+
+def test_thick_media_let_nothing_through_without_bias(device):
+    # the roulette of faint transmittances: exp(-5) is below it
+    medium = Medium.from_values(
+        np.arange(1.0, 11)[:, None, None] * np.ones((10, 3, 3)), density_scale=5 / 55, device=device
+    )
+    o, d = np.array([[-5.0, 1, 1]]), np.array([[1.0, 0, 0]])
+    got = transmittances(medium, o, d, spp=40000)
+    assert abs(got.mean[0] - np.exp(-5)) <= SIGMAS * got.error[0]
+    assert got.error[0] < 0.05 * np.exp(-5)
+
+
+@pytest.mark.parametrize("g", [0.0, 0.6])
+def test_a_white_medium_in_uniform_light_is_invisible(g, device):
+    values = smooth()
+    medium = Medium.from_values(values, density_scale=1.0, albedo=1.0, g=g, device=device)
+    camera = orbit(30, 20, 1.5, width=12, height=10).moved(*medium.cube)
+    picture = render(medium, UNIFORM, camera, 16)
+    # every path carries the sky's radiance to the eye, whatever its length
+    np.testing.assert_allclose(picture.color, 0.7, rtol=1e-6)
+    assert picture.opacity.max() == 1
+    assert picture.cut == 0
+
+
+@pytest.mark.parametrize("g", [0.0, -0.5])
+def test_a_white_medium_in_a_sun_of_all_directions_gains_nothing(g, device):
+    # the same by next event estimation alone: a sun that fills the sphere
+    medium = Medium.from_values(smooth(), density_scale=1.0, albedo=1.0, g=g, device=device)
+    rays_o, rays_d = middle_ray(medium, 20000)
+    got = collisions(medium, ALL_SUN, rays_o, rays_d)
+    assert got.hit.mean() > 0.9
+    check_means(got.radiances[:, 0] - 0.7 * got.hit, 0.0)
+    # energy would be gained: the comparison notices a hundredth
+    with pytest.raises(AssertionError):
+        check_means(1.05 * got.radiances[:, 0] - 0.7 * got.hit, 0.0)
+
+
+@pytest.mark.parametrize("light", [UNIFORM, ALL_SUN], ids=["sky", "sun"])
+def test_absorption_is_chandrasekhars(light, device):
+    # a half space under uniform light reflects 1 - H(1) sqrt(1 - albedo) of it straight back;
+    # the density's rise at its face changes nothing, only the optical depth matters
+    albedo = 0.8
+    medium = Medium.from_values(
+        np.ones((12, 12, 12)), density_scale=20.0, albedo=albedo, device=device
+    )
+    n = 20000
+    rays_o, rays_d = np.tile([[5.3, 5.8, -20.0]], (n, 1)), np.tile([[0.0, 0, 1]], (n, 1))
+    got = collisions(medium, light, rays_o, rays_d)
+    assert got.hit.all()
+    expected = 0.7 * (1 - np.sqrt(1 - albedo) * twin.chandrasekhar_h(1.0, albedo))
+    check_means(got.radiances[:, 0].astype(np.float64), expected)
+
+
+@pytest.mark.parametrize("g", [0.0, 0.5])
+def test_single_scattering_is_the_integral(g, device):
+    values, scale, albedo = smooth((5, 4, 6)), 0.15, 0.9
+    light = Light(up="z", sun_azimuth=110, sun_elevation=25, sun_diameter=0.5)
+    medium = Medium.from_values(
+        values, SHEARED, density_scale=scale, albedo=albedo, g=g, device=device
+    )
+    n = 40000
+    rays_o, rays_d = middle_ray(medium, n)
+    # from 2 sides before the middle to 0.9 before it; half a diagonal is 0.87
+    rays_o = rays_o + 1.1 * medium.cube[0] * rays_d
+    length = 1.8 * medium.cube[0]
+    args = (values, SHEARED, scale, albedo, g)
+    expected = twin.single_scattering(args, light, rays_o[0], rays_d[0], length)
+    got = collisions(medium, light, rays_o, rays_d, max_bounces=1)
+    radiance = got.radiances.astype(np.float64)
+    error = radiance.std(axis=0) / np.sqrt(n)
+    # the quadrature's own error, from a coarser one
+    coarse = twin.single_scattering(
+        args, light, rays_o[0], rays_d[0], length, n=80, n_sphere=10, n_in=40
+    )
+    slack = np.abs(coarse - expected)
+    assert (slack < 0.02 * expected).all()
+    assert (error < 0.01 * expected).all()
+    assert (np.abs(radiance.mean(axis=0) - expected) <= SIGMAS * error + slack).all()
+
+
+@wp.kernel(module="unique", enable_backward=False)
+def light_samples(
+    begin: int,
+    light: light_kernels.LightData,
+    g: float,
+    directions: wp.array[wp.vec3],
+    skies: wp.array[wp.vec3],
+    suns: wp.array[wp.vec3],
+    scattered: wp.array[wp.vec3],
+):
+    i = begin + wp.tid()
+    key = tracking.stream(0, wp.int64(0), i)
+    skies[i] = light_kernels.sky(light, directions[i])
+    suns[i] = light_kernels.sun_direction(light, tracking.draw(key, 0), tracking.draw(key, 1))
+    scattered[i] = tracking.scattered_direction(
+        g, directions[i], tracking.draw(key, 2), tracking.draw(key, 3)
+    )
+
+
+@pytest.mark.parametrize(
+    ("up", "diameter", "g"),
+    [("y", 0.53, 0.0), ("z", 60.0, 0.8), ("x", 180.0, -0.3), ("y", 360.0, 1e-4)],
+)
+def test_light_and_phase_are_the_twins(up, diameter, g, device):
+    light = Light(up=up, sun_azimuth=-70, sun_elevation=35, sun_diameter=diameter)
+    directions = np.concatenate([twin.sphere(40)[0], np.eye(3), -np.eye(3)])
+    n = len(directions)
+    given = wp.array(directions.astype(np.float32), dtype=wp.vec3, device=device)
+    out = [wp.zeros(n, dtype=wp.vec3, device=device) for _ in range(3)]
+    launch.launch(light_samples, n, [light.data(), g, given, *out], device)
+    skies, suns, scattered = (a.numpy().astype(np.float64) for a in out)
+    np.testing.assert_allclose(skies, twin.sky(light, directions), rtol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(suns, axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(scattered, axis=1), 1, atol=1e-6)
+    # uniform in solid angle: chord^2 / 4 = (1 - cos) / 2 is uniform
+    chord = np.sum((suns - light.sun_direction) ** 2, axis=1) / 4
+    largest = np.sin(np.radians(diameter) / 4) ** 2
+    assert chord.max() <= largest * (1 + 1e-4)
+    check_means(chord / largest, 0.5)
+    check_means((chord / largest) ** 2, 1 / 3)
+    # the circle about the sun is gone round evenly
+    across = suns - (suns @ light.sun_direction)[:, None] * light.sun_direction
+    check_means(across, 0.0)
+    cosines = np.sum(scattered * directions, axis=1)
+    check_means(cosines, g)
+    check_means(cosines**2, (1 + 2 * g * g) / 3)
+    z = np.linspace(-1, 1, 20001)
+    assert 2 * np.pi * np.trapezoid(twin.phase(g, z), z) == pytest.approx(1, abs=1e-5)
+
+
+def test_directions_of_the_sun():
+    light = Light(up="z", sun_azimuth=90, sun_elevation=0)
+    np.testing.assert_allclose(light.sun_direction, [1, 0, 0], atol=1e-12)
+    np.testing.assert_allclose(replace(light, sun_elevation=90).sun_direction, [0, 0, 1], atol=1e-9)
+    assert replace(light, sun_diameter=360.0).sun_solid_angle == pytest.approx(4 * np.pi)
+    # pi r^2 of the disc in radians
+    assert light.sun_solid_angle == pytest.approx(np.pi * np.radians(0.265) ** 2, rel=1e-4)
+
+
+@pytest.mark.parametrize("block", [1, 4, 8])
+def test_majorants_bound_the_interpolated_field(block, device):
+    values = sparse()
+    medium = Medium.from_values(values, SHEARED, block=block, device=device)
+    majorants = medium.majorants
+    rng = np.random.default_rng(1)
+    upper = np.array(majorants.shape) * block
+    points = rng.uniform(0, upper, (100000, 3))
+    # values themselves, which a block shares with its neighbours, and their maxima
+    points[:20000] = np.rint(points[:20000])
+    points[0] = np.add(np.unravel_index(values.argmax(), values.shape), 1)
+    densities = medium.densities(medium.world_points(points))
+    expected = twin.density(values, points - 1)
+    # float32 positions of up to 40 voxels, times slopes of up to 5 a voxel
+    np.testing.assert_allclose(densities, expected, atol=5 * 40 * 2**-22)
+    # where world coordinates round, points may leave their block: inside it by a thousandth
+    cell = np.minimum((points / block).astype(int), np.array(majorants.shape) - 1)
+    inside = np.abs(points / block - np.rint(points / block)).min(axis=1) > 1e-3
+    inside[0] = True
+    bound = majorants[tuple(cell.T)]
+    assert (densities[inside] <= bound[inside]).all()
+    assert densities.max() == pytest.approx(values.max())
+    assert (majorants == 0).mean() > 0.3
+
+
+def test_majorants_are_the_largest_corners():
+    values = padded(sparse(13), 4)
+    assert values.shape == (17, 17, 17)
+    got = block_majorants(values, 4)
+    for i, j, k in np.ndindex(got.shape):
+        corners = values[4 * i : 4 * i + 5, 4 * j : 4 * j + 5, 4 * k : 4 * k + 5]
+        # float32, and the slack of the interpolation's rounding
+        assert corners.max() <= got[i, j, k] <= corners.max() * (1 + 2**-19)
+
+
+def test_reaches_are_distances_to_what_is_not_empty():
+    majorants = np.zeros((5, 6, 7))
+    assert (empty_reaches(majorants) == 7).all()
+    full = [(0, 1, 6), (4, 4, 2)]
+    for block in full:
+        majorants[block] = 1.0
+    got = empty_reaches(majorants)
+    for block in np.ndindex(majorants.shape):
+        nearest = min(np.abs(np.subtract(block, other)).max() for other in full)
+        assert got[block] == nearest
+
+
+def test_a_majorant_that_is_too_small_is_noticed(device):
+    medium = Medium.from_values(smooth(), density_scale=1.0, device=device)
+    low = replace(medium, majorants=medium.majorants * np.float32(0.5))
+    rays_o, rays_d = inward_rays(medium, 50)
+    camera = orbit(0, 0, 1.5, width=8, height=8).moved(*medium.cube)
+    with pytest.raises(DataError, match="exceeds its majorant"):
+        transmittances(low, rays_o, rays_d)
+    with pytest.raises(DataError, match="exceeds its majorant"):
+        collisions(low, UNIFORM, rays_o, rays_d)
+    with pytest.raises(DataError, match="exceeds its majorant"):
+        render(low, UNIFORM, camera, 4)
+    # of a ramp, each block's own values without those that it shares with the next
+    ramp = np.arange(9.0)[:, None, None] * np.ones((9, 7, 8))
+    medium = Medium.from_values(ramp, density_scale=0.1, device=device)
+    own = padded(ramp)[:-1, :-1, :-1].reshape(3, 4, 2, 4, 3, 4).max(axis=(1, 3, 5))
+    with pytest.raises(DataError, match="exceeds its majorant"):
+        transmittances(replace(medium, majorants=own), rays_o, rays_d, spp=100)
+
+
+def test_empty_blocks_cost_nothing(device):
+    n = 250
+    values = np.zeros((n, n, n), np.float32)
+    medium = Medium.from_values(values, density_scale=1.0, device=device)
+    rays_o, rays_d = inward_rays(medium, 200)
+    nothing = transmittances(medium, rays_o, rays_d, spp=1)
+    assert nothing.moves.max() == 1
+    assert nothing.lookups.max() == 0
+    assert (nothing.mean == 1).all()
+    values[100:104, 100:104, 100:104] = 5.0
+    medium = Medium.from_values(values, density_scale=1e-3, device=device)
+    few = transmittances(medium, rays_o, rays_d, spp=1)
+    # 63 blocks along each axis: a walk from block to block takes about a hundred moves
+    assert few.moves.max() < 30
+    assert few.moves.mean() < 10
+    full = transmittances(replace(medium, majorants=medium.majorants + 1), rays_o, rays_d, spp=1)
+    assert full.moves.mean() > 80
+
+
+def test_rays_along_axes_and_faces_end(device):
+    medium = Medium.from_values(sparse(), density_scale=0.2, device=device)
+    grid = np.array(np.meshgrid(*[[-1.0, 3.0, 7.0, 20.0, 43.0]] * 3)).reshape(3, -1).T
+    # on blocks' faces, edges and corners, inside and out, along every diagonal
+    ways = np.array([w for w in np.ndindex(3, 3, 3) if w != (1, 1, 1)]) - 1.0
+    ways /= np.linalg.norm(ways, axis=1, keepdims=True)
+    rays_o, rays_d = (a.reshape(-1, 3) for a in np.broadcast_arrays(grid[:, None], ways))
+    got = transmittances(medium, rays_o, rays_d, spp=100)
+    depth = twin.optical_depth(sparse(), np.eye(4), rays_o, rays_d, 80, 2000)
+    assert (np.abs(got.mean - np.exp(-0.2 * depth)) <= 5 * got.error + 2e-3).all()
+
+
+def test_threads_and_passes_change_nothing(device):
+    if device != "cpu":
+        pytest.skip("threads are a CPU's")
+    medium = Medium.from_values(sparse(20), density_scale=2.0, g=0.3)
+    camera = orbit(30, 20, 1.5, width=21, height=17).moved(*medium.cube)
+    pictures, n_threads = [], launch.num_threads()
+    try:
+        for threads, parts in ((1, [11]), (3, [11]), (1, [3, 1, 7])):
+            launch.set_num_threads(threads)
+            tracer = PathTracer(medium, Light(), camera, seed=5)
+            for part in parts:
+                tracer.add(part)
+            pictures.append(tracer.picture())
+    finally:
+        launch.set_num_threads(n_threads)
+    for other in pictures[1:]:
+        assert other.spp == 11
+        for name in ("color", "error", "opacity"):
+            np.testing.assert_array_equal(getattr(other, name), getattr(pictures[0], name))
+    other = render(medium, Light(), camera, 11, seed=6)
+    assert (other.color != pictures[0].color).any()
+
+
+def test_the_stated_error_is_the_spread_of_pictures(device):
+    medium = Medium.from_values(sparse(20), density_scale=2.0, device=device)
+    camera = orbit(30, 20, 1.2, width=12, height=12).moved(*medium.cube)
+    made = [render(medium, Light(), camera, 32, seed=seed) for seed in range(24)]
+    spread = np.array([p.color for p in made]).var(axis=0, ddof=1)
+    stated = np.mean([p.error**2 for p in made], axis=0)
+    # 144 pixels, 23 degrees of freedom each
+    assert spread.mean() == pytest.approx(stated.mean(), rel=0.1)
+    noise = np.mean([p.noise for p in made])
+    assert noise == pytest.approx(np.sqrt(stated.mean()), rel=0.05)
+
+
+def test_pictures_are_upright_and_lit_from_the_sun(device):
+    # a column's upper end, right of the middle, is dense; the sun stands at the right
+    values = np.zeros((20, 20, 20))
+    values[12:17, 8:12, 13:18] = 1.0
+    medium = Medium.from_values(values, density_scale=3.0, device=device)
+    camera = orbit(0, 0, 2, up="z", width=40, height=40).moved(*medium.cube)
+    light = Light(
+        up="z",
+        zenith=BLACK,
+        horizon=BLACK,
+        ground=BLACK,
+        sun_azimuth=90,
+        sun_elevation=0,
+        sun_diameter=5.0,
+        sun_radiance=(100.0, 100.0, 100.0),
+    )
+    picture = render(medium, light, camera, 64, sky=False)
+    rows, columns = np.nonzero(picture.opacity > 0.5)
+    assert rows.max() < 20
+    assert columns.min() > 19
+    left, right = np.split(
+        picture.color[..., 0][:, columns.min() : columns.max() + 1], [np.ptp(columns) // 2], axis=1
+    )
+    assert right.sum() > 2 * left.sum()
+    assert (picture.color[picture.opacity == 0] == 0).all()
+    # what is behind an empty medium: the sky in the pixels' directions
+    empty = Medium.from_values(np.zeros((4, 4, 4)), density_scale=1.0, device=device)
+    camera = orbit(20, 10, 2, up="z", width=9, height=70).moved(*empty.cube)
+    x, y = np.meshgrid(np.arange(9) + 0.5, np.arange(70) + 0.5)
+    light = Light(up="z")
+    expected = twin.sky(light, camera.rays(x.ravel(), y.ravel())[1]).reshape(70, 9, 3)
+    picture = render(empty, light, camera, 64)
+    # the sky changes by up to 0.02 within a pixel of half a degree, of which 64 samples are taken
+    np.testing.assert_allclose(picture.color, expected, atol=0.01)
+    assert (picture.opacity == 0).all()
+
+
+@wp.struct
+class Ball:
+    radius: float
+
+
+@wp.func
+def ball_density(ball: Ball, p: wp.vec3) -> float:
+    return wp.where(wp.length(p - wp.vec3(5.0, 5.0, 5.0)) < ball.radius, 1.0, 0.0)
+
+
+def test_any_field_is_tracked(device):
+    data = Ball()
+    data.radius = 3.0
+    medium = Medium(
+        kind=FieldKind(Ball, ball_density), data=data, majorants=np.ones((2, 2, 2), np.float32),
+        block=5, to_grid=np.eye(4), box=((2.0, 2.0, 2.0), (8.0, 8.0, 8.0)), density_scale=0.4,
+        device=device,
+    )  # fmt: skip
+    got = transmittances(medium, np.array([[5.0, 5.0, -9.0]]), np.array([[0.0, 0, 1]]), spp=5000)
+    assert abs(got.mean[0] - np.exp(-0.4 * 6)) <= SIGMAS * got.error[0]
+
+
+def test_paths_that_are_cut_are_counted(device):
+    medium = Medium.from_values(np.ones((8, 8, 8)), density_scale=50.0, albedo=1.0, device=device)
+    camera = orbit(0, 0, 1.2, width=6, height=6).moved(*medium.cube)
+    assert render(medium, UNIFORM, camera, 8, max_bounces=4).cut > 0.3
+    assert render(replace(medium, albedo=0.5), UNIFORM, camera, 8).cut == 0
+
+
+def test_a_volume_of_a_file_is_a_medium(tmp_path, device):
+    values = smooth((4, 5, 6)).astype(np.float32)
+    np.savez(tmp_path / "a.npz", values, origin=[1, 2, 3], voxel_size=[1, 2, 3])
+    np.save(tmp_path / "a.npy", values)
+    medium = Medium.from_volume(load_volume(tmp_path / "a.npy"), device=device)
+    index = np.random.default_rng(0).uniform(-2, 7, (100, 3))
+    np.testing.assert_allclose(medium.densities(index), twin.density(values, index), atol=1e-5)
+    # the longest side, at the largest value
+    assert medium.density_scale * 6 * values.max() == pytest.approx(60)
+    volume = load_volume(tmp_path / "a.npy")
+    moved = Medium.from_volume(replace(volume, first=(5, -3, 2), to_world=SHEARED), device=device)
+    points = twin.at(SHEARED, index + np.array([5, -3, 2]))
+    np.testing.assert_allclose(moved.densities(points), twin.density(values, index), atol=1e-4)
+    for change, message in (
+        ({"values": np.ones((3, 3, 3, 2), np.float32)}, "vectors"),
+        ({"grid_class": "level set"}, "signed distances"),
+    ):
+        with pytest.raises(DataError, match=message):
+            Medium.from_volume(replace(volume, **change), device=device)
+
+
+def test_negative_densities_are_none(device):
+    values = smooth((4, 4, 4)) - 0.6
+    medium = Medium.from_values(values, density_scale=1.0, device=device)
+    index = np.random.default_rng(0).uniform(-2, 6, (1000, 3))
+    expected = twin.density(np.maximum(values, 0), index)
+    np.testing.assert_allclose(medium.densities(index), expected, atol=1e-5)
+    assert medium.majorants.min() >= 0
+
+
+def test_bad_settings_are_refused(device):
+    ones = np.ones((3, 3, 3))
+
+    def medium(values=ones, **options):
+        return Medium.from_values(values, **{"density_scale": 1.0, "device": device, **options})
+
+    good, camera = medium(), Camera(position=(0.0, 0.0, 9.0), width=4, height=4)
+    rays = np.array([[0.0, 0.0, 1.0]])
+    cases = [
+        (ConfigError, "albedo", lambda: medium(albedo=1.1)),
+        (ConfigError, "g must", lambda: medium(g=1.0)),
+        (ConfigError, "density_scale", lambda: medium(density_scale=0.0)),
+        (ConfigError, "block", lambda: medium(block=0)),
+        (ShapeError, r"values must have shape \[x, y, z\]", lambda: medium(np.ones((3, 3)))),
+        (DataError, "finite", lambda: medium(np.full((3, 3, 3), np.nan))),
+        (DataError, "singular", lambda: medium(to_world=np.diag([1.0, 1, 0, 1]))),
+        (ConfigError, "sun_diameter", lambda: Light(sun_diameter=0.0)),
+        (ConfigError, "zenith", lambda: Light(zenith=(1.0, -1.0, 0.0))),
+        (ConfigError, "sun_elevation", lambda: Light(sun_elevation=91)),
+        (ConfigError, "up axis", lambda: Light(up="w")),
+        (ConfigError, "spp", lambda: render(good, Light(), camera, 0)),
+        (ConfigError, "max_bounces", lambda: render(good, Light(), camera, 1, max_bounces=0)),
+        (ConfigError, "seed", lambda: render(good, Light(), camera, 1, seed=-1)),
+        (ConfigError, "call add", lambda: PathTracer(good, Light(), camera).picture()),
+        (ConfigError, "method", lambda: transmittances(good, rays, rays, method="x")),
+        (ShapeError, "unit vectors", lambda: transmittances(good, rays, 2 * rays)),
+        (ShapeError, "rays_d", lambda: collisions(good, Light(), rays, rays[:, :2])),
+    ]
+    for error, message, call in cases:
+        with pytest.raises(error, match=message):
+            call()
