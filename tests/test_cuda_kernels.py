@@ -160,6 +160,7 @@ SINGLE = [
     layout.set_row,
     march.count_kernel,
     march.fill_kernel,
+    march.meet_kernel,
     march.scan_kernel,
     march.total_kernel,
     occupancy.all_bits_kernel,
