@@ -5,6 +5,8 @@ value on any corner of its cells, so that it bounds the *interpolated* field eve
 blocks that touch share the values between them.
 """
 
+from typing import Any
+
 import numpy as np
 
 from ngp_warp.errors import ConfigError, ShapeError
@@ -74,4 +76,5 @@ def empty_reaches(majorants: np.ndarray) -> np.ndarray:
 
     if not majorants.any():
         return np.full(majorants.shape, max(majorants.shape), np.int32)
-    return ndimage.distance_transform_cdt(majorants == 0, metric="chessboard").astype(np.int32)
+    distances: Any = ndimage.distance_transform_cdt(majorants == 0, metric="chessboard")
+    return distances.astype(np.int32)
