@@ -44,6 +44,8 @@ from ngp_warp.primitives.nerf.kernels import visibility as nerf_visibility
 from ngp_warp.primitives.sdf.kernels import distance as sdf_distance
 from ngp_warp.primitives.sdf.kernels import samples as sdf_samples
 from ngp_warp.primitives.sdf.sign import SIGNS
+from ngp_warp.primitives.volume.kernels import fields as volume_fields
+from ngp_warp.primitives.volume.kernels import paths as volume_paths
 
 # Factories whose text is clang's vector extensions; CUDA has kernels of its own for their work.
 CPU_ONLY = {
@@ -128,6 +130,13 @@ KERNELS = {
     sdf_distance.query_kernel: [(sign, "portable") for sign in SIGNS],
     sdf_samples.near_kernel: [(sign, "portable") for sign in SIGNS],
     sdf_samples.uniform_kernel: [(sign, "portable") for sign in SIGNS],
+    volume_fields.density_kernel: [(volume_fields.DENSE,)],
+    volume_paths.collision_kernel: [(volume_fields.DENSE,)],
+    volume_paths.pixel_kernel: [(volume_fields.DENSE,)],
+    volume_paths.transmittance_kernel: [
+        (volume_fields.DENSE, "ratio"),
+        (volume_fields.DENSE, "delta"),
+    ],
 }
 SINGLE = [
     radiance_counts.depth_kernel,
@@ -151,6 +160,7 @@ SINGLE = [
     layout.set_row,
     march.count_kernel,
     march.fill_kernel,
+    march.meet_kernel,
     march.scan_kernel,
     march.total_kernel,
     occupancy.all_bits_kernel,

@@ -1,0 +1,1 @@
+"""Warp kernels of volumes, one file per concern."""
