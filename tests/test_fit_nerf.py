@@ -16,6 +16,7 @@ import ngp_warp
 from ngp_warp import launch, trainer
 from ngp_warp.cli import app
 from ngp_warp.errors import ConfigError, DataError, ShapeError
+from ngp_warp.primitives.nerf.config import NerfConfig, resolve
 
 STEPS = 600
 SHORT = 60
@@ -123,6 +124,7 @@ def test_the_number_of_threads_does_not_matter(short: ngp_warp.Run, tmp_path: Pa
         {"aabb_scale": 2},
         {"near": 2.5},
         {"march_steps": 48},
+        {"crop_steps": 30},
         {"seed": 3},
         {"eval_every": 9},
         {"color_network": {"n_neurons": 32, "n_hidden_layers": 1, "bias": True}},
@@ -151,6 +153,15 @@ def test_steps_of_pictures_count_in_pictures_alone(short: ngp_warp.Run, tmp_path
     for name, array in short.arrays().items():
         assert np.array_equal(array, other.arrays()[name]), name
     assert short.metrics["views"] != other.metrics["views"]
+
+
+def test_opacities_decide_how_much_light_is_drawn_together(short: ngp_warp.Run) -> None:
+    assert short.config.distortion_weight == 0.2
+    given = NerfConfig(distortion_weight=0.0)
+    for has_alpha, weight in ((False, 0.02), (True, 0.2)):
+        options: dict[str, Any] = {"aabb_scale": 1, "has_alpha": has_alpha, "has_depth": False}
+        assert resolve(NerfConfig(), "cpu", **options).distortion_weight == weight
+        assert resolve(given, "cpu", **options).distortion_weight == 0.0
 
 
 def test_a_step_has_at_most_the_rays_that_are_allowed(scene: Path, tmp_path: Path) -> None:
