@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from ngp_warp.errors import DataError
-from ngp_warp.primitives.volume.grid import GridInfo, Index, Oddity, Volume
+from ngp_warp.primitives.volume.grid import GridInfo, Index, Oddity, Volume, is_invertible
 from ngp_warp.primitives.volume.readers import open_volume
 from ngp_warp.primitives.volume.readers.raw import RawLayout
 from ngp_warp.primitives.volume.readers.source import CHUNK_BYTES, Box, Stored, reading
@@ -94,7 +94,7 @@ class _Counter:
 
 def _volume(name: str, info: GridInfo, box: Box) -> Volume:
     """Check a box and put aside what is not finite."""
-    if not np.all(np.isfinite(box.to_world)) or np.linalg.det(box.to_world[:3, :3]) == 0:
+    if not is_invertible(box.to_world):
         raise DataError("its transform from index to world is singular or not finite")
     background = tuple(b if np.isfinite(b) else 0.0 for b in box.background)
     background = background or (0.0,) * info.n_channels

@@ -14,6 +14,11 @@ a voxel lower along axis c)."""
 Index = tuple[int, int, int]
 
 
+def is_invertible(matrix: np.ndarray) -> bool:
+    """Whether an affine map [4, 4] is finite and has an inverse."""
+    return bool(np.all(np.isfinite(matrix)) and np.linalg.det(matrix[:3, :3]) != 0)
+
+
 @dataclass(frozen=True)
 class GridInfo:
     """One grid of a file, as its header describes it."""

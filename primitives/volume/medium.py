@@ -14,8 +14,9 @@ import numpy as np
 import warp as wp
 
 from ngp_warp import launch
+from ngp_warp.config import check_range
 from ngp_warp.errors import ConfigError, DataError, ShapeError
-from ngp_warp.primitives.volume.grid import Index, Volume
+from ngp_warp.primitives.volume.grid import Index, Volume, is_invertible
 from ngp_warp.primitives.volume.kernels.blocks import Blocks
 from ngp_warp.primitives.volume.kernels.fields import (
     DENSE,
@@ -75,12 +76,8 @@ class Medium:
             raise ConfigError(
                 f"density_scale must be above 0 and below {_LARGEST:g}, got {self.density_scale:g}"
             )
-        if not 0 <= self.albedo <= 1:
-            raise ConfigError(f"the albedo must be from 0 to 1, got {self.albedo:g}")
-        if not abs(self.g) <= _MOST_ANISOTROPIC:
-            raise ConfigError(
-                f"g must be from -{_MOST_ANISOTROPIC} to {_MOST_ANISOTROPIC}, got {self.g:g}"
-            )
+        check_range("albedo", self.albedo, 0, 1)
+        check_range("g", self.g, -_MOST_ANISOTROPIC, _MOST_ANISOTROPIC)
 
     @classmethod
     def from_values(
@@ -119,7 +116,7 @@ class Medium:
         matrix = np.eye(4) if to_world is None else np.asarray(to_world, np.float64)
         if matrix.shape != (4, 4):
             raise ShapeError(f"to_world must have shape [4, 4], got {list(matrix.shape)}")
-        if not np.all(np.isfinite(matrix)) or np.linalg.det(matrix[:3, :3]) == 0:
+        if not is_invertible(matrix):
             raise DataError("the transform from index to world is singular or not finite")
         if not np.isfinite(values).all() or values.max(initial=0) > _LARGEST:
             raise DataError("densities must be finite, as float32")

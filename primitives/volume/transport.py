@@ -6,12 +6,13 @@ number of threads. Not differentiable.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, get_args
 
 import numpy as np
 import warp as wp
 
 from ngp_warp import launch
+from ngp_warp.config import check_choice
 from ngp_warp.errors import ConfigError, DataError, ShapeError
 from ngp_warp.primitives.volume.kernels.paths import (
     EXCEEDED,
@@ -19,6 +20,7 @@ from ngp_warp.primitives.volume.kernels.paths import (
     collision_kernel,
     transmittance_kernel,
 )
+from ngp_warp.primitives.volume.kernels.tracking import Method
 from ngp_warp.primitives.volume.light import Light
 from ngp_warp.primitives.volume.medium import Medium
 
@@ -26,8 +28,6 @@ MAX_BOUNCES = 4096
 """Scatterings after which a path is cut, unless another number is given. What is lost is the light
 of longer paths: at albedo 0.95 a share of 0.95^4096 = 1e-91, that is none; at albedo 1 and an
 optical depth of hundreds a visible one, of which pictures state the number of paths."""
-
-Method = Literal["ratio", "delta"]
 
 
 @dataclass(frozen=True)
@@ -108,8 +108,7 @@ def transmittances(
     check_seed(seed)
     if spp < 1:
         raise ConfigError(f"spp must be at least 1, got {spp}")
-    if method not in ("ratio", "delta"):
-        raise ConfigError(f"the method must be ratio or delta, got {method!r}")
+    check_choice("method", method, get_args(Method))
     n, device = len(rays_o), medium.device
     origins, directions = _rays(medium, rays_o, rays_d)
     sums, squares = (wp.zeros(n, dtype=wp.float64, device=device) for _ in range(2))

@@ -22,12 +22,12 @@ from ngp_warp.primitives.volume.kernels.light import LightData, sky, sun_directi
 from ngp_warp.primitives.volume.kernels.tracking import (
     ROULETTE,
     Cloud,
-    delta_function,
+    Method,
     draw,
     phase,
-    ratio_function,
     scattered_direction,
     stream,
+    track_function,
 )
 
 COLLIDED, CUT, EXCEEDED, N_COUNTS = 0, 1, 2, 3
@@ -60,7 +60,7 @@ class View:
 def scatter_function(kind: FieldKind) -> Any:
     """Return the ``wp.func`` that follows a path from its first collision on."""
     data_type = kind.data
-    fly, pass_through = delta_function(kind), ratio_function(kind)
+    fly, pass_through = track_function(kind, "delta"), track_function(kind, "ratio")
 
     @wp.func
     def scatter(
@@ -116,7 +116,7 @@ def scatter_function(kind: FieldKind) -> Any:
 def pixel_kernel(kind: FieldKind) -> wp.Kernel:
     """Return the kernel of a picture."""
     data_type = kind.data
-    fly, scatter = delta_function(kind), scatter_function(kind)
+    fly, scatter = track_function(kind, "delta"), scatter_function(kind)
 
     @wp.kernel(module="unique", module_options=module_options())
     def trace_pixels(
@@ -173,7 +173,7 @@ def pixel_kernel(kind: FieldKind) -> wp.Kernel:
 def collision_kernel(kind: FieldKind) -> wp.Kernel:
     """Return the kernel of first collisions and the light that leaves them."""
     data_type = kind.data
-    fly, scatter = delta_function(kind), scatter_function(kind)
+    fly, scatter = track_function(kind, "delta"), scatter_function(kind)
 
     @wp.kernel(module="unique", module_options=module_options())
     def first_collisions(
@@ -212,10 +212,10 @@ def collision_kernel(kind: FieldKind) -> wp.Kernel:
 
 
 @functools.cache
-def transmittance_kernel(kind: FieldKind, method: str) -> wp.Kernel:
-    """Return the kernel of transmittances; method: "delta" or "ratio"."""
+def transmittance_kernel(kind: FieldKind, method: Method) -> wp.Kernel:
+    """Return the kernel of transmittances."""
     data_type = kind.data
-    track = {"delta": delta_function, "ratio": ratio_function}[method](kind)
+    track = track_function(kind, method)
 
     @wp.kernel(module="unique", module_options=module_options())
     def transmittances(

@@ -9,7 +9,7 @@ they found.
 """
 
 import functools
-from typing import Any
+from typing import Any, Literal
 
 import warp as wp
 
@@ -23,6 +23,8 @@ from ngp_warp.primitives.volume.kernels.blocks import (
 )
 from ngp_warp.primitives.volume.kernels.fields import FieldKind
 from ngp_warp.primitives.volume.kernels.light import TURN, across, around
+
+Method = Literal["ratio", "delta"]
 
 # Both: least variance times time on a thick cloud of albedo 0.95 (flat: 0.3 to 0.6, 0.05 to 0.2)
 ROULETTE = wp.constant(0.5)
@@ -92,12 +94,17 @@ def scattered_direction(g: float, direction: wp.vec3, u: float, v: float) -> wp.
 
 
 @functools.cache
-def delta_function(kind: FieldKind) -> Any:
-    """Return the ``wp.func`` that flies from a point to the first collision."""
+def track_function(kind: FieldKind, method: Method) -> Any:
+    """Return the ``wp.func`` that flies from a point through collisions at the majorant's rate.
+
+    "delta": up to the first real one; each is real with probability density / majorant. "ratio": to
+    outside; the product of 1 - density / majorant estimates the transmittance.
+    """
     data_type, density_at = kind.data, kind.density
+    ratio = method == "ratio"
 
     @wp.func
-    def fly(
+    def track(
         field: data_type,
         cloud: Cloud,
         origin: wp.vec3,  # grid coordinates
@@ -105,64 +112,6 @@ def delta_function(kind: FieldKind) -> Any:
         key: wp.uint32,
         draws: int,
     ) -> Flight:
-        """Collisions at the majorant's rate; each is real with probability density / majorant."""
-        flight = Flight()
-        n = wp.int32(draws)
-        ray = enter(cloud.blocks, origin, direction)
-        block = ray.block
-        t = float(0.0)
-        flying = ray.inside != 0
-        tau = free_depth(draw(key, n))
-        n += 1
-        while flying:
-            reach = cloud.blocks.reaches[block[0], block[1], block[2]]
-            out = leave(cloud.blocks, ray, block, t, wp.max(reach, 1))
-            flight.moves += 1
-            if reach == 0:
-                majorant = cloud.blocks.majorants[block[0], block[1], block[2]]
-                rate = majorant * cloud.scale
-                depth = (out.t - t) * rate
-                while flying and tau < depth:
-                    t = wp.min(t + tau / rate, out.t)
-                    p = clamped_position(cloud.blocks, ray, block, t)
-                    density = density_at(field, p)
-                    flight.lookups += 1
-                    if density > majorant:
-                        flight.exceeded += 1
-                    if draw(key, n) * majorant < density:
-                        flight.collided = 1
-                        flight.position = p
-                        flight.density = density
-                        flying = False
-                    tau = free_depth(draw(key, n + 1))
-                    n += 2
-                    depth = (out.t - t) * rate
-                tau -= depth
-            t = out.t
-            block = out.block
-            flying = flying and is_inside(cloud.blocks, block)
-        flight.transmittance = 1.0 - float(flight.collided)
-        flight.draws = n
-        return flight
-
-    return fly
-
-
-@functools.cache
-def ratio_function(kind: FieldKind) -> Any:
-    """Return the ``wp.func`` that estimates the transmittance from a point to outside."""
-    data_type, density_at = kind.data, kind.density
-
-    @wp.func
-    def pass_through(
-        field: data_type,
-        cloud: Cloud,
-        origin: wp.vec3,  # grid coordinates
-        direction: wp.vec3,  # grid units per world unit
-        key: wp.uint32,
-        draws: int,
-    ) -> Flight:
-        """Product of 1 - density / majorant over collisions at the majorant's rate."""
         flight = Flight()
         n = wp.int32(draws)
         ray = enter(cloud.blocks, origin, direction)
@@ -182,17 +131,25 @@ def ratio_function(kind: FieldKind) -> Any:
                 depth = (out.t - t) * rate
                 while flying and tau < depth:
                     t = wp.min(t + tau / rate, out.t)
-                    density = density_at(field, clamped_position(cloud.blocks, ray, block, t))
+                    p = clamped_position(cloud.blocks, ray, block, t)
+                    density = density_at(field, p)
                     flight.lookups += 1
                     if density > majorant:
                         flight.exceeded += 1
-                    left *= wp.max(1.0 - density / majorant, 0.0)
-                    if left < FAINT:
-                        if draw(key, n) * FAINT < left:
-                            left = FAINT
-                        else:
-                            left = 0.0
-                            flying = False
+                    if wp.static(ratio):
+                        left *= wp.max(1.0 - density / majorant, 0.0)
+                        if left < FAINT:
+                            if draw(key, n) * FAINT < left:
+                                left = FAINT
+                            else:
+                                left = 0.0
+                                flying = False
+                    elif draw(key, n) * majorant < density:
+                        flight.collided = 1
+                        flight.position = p
+                        flight.density = density
+                        left = 0.0
+                        flying = False
                     tau = free_depth(draw(key, n + 1))
                     n += 2
                     depth = (out.t - t) * rate
@@ -204,4 +161,4 @@ def ratio_function(kind: FieldKind) -> Any:
         flight.draws = n
         return flight
 
-    return pass_through
+    return track

@@ -15,7 +15,13 @@ import numpy as np
 from ngp_warp.errors import DataError
 from ngp_warp.primitives.volume.grid import GridClass, GridInfo
 from ngp_warp.primitives.volume.readers.nanovdb_tree import LAYOUTS, NAMES, read_tree
-from ngp_warp.primitives.volume.readers.source import Box, Stored, check_ratio, check_room
+from ngp_warp.primitives.volume.readers.source import (
+    Box,
+    Stored,
+    check_ratio,
+    check_room,
+    unblosc,
+)
 from ngp_warp.primitives.volume.readers.sparse import densify
 
 _MAGICS = (b"NanoVDB0", b"NanoVDB1", b"NanoVDB2")
@@ -183,7 +189,7 @@ def _inflated(stored: np.ndarray, payload: _Payload) -> np.ndarray:
         begin, position = position + 8, position + 8 + size
         if size == 0 or position > len(data):
             raise DataError("it is cut short or broken: a compressed chunk reaches past its grid")
-        decode = _unzip if payload.codec == _ZIP else _unblosc
+        decode = _unzip if payload.codec == _ZIP else unblosc
         chunk = decode(bytes(data[begin:position]), len(out) - filled)
         if not chunk:
             raise DataError("it is broken: a compressed chunk is empty")
@@ -203,26 +209,3 @@ def _unzip(data: bytes, most: int) -> bytes:
     if not inflater.eof:
         raise DataError("it is cut short or broken: a compressed chunk does not end")
     return out
-
-
-def _unblosc(data: bytes, most: int) -> bytes:
-    return unblosc(data, most, exact=False)
-
-
-def unblosc(data: bytes, n_bytes: int, exact: bool = True) -> bytes:
-    """Decompress a frame of Blosc 1, whose header says its sizes.
-
-    Args:
-        data: the frame.
-        n_bytes: what must come out, or the most that may.
-        exact: which of the two.
-
-    Raises:
-        DataError: the frame is broken, or of another size.
-    """
-    from imagecodecs import blosc_decode
-
-    size, stored = (int.from_bytes(data[i : i + 4], "little") for i in (4, 12))
-    if len(data) < 16 or stored != len(data) or size > n_bytes or (exact and size != n_bytes):
-        raise DataError("it is broken: a compressed chunk has another size than its header says")
-    return bytes(blosc_decode(data))

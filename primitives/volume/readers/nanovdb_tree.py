@@ -12,9 +12,12 @@ import numpy as np
 
 from ngp_warp.errors import DataError
 from ngp_warp.primitives.volume.readers.sparse import (
+    LOWER,
     MASK_BYTES,
     N_VOXELS,
-    SIDE,
+    ROOT_WIDTH,
+    UPPER,
+    WIDTHS,
     Tiles,
     Tree,
     corners,
@@ -29,11 +32,6 @@ NAMES = (
 """By NanoVDB's number of the type."""
 _TREE = 672
 _MASK_AT = 16
-_LOWER, _UPPER = 4, 5
-"""log2 of the side of a node's table."""
-_WIDTHS = {_LOWER: SIDE, _UPPER: SIDE << _LOWER}
-"""Of an entry, in voxels."""
-_ROOT_WIDTH = SIDE << (_LOWER + _UPPER)
 
 
 def _aligned(offset: int, to: int) -> int:
@@ -164,9 +162,9 @@ def read_tree(memory: np.ndarray, layout: Layout) -> Tree:
     tile = child == 0
     values = _values(entries[:, layout.root_value_at :], layout)
     on = _field(entries, 16, "<u4") != 0
-    tiles = [notable(origins[tile], _ROOT_WIDTH, values[tile], on[tile], background)]
+    tiles = [notable(origins[tile], ROOT_WIDTH, values[tile], on[tile], background)]
     nodes, firsts = root + child[~tile], origins[~tile]
-    for log2_side in (_UPPER, _LOWER):
+    for log2_side in (UPPER, LOWER):
         nodes, firsts = _descend(memory, layout, log2_side, nodes, firsts, background, tiles)
     _check_leaves(memory, nodes, layout)
     return Tree(
@@ -215,7 +213,7 @@ def _origins(keys: np.ndarray) -> np.ndarray:
     """Return the indices that keys of the root's table stand for: 21 bits a coordinate / 4096."""
     shifts = np.array([42, 21, 0], np.uint64)
     parts = (keys[:, None] >> shifts) & np.uint64((1 << 21) - 1)
-    return (parts.astype(np.uint32) * np.uint32(_ROOT_WIDTH)).view(np.int32).astype(np.int64)
+    return (parts.astype(np.uint32) * np.uint32(ROOT_WIDTH)).view(np.int32).astype(np.int64)
 
 
 def _descend(
@@ -229,7 +227,7 @@ def _descend(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Add the tiles of nodes; return where their children lie in memory and in space."""
     _check(memory, nodes, layout.node_bytes(log2_side))
-    mask_bytes, width = (1 << 3 * log2_side) // 8, _WIDTHS[log2_side]
+    mask_bytes, width = (1 << 3 * log2_side) // 8, WIDTHS[log2_side]
     table, size = layout.table_at(log2_side), layout.entry_bytes
     children, corners_of = [np.empty(0, np.int64)], [np.empty((0, 3), np.int64)]
     for node, first in zip(nodes.tolist(), firsts, strict=True):

@@ -139,9 +139,9 @@ def _read(path: Path, header: Any, space: tuple[int, ...], time: int, n_channels
         array = array.reshape(n_channels, n_times, *space[::-1])[:, time]
     array = array.reshape(n_channels, *space[::-1])
     values = np.empty((*space, n_channels), np.float32)
-    slope, intercept = (1.0 if n is None else n for n in header.get_slope_inter())
-    if header.get_slope_inter()[0] is None:
-        intercept = 0.0
+    slope, intercept = header.get_slope_inter()
+    if slope is None:
+        slope, intercept = 1.0, 0.0
     with np.errstate(over="ignore", invalid="ignore"):
         for z in range(space[2]):
             plane = array[:, z].T  # [x, y, channel]

@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 
 from ngp_warp.errors import DataError
-from ngp_warp.primitives.volume.readers.nanovdb import unblosc
-from ngp_warp.primitives.volume.readers.source import check_ratio, check_room
+from ngp_warp.primitives.volume.readers.source import check_ratio, check_room, unblosc
 from ngp_warp.primitives.volume.readers.sparse import (
+    LOWER,
     MASK_BYTES,
     N_VOXELS,
-    SIDE,
+    ROOT_WIDTH,
+    UPPER,
+    WIDTHS,
     Tiles,
     Tree,
     corners,
@@ -28,12 +30,8 @@ from ngp_warp.primitives.volume.readers.sparse import (
 _ZIP, _ACTIVE_MASK, _BLOSC = 1, 2, 4
 # What a node's inactive values are, told by its first byte (io/Compression.h).
 _BACKGROUND, _MINUS, _ONE, _MASK, _MASK_ONE, _MASK_TWO, _ALL = range(7)
-_LOWER, _UPPER = 4, 5
-"""log2 of the side of a node's table."""
 _MOST = 128.0
 """Leaves take at least the 65 bytes of a mask and a form, for 512 vectors of three floats."""
-_WIDTHS = {_LOWER: SIDE, _UPPER: SIDE << _LOWER}
-_ROOT_WIDTH = SIDE << (_LOWER + _UPPER)
 
 
 @dataclass(frozen=True)
@@ -229,12 +227,12 @@ def _topology(reader: _Reader) -> np.ndarray:
     for _ in range(n_tiles):
         first = np.array([data.unpack("<3i")], np.int64)
         value = reader.value()
-        reader.add_tiles(first, _ROOT_WIDTH, value, np.array(data.unpack("<?")))
+        reader.add_tiles(first, ROOT_WIDTH, value, np.array(data.unpack("<?")))
     leaves = [np.empty((0, 3), np.int64)]
     for _ in range(n_children):
         first = np.array(data.unpack("<3i"), np.int64)
-        for lower in _node(reader, first, _UPPER):
-            found = _node(reader, lower, _LOWER)
+        for lower in _node(reader, first, UPPER):
+            found = _node(reader, lower, LOWER)
             data.take(MASK_BYTES * len(found))  # their masks stand before their values too
             leaves.append(found)
     return np.concatenate(leaves)
@@ -242,7 +240,7 @@ def _topology(reader: _Reader) -> np.ndarray:
 
 def _node(reader: _Reader, first: np.ndarray, log2_side: int) -> np.ndarray:
     """Read a node without its children; return where they lie: int64 [n, 3]."""
-    n, width = 1 << 3 * log2_side, _WIDTHS[log2_side]
+    n, width = 1 << 3 * log2_side, WIDTHS[log2_side]
     child, active = _bits(reader.data.take(n // 8)), _bits(reader.data.take(n // 8))
     values = reader.values(active)
     outer = np.flatnonzero(~child)

@@ -166,3 +166,21 @@ def dense_shape(shape: tuple[int, ...]) -> tuple[tuple[int, ...], str]:
     if 0 in shape:
         return shape, f"it has no voxels: its shape is {list(shape)}"
     return shape, ""
+
+
+def unblosc(data: bytes, most: int) -> bytes:
+    """Decompress a frame of Blosc 1, whose header says its sizes.
+
+    Args:
+        data: the frame.
+        most: bytes that may come out.
+
+    Raises:
+        DataError: the frame is broken, or holds more.
+    """
+    from imagecodecs import blosc_decode
+
+    size, stored = (int.from_bytes(data[i : i + 4], "little") for i in (4, 12))
+    if len(data) < 16 or stored != len(data) or size > most:
+        raise DataError("it is broken: a compressed chunk has another size than its header says")
+    return bytes(blosc_decode(data))

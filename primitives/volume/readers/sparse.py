@@ -18,6 +18,11 @@ SIDE = 8
 N_VOXELS = SIDE**3
 """Of a leaf; z is the fastest."""
 MASK_BYTES = N_VOXELS // 8
+LOWER, UPPER = 4, 5
+"""log2 of the side of a node's table, in trees of the usual form."""
+WIDTHS = {LOWER: SIDE, UPPER: SIDE << LOWER}
+"""Of an entry, in voxels."""
+ROOT_WIDTH = SIDE << (LOWER + UPPER)
 _LOCAL = np.stack(np.unravel_index(np.arange(N_VOXELS), (SIDE,) * 3), axis=1)
 
 
