@@ -13,13 +13,19 @@ import warp as wp
 
 from ngp_warp.launch import module_options
 
-# step: the array that holds a run's current step
-HASH = """
+LANES = """
 #ifdef __CUDA_ARCH__
     const int block = item / 32, u_begin = item % 32, u_end = u_begin + 1;
 #else
     const int block = item, u_begin = 0, u_end = 32;
 #endif
+"""
+"""The points of an item: u from u_begin to u_end of ``block``."""
+
+# step: the array that holds a run's current step
+HASH = (
+    LANES
+    + """
 auto mix = [](unsigned h) {
     h ^= h >> 16; h *= 0x7feb352du; h ^= h >> 15; h *= 0x846ca68bu; return h ^ (h >> 16);
 };
@@ -29,6 +35,7 @@ const unsigned key = mix(mix((unsigned)seed ^ 0x9E3779B9u) + (unsigned)step64 * 
 auto unit = [](unsigned h) { return (float)(h >> 8) * (1.f / 16777216.f); };
 auto bits = [&](unsigned i, unsigned d) { return mix(mix(i * 4u + d + key) ^ key); };
 """
+)
 
 _STRATIFIED = {
     # Each point takes its share of the cells along a Morton curve, and a random place in a cell:

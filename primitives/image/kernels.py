@@ -8,15 +8,8 @@ import functools
 
 import warp as wp
 
+from ngp_warp.kernels.samplers import LANES
 from ngp_warp.launch import module_options
-
-_LANES = """
-#ifdef __CUDA_ARCH__
-    const int block = item / 32, u_begin = item % 32, u_end = u_begin + 1;
-#else
-    const int block = item, u_begin = 0, u_end = 32;
-#endif
-"""
 
 # Odd to the last bit; a * a would overflow where the square root is a long before
 _ASINH = """
@@ -57,7 +50,7 @@ _BILINEAR = """
 def target_kernel(dtype: type, n_channels: int, bilinear: bool, asinh: bool) -> wp.Kernel:
     """Return the kernel of the targets at a batch's positions."""
     body = (_BILINEAR if bilinear else _PIXEL).replace("CHANNELS", str(n_channels))
-    text = f"""{_LANES}{_ASINH if asinh else _LINEAR}
+    text = f"""{LANES}{_ASINH if asinh else _LINEAR}
 float* px = x.data + block * 64;
 float* py = px + 32;
 for (int u = u_begin; u < u_end; ++u) {{
@@ -101,7 +94,7 @@ for (int u = u_begin; u < u_end; ++u) {{
 @functools.cache
 def raster_kernel() -> wp.Kernel:
     """Return the kernel of the positions of pixels ``first``, ``first`` + 1, ... of a box."""
-    text = f"""{_LANES}
+    text = f"""{LANES}
 for (int u = u_begin; u < u_end; ++u) {{
     const long long i = first.data[0] + block * 32 + u;
     x.data[block * 64 + u] = (float)(((double)(left + i % box_width) + 0.5) * step_x);

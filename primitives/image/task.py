@@ -14,8 +14,7 @@ from ngp_warp.primitives.image import kernels
 from ngp_warp.primitives.image.config import ImageConfig, resolve
 from ngp_warp.primitives.image.data import Image
 from ngp_warp.primitives.image.transfer import Transfer, choose
-
-_WARP_TYPES = {"uint8": wp.uint8, "uint16": wp.uint16, "float32": wp.float32}
+from ngp_warp.views import flat_view
 
 
 def estimate(image: Image, config: ImageConfig, device: str) -> tuple[ImageConfig, dict[str, int]]:
@@ -83,10 +82,10 @@ class ImageTask:
     ) -> list[list[launch.Launch]]:
         config, info = self.config, self.image.info
         draw = samplers.sample(config.sampler, 2, config.training.seed, step, x, device)
+        pixels = flat_view(self.image.pixels, device)
         kernel = kernels.target_kernel(
-            _WARP_TYPES[info.dtype], info.channels, config.target == "bilinear", self.transfer.asinh
+            pixels.dtype, info.channels, config.target == "bilinear", self.transfer.asinh
         )
-        pixels = _as_warp(self.image.pixels, device)
         n_items = x.size // 2 // (32 if device == "cpu" else 1)
         args = [pixels, info.width, info.height, self.transfer.gain, x, target]
         return [[draw], [launch.record(kernel, n_items, args, device)]]
@@ -109,22 +108,3 @@ class ImageTask:
         from ngp_warp.primitives.image.evaluate import evaluate
 
         return evaluate(self.field, self.image, self.config, run, curve, report)
-
-
-def _as_warp(pixels: np.ndarray, device: str) -> wp.array:
-    """Return pixels [h, w, c] as a flat Warp array: on a CPU without a copy, mapped or not.
-
-    The kernels index it in 64 bits; its length is cut where 31 bits cannot say it.
-    """
-    dtype = _WARP_TYPES[pixels.dtype.name]
-    owner: Any = pixels
-    # A read-only map may not be wrapped; Warp only reads.
-    address = pixels.ctypes.data
-    if device != "cpu":
-        owner = wp.array(pixels.reshape(len(pixels), -1), dtype=dtype, device=device)
-        address = owner.ptr
-    view: Any = wp.array(
-        ptr=address, dtype=dtype, shape=(min(pixels.size, 2**31 - 1),), device=device
-    )
-    view.owner = owner  # keeps the memory alive as long as the view
-    return view
