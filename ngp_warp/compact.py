@@ -126,6 +126,7 @@ def export_compact(
     arrays = {f"encoding.{name}": array for name, array in coded.items()}
     arrays["encoding.quantum"] = np.array([step], np.float32)
     arrays["network.value"] = field.weights.value.numpy()
+    arrays |= {f"state.{name}": a.numpy() for name, a in field.extra_state().items()}
     header = {**run.header, "curve": [], "compact": True, "parameters": field.n_params}
     save_checkpoint(target, header, arrays)
     return {"output": target}

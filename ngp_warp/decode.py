@@ -1,6 +1,7 @@
 """From a checkpoint back to a field that can be queried."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import warp as wp
@@ -19,29 +20,47 @@ def load_field(run: Run) -> Field:
     Raises:
         CheckpointError: the checkpoint is cut short, altered, or does not fit its config.
     """
-    config, data = run.config, run.header["data"]
-    compact = run.header.get("compact", False)
-    # a compact export holds the average alone
-    optimizer = replace(config.optimizer, ema_decay=0.0) if compact else config.optimizer
+    config, data = evaluated_config(run), run.header["data"]
     field = Field(
         data["n_dims"],
         data["n_outputs"],
         encoding=config.encoding,
         network=config.network,
-        optimizer=optimizer,
+        optimizer=config.optimizer,
         seed=config.training.seed,
         device=resolve_device(run.device),
         trainable=False,
     )
-    arrays = run.arrays(("value", "average", "quantum", *PARTS))
-    if compact:
+    load_into(field, run)
+    return field
+
+
+def evaluated_config(run: Run) -> Any:
+    """Return the config of a run's field that is not trained on: a compact export has no average.
+
+    It holds the averaged values themselves.
+    """
+    config = run.config
+    if not run.header.get("compact", False):
+        return config
+    return replace(config, optimizer=replace(config.optimizer, ema_decay=0.0))
+
+
+def load_into(field: Field, run: Run) -> None:
+    """Give a field, made from a run's config, the run's evaluated parameters.
+
+    Raises:
+        CheckpointError: the checkpoint is cut short, altered, or does not fit its config.
+    """
+    extra = [f"state.{name}" for name in field.extra_state()]
+    arrays = run.arrays(("value", "average", "quantum", *PARTS, *extra))
+    if run.header.get("compact", False):
         parts = {name: arrays[f"encoding.{name}"] for name in PARTS}
         quantum = float(arrays["encoding.quantum"][0])
         arrays["encoding.value"] = decode(parts, quantum, field.encoding)
     load_state(field, arrays)
     field.optimizer.step.assign(np.array([run.header["step"]], np.int64))
     field.use_average()
-    return field
 
 
 def state_arrays(field: Trainable) -> dict[str, wp.array]:

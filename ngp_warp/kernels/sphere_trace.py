@@ -10,6 +10,7 @@ evaluates it changes nothing.
 
 import warp as wp
 
+from ngp_warp.kernels.active import ENDED
 from ngp_warp.launch import module_options
 
 wp.set_module_options(module_options())
@@ -22,8 +23,8 @@ BRACKET_NEAR = 2
 """As BRACKET, and the last evaluation replaced the near end."""
 BRACKET_FAR = 3
 """As BRACKET, and the last evaluation replaced the far end."""
-HIT = 4
-MISS = 5
+HIT = ENDED
+MISS = ENDED + 1
 
 _MARCH = wp.constant(MARCH)
 _BRACKET = wp.constant(BRACKET)
@@ -218,33 +219,3 @@ def advance_kernel(
     p = s.origin[ray] + s.t[ray] * s.direction[ray]
     for axis in range(3):
         x[((slot / 32) * 3 + axis) * 32 + slot % 32] = p[axis]
-
-
-@wp.kernel
-def flag_kernel(
-    begin: int,
-    # in
-    active: wp.array[int],  # [n]
-    status: wp.array[int],  # [n]
-    # out
-    flags: wp.array[int],  # [n]
-):
-    """One for each active ray that has not ended."""
-    i = begin + wp.tid()
-    flags[i] = wp.where(status[active[i]] < _HIT, 1, 0)
-
-
-@wp.kernel
-def compact_kernel(
-    begin: int,
-    # in
-    active: wp.array[int],  # [n]
-    flags: wp.array[int],  # [n]
-    sums: wp.array[int],  # [n], inclusive
-    # out
-    kept: wp.array[int],  # [n]
-):
-    """The rays that have not ended, in their order."""
-    i = begin + wp.tid()
-    if flags[i] == 1:
-        kept[sums[i] - 1] = active[i]

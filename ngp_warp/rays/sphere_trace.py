@@ -13,6 +13,7 @@ from ngp_warp import launch
 from ngp_warp.errors import ShapeError
 from ngp_warp.field import Field, as_numpy
 from ngp_warp.kernels import sphere_trace as kernels
+from ngp_warp.rays.active import ActiveRays
 
 RELAXATION = 0.95
 """Step as a share of the distance: a learned one may be too long."""
@@ -29,8 +30,6 @@ MAX_REFINEMENTS = 8
 # Slots of a pass: their features (32 rows, 2 MB) lie in the second-level caches of a few CPU cores
 # (measured: 2^14 best, 2^15 a tenth slower); a GPU wants many.
 _CPU_SLOTS, _CUDA_SLOTS = 2**14, 2**18
-# Passes over the remaining rays shrink with them, by this factor, down to the fewest.
-_SLOT_RATIO, _FEWEST_SLOTS = 4, 128
 # Between two looks at which rays have ended. A fifth more evaluations are of ended rays than with
 # 4, but looking costs more (measured: 12.4 s a picture, and 13.3 s with 4).
 _STEPS_PER_PASS = 8
@@ -81,16 +80,9 @@ class SphereTracer:
         on_cpu = field.device == "cpu"
         self.capacity = _CPU_RAYS if on_cpu else _CUDA_RAYS
         self._state = _make_state(self.capacity, field.device)
-        # The list of the rays on their way, and the one it is compacted to.
-        self._active, self._kept, self._flags, self._sums = (
-            wp.zeros(self.capacity, dtype=int, device=field.device) for _ in range(4)
-        )
-        self._all = wp.array(np.arange(self.capacity, dtype=np.int32), device=field.device)
-        self._span = wp.zeros(2, dtype=int, device=field.device)
+        slots = _CPU_SLOTS if on_cpu else _CUDA_SLOTS
+        self._rays = ActiveRays(self._state.status, slots, field.device)
         self._passes: dict[int, _Pass] = {}
-        self._slots = [_CPU_SLOTS if on_cpu else _CUDA_SLOTS]
-        while self._slots[-1] > _FEWEST_SLOTS:
-            self._slots.append(max(self._slots[-1] // _SLOT_RATIO, _FEWEST_SLOTS))
 
     def trace(self, rays_o: Any, rays_d: Any, *, margin: float = 0.0) -> Trace:
         """Follow rays to the first change of the field's sign.
@@ -127,30 +119,7 @@ class SphereTracer:
         wp.copy(self._state.origin, wp.array(rays_o, dtype=wp.vec3, device=self.device), count=n)
         wp.copy(self._state.direction, wp.array(rays_d, dtype=wp.vec3, device=self.device), count=n)
         launch.launch(kernels.start_kernel, n, [margin, self._state], self.device)
-        wp.copy(self._active, self._all, count=n)
-        n_active = self._compact(n)
-        while n_active:
-            for begin in range(0, n_active, self._slots[0]):
-                wanted = min(n_active - begin, self._slots[0])
-                slots = min(s for s in self._slots if s >= wanted)
-                self._span.assign(np.array([begin, begin + wanted], np.int32))
-                self._pass(slots).run()
-            n_active = self._compact(n_active)
-
-    def _compact(self, n_active: int) -> int:
-        """Drop the rays that have ended from the first ``n_active`` listed; return what is left."""
-        if n_active == 0:
-            return 0
-        flags: Any = self._flags[:n_active]
-        sums: Any = self._sums[:n_active]
-        args = [self._active, self._state.status, self._flags]
-        launch.launch(kernels.flag_kernel, n_active, args, self.device)
-        wp.utils.array_scan(flags, sums, inclusive=True)
-        args = [self._active, self._flags, self._sums, self._kept]
-        launch.launch(kernels.compact_kernel, n_active, args, self.device)
-        left = int(sums[n_active - 1 : n_active].numpy()[0])
-        wp.copy(self._active, self._kept, count=n_active)
-        return left
+        self._rays.run(n, lambda slots: self._pass(slots).run())
 
     def _pass(self, slots: int) -> "_Pass":
         if slots not in self._passes:
@@ -159,10 +128,9 @@ class SphereTracer:
 
     def _record(self, slots: int) -> "_Pass":
         x, y = self.field.zeros(slots, 3), self.field.zeros(slots, 1)
-        load = launch.record(
-            kernels.load_kernel, slots, [self._span, self._active, self._state, x], self.device
-        )
-        args = [self._span, self._active, y, *self._step, self._state, x]
+        taken = [self._rays.span, self._rays.active]
+        load = launch.record(kernels.load_kernel, slots, [*taken, self._state, x], self.device)
+        args = [*taken, y, *self._step, self._state, x]
         advance = launch.record(kernels.advance_kernel, slots, args, self.device)
         return _Pass(load, [*self.field.evaluation_stages(x, y), [advance]])
 

@@ -128,13 +128,13 @@ def raw_layout(config: VolumeConfig) -> RawLayout | None:
     )
 
 
-def resolve(config: VolumeConfig, side: int, n_voxels: int, device: str) -> VolumeConfig:
+def resolve(config: VolumeConfig, side: int, n_bytes: int, device: str) -> VolumeConfig:
     """Return the config with every None of the encoding and the training chosen.
 
     Args:
         config: as given.
         side: voxels along the longest side of the unit cube.
-        n_voxels: of the box.
+        n_bytes: of the dense box as stored.
         device: "cpu" or a CUDA device.
     """
     encoding = config.encoding
@@ -142,7 +142,7 @@ def resolve(config: VolumeConfig, side: int, n_voxels: int, device: str) -> Volu
         encoding,
         n_levels=encoding.n_levels or 8,
         n_features_per_level=encoding.n_features_per_level or 4,
-        log2_hashmap_size=encoding.log2_hashmap_size or _log2_table(n_voxels),
+        log2_hashmap_size=encoding.log2_hashmap_size or _log2_table(n_bytes),
         # one more than voxels: vertices of the finest level then lie at the voxels' middles
         finest_resolution=encoding.finest_resolution
         or (None if encoding.per_level_scale else max(side + 1, encoding.base_resolution)),
@@ -153,10 +153,9 @@ def resolve(config: VolumeConfig, side: int, n_voxels: int, device: str) -> Volu
     return replace(config, encoding=resolve_encoding(encoding), training=training)
 
 
-def _log2_table(n_voxels: int) -> int:
-    """Return log2 of the entries of a level: about a value a third of the voxels, in all levels.
+def _log2_table(n_bytes: int) -> int:
+    """Return log2 of the entries of a level: the field is about as large as the volume.
 
-    More gain little in a minute (half a decibel for four times as many, measured on a head of 9
-    million voxels), and the field should not be larger than the volume.
+    Four times as many gain half a decibel in a minute (measured on a head of 9 million voxels).
     """
-    return min(max(math.ceil(math.log2(n_voxels)) - 7, 14), 21)
+    return min(max(math.ceil(math.log2(n_bytes)) - 7, 14), 21)

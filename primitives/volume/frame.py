@@ -10,7 +10,7 @@ from ngp_warp.primitives.volume.grid import Index
 
 @dataclass(frozen=True)
 class Frame:
-    """The map ``unit = (voxel + margin + 0.5) / side``, where ``voxel`` counts from the box's first.
+    """The map ``unit = (voxel + margin + 0.5) / side``, voxels counted from the box's first.
 
     All axes have one scale, so that voxels stay cubes; the longest one fills the cube. With a grid
     whose finest resolution is ``side + 1`` the vertices of that level are the voxels' middles.
@@ -31,7 +31,7 @@ class Frame:
         return max(self.shape) + 2 * self.margin
 
     def voxel_from_world(self, points: np.ndarray) -> np.ndarray:
-        """Return world points [n, 3] as voxels counted from the first, float64; middles are whole."""
+        """Return world points [n, 3] as voxels counted from the first, whole at middles, float64."""
         inverse = np.linalg.inv(self.to_world)
         index = np.asarray(points, np.float64) @ inverse[:3, :3].T + inverse[:3, 3]
         return index - np.array(self.first, np.float64)

@@ -125,8 +125,7 @@ class Medium:
         move[:3, 3] = 1 - np.array(first, np.float64)
         majorants = block_majorants(grid, block)
         if density_scale is None:
-            sides = np.linalg.norm(matrix[:3, :3], axis=0) * values.shape
-            density_scale = DEFAULT_DEPTH / float(sides.max() * (grid.max() or 1))
+            density_scale = default_density_scale(values, matrix)
         data: Any = DenseField()
         data.values = wp.array(grid, dtype=wp.float32, device=device)
         x, y, z = (float(n + 1) for n in values.shape)
@@ -170,15 +169,15 @@ class Medium:
     @cached_property
     def _structs(self) -> tuple[Any, ...]:
         """``cloud`` and what it points to: a struct holds addresses, which do not keep arrays."""
-        majorants = wp.array(self.majorants, dtype=wp.float32, device=self.device)
-        reaches = wp.array(empty_reaches(self.majorants), dtype=wp.int32, device=self.device)
-        blocks: Any = Blocks()
-        blocks.majorants, blocks.reaches, blocks.size = majorants, reaches, float(self.block)
-        cloud: Any = Cloud()
-        cloud.blocks = blocks
-        cloud.to_grid = wp.mat33(*self.to_grid[:3, :3].ravel().tolist())
-        cloud.scale, cloud.albedo, cloud.g = self.density_scale, self.albedo, self.g
-        return cloud, blocks, majorants, reaches
+        return cloud_structs(
+            self.majorants,
+            self.block,
+            self.to_grid,
+            self.density_scale,
+            albedo=self.albedo,
+            g=self.g,
+            device=self.device,
+        )
 
     def grid_points(self, points: np.ndarray) -> np.ndarray:
         """Return world points [n, 3] in grid coordinates, float32 [n, 3]."""
@@ -213,3 +212,34 @@ class Medium:
         side = float(np.ptp(world, axis=0).max())
         x, y, z = (middle - side / 2).tolist()
         return side, (x, y, z)
+
+
+def default_density_scale(values: np.ndarray, to_world: np.ndarray) -> float:
+    """Return what gives the longest side of a box optical depth ``DEFAULT_DEPTH``, all full."""
+    sides = np.linalg.norm(to_world[:3, :3], axis=0) * values.shape
+    return DEFAULT_DEPTH / float(sides.max() * (max(float(values.max()), 0.0) or 1.0))
+
+
+def cloud_structs(
+    majorants: np.ndarray,
+    block: int,
+    to_grid: np.ndarray,
+    density_scale: float,
+    *,
+    albedo: float,
+    g: float = 0.0,
+    device: str = "cpu",
+) -> tuple[Any, ...]:
+    """Return a ``kernels/tracking.Cloud``, and what must be kept as long as it is used.
+
+    Arguments as the members of ``Medium``.
+    """
+    bounds = wp.array(majorants, dtype=wp.float32, device=device)
+    reaches = wp.array(empty_reaches(majorants), dtype=wp.int32, device=device)
+    blocks: Any = Blocks()
+    blocks.majorants, blocks.reaches, blocks.size = bounds, reaches, float(block)
+    cloud: Any = Cloud()
+    cloud.blocks = blocks
+    cloud.to_grid = wp.mat33(*to_grid[:3, :3].ravel().tolist())
+    cloud.scale, cloud.albedo, cloud.g = density_scale, albedo, g
+    return cloud, blocks, bounds, reaches

@@ -98,7 +98,7 @@ class PathTracer:
         vec3d: Any = wp.vec3d
         self._sums, self._squares = (wp.zeros(n, dtype=vec3d, device=device) for _ in range(2))
         self._counts = wp.zeros((n, N_COUNTS), dtype=wp.int32, device=device)
-        self._scene = [medium.data, medium.cloud, light.data(), _view(medium, camera), seed]
+        self._scene = [medium.data, medium.cloud, light.data(), make_view(medium.to_grid, camera), seed]
         self._options = [max_bounces, int(sky)]
 
     def add(self, spp: int = DEFAULT_SPP, *, progress: Report = report_nothing) -> None:
@@ -162,11 +162,11 @@ def render(
     return tracer.picture()
 
 
-def _view(medium: Medium, camera: Camera) -> Any:
-    """Return the camera as kernels take it."""
+def make_view(to_grid: np.ndarray, camera: Camera) -> Any:
+    """Return a camera in the world as kernels take it, for rays in grid coordinates [4, 4]."""
     pose, pixel = camera.camera_to_world(), camera.pixel_size
     view: Any = View()
-    view.origin = medium.grid_points(pose[:3, 3][None])[0].tolist()
+    view.origin = (to_grid @ pose[:, 3])[:3].tolist()
     view.forward = (-pose[:3, 2]).tolist()
     view.right, view.up = (pixel * pose[:3, 0]).tolist(), (pixel * pose[:3, 1]).tolist()
     view.width, view.height = camera.width, camera.height

@@ -29,10 +29,11 @@ def occupied_blocks(mask: np.ndarray) -> np.ndarray:
     for axis, start in enumerate(starts):
         reduced = np.logical_or.reduceat(reduced, start, axis=axis)
     blocks = np.argwhere(reduced).astype(np.int32)
-    return blocks[np.argsort(_morton(blocks), kind="stable")]
+    return blocks[np.argsort(morton(blocks), kind="stable")]
 
 
-def _morton(blocks: np.ndarray) -> np.ndarray:
+def morton(blocks: np.ndarray) -> np.ndarray:
+    """Return the places of blocks int [n, 3] along a Morton curve, int64 [n]."""
     code = np.zeros(len(blocks), np.int64)
     for bit in range(20):
         for axis in range(3):

@@ -14,8 +14,9 @@ from ngp_warp.primitive import Report
 from ngp_warp.primitives.volume.config import VolumeConfig, resolve
 from ngp_warp.primitives.volume.frame import Frame
 from ngp_warp.primitives.volume.grid import Volume
+from ngp_warp.primitives.volume.medium import default_density_scale
 from ngp_warp.primitives.volume.samples import BLOCK, Batches, occupied, occupied_blocks
-from ngp_warp.primitives.volume.transfer import Transfer
+from ngp_warp.primitives.volume.transfer import Transfer, dense_bytes
 
 
 def make_frame(volume: Volume, margin: int = 0) -> Frame:
@@ -28,8 +29,12 @@ def estimate(
     volume: Volume, config: VolumeConfig, device: str
 ) -> tuple[VolumeConfig, dict[str, int]]:
     """Return the resolved config, and the memory in bytes of what will be allocated."""
-    frame = make_frame(volume)
-    config = resolve(config, frame.side, math.prod(frame.shape), device)
+    frame = make_frame(volume, margin=int(config.mode == "radiance"))
+    config = resolve(config, frame.side, dense_bytes(volume), device)
+    config = replace(config, up=config.up or ("y" if volume.format in ("nvdb", "vdb") else "z"))
+    if config.density_scale is None and volume.n_channels == 1:
+        scale = default_density_scale(volume.values, volume.to_world)
+        config = replace(config, density_scale=scale)
     if config.occupied_share is None:
         mask = occupied(volume)
         share = len(occupied_blocks(mask)) * BLOCK**3 / mask.size

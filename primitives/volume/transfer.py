@@ -39,6 +39,15 @@ def is_integer(dtype: str) -> bool:
         return dtype == "mask"
 
 
+def dense_bytes(volume: Volume) -> int:
+    """Return the bytes of all voxels of the box as numbers of the stored kind, uncompressed."""
+    try:
+        size = np.dtype(volume.dtype).itemsize
+    except TypeError:  # "vec3f", "fp8", "mask"
+        size = 4
+    return volume.values.size * size
+
+
 def quantize(values: np.ndarray, transfer: Transfer, dtype: str) -> np.ndarray:
     """Return trained values in the volume's units, float32: within its range, integers whole."""
     decoded = transfer.inverse(values)

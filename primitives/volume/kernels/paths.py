@@ -56,6 +56,14 @@ class View:
     height: int
 
 
+@wp.func
+def pixel_direction(view: View, i: int, u: float, v: float) -> wp.vec3:
+    """Return the direction of the ray through a place (u, v) in pixel i, world axes, unit."""
+    x = float(i % view.width) - 0.5 * float(view.width)
+    y = 0.5 * float(view.height) - float(i / view.width)
+    return wp.normalize(view.forward + view.right * (x + u) + view.up * (y - v))
+
+
 @functools.cache
 def scatter_function(kind: FieldKind) -> Any:
     """Return the ``wp.func`` that follows a path from its first collision on."""
@@ -138,14 +146,11 @@ def pixel_kernel(kind: FieldKind) -> wp.Kernel:
     ):
         """Add samples of a pixel, one path each, from a uniform point of the pixel."""
         i = begin + wp.tid()
-        x = float(i % view.width) - 0.5 * float(view.width)
-        y = 0.5 * float(view.height) - float(i / view.width)
         total = sums[i]
         total_squares = squares[i]
         for s in range(first_sample, first_sample + n_samples):
             key = stream(seed, wp.int64(s), i)
-            along = view.right * (x + draw(key, 0)) + view.up * (y - draw(key, 1))
-            w = wp.normalize(view.forward + along)
+            w = pixel_direction(view, i, draw(key, 0), draw(key, 1))
             flight = fly(field, cloud, view.origin, cloud.to_grid * w, key, 2)
             radiance = wp.vec3(0.0, 0.0, 0.0)
             if flight.collided != 0:

@@ -1,0 +1,112 @@
+"""Points of a medium with their density and one estimate of the light that they scatter.
+
+Source: first collisions of rays as sites of the targets, as Mueller et al. 2022 have them. Not
+differentiable. Twin: tests/reference/volume_light.py (laws and integrals).
+"""
+
+import functools
+
+import warp as wp
+
+from ngp_warp.launch import module_options
+from ngp_warp.primitives.volume.kernels.fields import FieldKind
+from ngp_warp.primitives.volume.kernels.light import TURN, LightData
+from ngp_warp.primitives.volume.kernels.paths import scatter_function
+from ngp_warp.primitives.volume.kernels.tracking import Cloud, draw, stream, track_function
+
+
+@functools.cache
+def target_kernel(kind: FieldKind) -> wp.Kernel:
+    """Return the kernel of a batch of points and their targets."""
+    data_type, density_at = kind.data, kind.density
+    fly, scatter = track_function(kind, "delta"), scatter_function(kind)
+
+    @wp.kernel(module="unique", module_options=module_options())
+    def radiance_targets(
+        begin: int,
+        # in
+        field: data_type,
+        cloud: Cloud,
+        light: LightData,
+        blocks: wp.array[wp.vec3i],  # [n_blocks], those that are not empty
+        n_points: int,
+        n_collisions: int,  # the first points are looked for along rays
+        far: float,  # world units, from any point of the grid to outside of it
+        seed: int,
+        step: wp.array[wp.int64],  # [1]
+        max_bounces: int,
+        density_gain: float,
+        side: float,  # grid units along a side of the unit cube
+        # out
+        x: wp.array[float],  # [n_blocks, 3, 32], in the unit cube
+        target: wp.array[float],  # [n_blocks, 4, 32]: radiance, density times its gain
+    ):
+        """A place in a block, or the first collision of a ray through it, and what is there."""
+        i = begin + wp.tid()
+        key = stream(seed, step[0], i)
+        # in a block's share of the list: neighbours in the batch are near in space
+        n_blocks = blocks.shape[0]
+        at = int((float(i) + draw(key, 0)) / float(n_points) * float(n_blocks))
+        block = blocks[wp.min(at, n_blocks - 1)]
+        p = wp.vec3(
+            (float(block[0]) + draw(key, 1)) * cloud.blocks.size,
+            (float(block[1]) + draw(key, 2)) * cloud.blocks.size,
+            (float(block[2]) + draw(key, 3)) * cloud.blocks.size,
+        )
+        z = 1.0 - 2.0 * draw(key, 4)
+        ring = wp.sqrt(wp.max(1.0 - z * z, 0.0))
+        turn = TURN * draw(key, 5)
+        w = wp.vec3(ring * wp.cos(turn), ring * wp.sin(turn), z)
+        n = wp.int32(6)
+        if i < n_collisions:
+            d = cloud.to_grid * w
+            flight = fly(field, cloud, p - far * d, d, key, n)
+            n = flight.draws
+            if flight.collided != 0:
+                p = flight.position
+        made = scatter(field, cloud, light, p, w, key, n, max_bounces)
+        lane = (i / 32) * 96 + i % 32
+        for a in range(3):
+            x[lane + 32 * a] = (p[a] + 0.5) / side
+        out = (i / 32) * 128 + i % 32
+        for a in range(3):
+            target[out + 32 * a] = made.light[a]
+        target[out + 96] = density_at(field, p) * density_gain
+
+    return radiance_targets
+
+
+@functools.cache
+def point_kernel(kind: FieldKind) -> wp.Kernel:
+    """Return the kernel of means of many estimates at given points."""
+    data_type, density_at = kind.data, kind.density
+    scatter = scatter_function(kind)
+
+    @wp.kernel(module="unique", module_options=module_options())
+    def point_radiances(
+        begin: int,
+        # in
+        field: data_type,
+        cloud: Cloud,
+        light: LightData,
+        points: wp.array[wp.vec3],  # [n], grid coordinates
+        seed: int,
+        n_samples: int,
+        max_bounces: int,
+        # out
+        radiances: wp.array[wp.vec3],  # [n]
+        densities: wp.array[float],  # [n]
+    ):
+        """What collisions at the points send in any direction, as scattering is isotropic."""
+        i = begin + wp.tid()
+        p = points[i]
+        w = wp.vec3(0.0, 0.0, 1.0)
+        total = wp.vec3(0.0, 0.0, 0.0)
+        for s in range(n_samples):
+            key = stream(seed, wp.int64(s), i)
+            made = scatter(field, cloud, light, p, w, key, 0, max_bounces)
+            total += made.light
+        radiances[i] = total / float(n_samples)
+        densities[i] = density_at(field, p)
+
+    return point_radiances

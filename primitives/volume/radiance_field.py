@@ -1,0 +1,92 @@
+"""What radiance mode learns: the density of a medium, and the light that it scatters."""
+
+from typing import Any
+
+import numpy as np
+import warp as wp
+
+from ngp_warp.decode import evaluated_config, load_into
+from ngp_warp.field import Field
+from ngp_warp.launch import resolve_device
+from ngp_warp.primitives.volume.config import VolumeConfig
+from ngp_warp.primitives.volume.frame import Frame
+from ngp_warp.primitives.volume.majorants import BLOCK
+
+N_OUTPUTS = 4
+"""Scattered radiance, linear RGB, and the density times ``density_gain``."""
+
+
+class RadianceField(Field):
+    """A field from points to radiance and density, with the bounds of the density.
+
+    The radiance is what a collision at the point sends in any direction: scattering is isotropic.
+
+    Args:
+        frame: of the medium, with a margin of 1.
+        config: resolved.
+        device: "cpu" or a CUDA device.
+        trainable: as of ``Field``.
+    """
+
+    def __init__(self, frame: Frame, config: VolumeConfig, device: str, *, trainable: bool = True):
+        super().__init__(
+            3,
+            N_OUTPUTS,
+            encoding=config.encoding,
+            network=config.network,
+            optimizer=config.optimizer,
+            seed=config.training.seed,
+            device=device,
+            deterministic=config.training.deterministic,
+            trainable=trainable,
+        )
+        self.frame, self.config = frame, config
+        shape = [-(-(n + 1) // BLOCK) for n in frame.shape]
+        self.majorants = wp.zeros(shape, dtype=wp.float32, device=device)
+        """Bounds of the density, block by block (``majorants.py``); 0: there is nothing."""
+
+    def extra_state(self) -> dict[str, wp.array]:
+        """Return the majorants: a picture needs them, and not the original."""
+        return {"majorants": self.majorants}
+
+    @property
+    def density_gain(self) -> float:
+        """What takes densities to 0..1."""
+        return 1.0 / float(self.majorants.numpy().max())
+
+    @property
+    def to_grid(self) -> np.ndarray:
+        """float64 [4, 4], world to the grid coordinates of ``medium.py``."""
+        move = np.eye(4)
+        move[:3, 3] = 1 - np.array(self.frame.first, np.float64)
+        return move @ np.linalg.inv(self.frame.to_world)
+
+    def densities(self, voxels: np.ndarray) -> np.ndarray:
+        """Return densities at voxels [n, 3] counted from the first, float32 [n], at least 0.
+
+        As they are drawn: not above their majorant, 0 in empty blocks and beyond the medium.
+        """
+        blocks = np.floor((voxels + 1) / BLOCK).astype(np.int64)
+        bounds = self.majorants.numpy()
+        inside = np.all((blocks >= 0) & (blocks < bounds.shape), axis=1)
+        most = np.zeros(len(voxels), np.float32)
+        most[inside] = bounds[tuple(blocks[inside].T)]
+        values = np.zeros(len(voxels), np.float32)
+        some = most > 0
+        found = self.query(self.frame.unit_from_voxel(voxels[some]))[:, 3] / self.density_gain
+        values[some] = np.clip(found, 0, most[some])
+        return values
+
+
+def load_radiance_field(run: Any) -> RadianceField:
+    """Return a run's field, on the run's device, with its evaluated parameters.
+
+    Raises:
+        CheckpointError: the checkpoint is cut short, altered, or does not fit its config.
+    """
+    frame = Frame.from_dict({**run.header["data"]["frame"], "margin": 1})
+    field = RadianceField(
+        frame, evaluated_config(run), resolve_device(run.device), trainable=False
+    )
+    load_into(field, run)
+    return field
