@@ -30,6 +30,7 @@ COMMANDS = {
     "fit-image": ("ngp_warp.cli.fit_image", "Fit a neural field to a picture."),
     "fit-sdf": ("ngp_warp.cli.fit_sdf", "Fit a signed distance field to a mesh."),
     "nerf": ("ngp_warp.cli.nerf", "Fit a radiance field to photos."),
+    "fit-volume": ("ngp_warp.cli.fit_volume", "Fit a neural field to a volume."),
     "process-photos": (
         "ngp_warp.cli.process_photos",
         "Find where photos were taken from, and write a scene.",

@@ -36,7 +36,8 @@ def command(
             "-f",
             help="Of a picture: dzi (a page to zoom in), png, tif, exr, npy, jpg; of a mesh: "
             "obj, ply, stl, glb, npz, nvdb; of both: compact; of photos: obj, ply, stl, glb, "
-            "points (ply), nvdb, npz, npy (the density), occupancy (npz).",
+            "points (ply), nvdb, npz, npy (the density), occupancy (npz); of a volume: nvdb, vdb, "
+            "npy, npz, nii, and obj, ply, stl, glb (a surface).",
         ),
     ],
     output: Annotated[
@@ -45,7 +46,11 @@ def command(
     ] = None,
     resolution: Annotated[
         int | None,
-        typer.Option(min=16, max=4096, help="Of a mesh or of photos: cells along the box; 256."),
+        typer.Option(
+            min=16,
+            max=4096,
+            help="Of meshes and densities: cells along the box; 256, of a volume one a voxel.",
+        ),
     ] = None,
     faces: Annotated[
         int | None, typer.Option(min=4, help="Of meshes: decimate to about so many faces.")
@@ -58,8 +63,11 @@ def command(
         float | None,
         typer.Option(
             help="Of photos: the logarithm of the density at surfaces, for each side of the inner "
-            "cube; 2.5."
+            "cube; 2.5. Of a volume: what differs less from the background is left out."
         ),
+    ] = None,
+    level: Annotated[
+        float | None, typer.Option(help="Of a volume's surface: the value on it.")
     ] = None,
     box: Annotated[
         str | None,
@@ -89,6 +97,7 @@ def command(
         "faces": faces,
         "largest_only": largest_only or None,
         "threshold": threshold,
+        "level": level,
         "box": None if box is None else parse_box(box),
         "texture": texture,
         "points": points,

@@ -29,6 +29,17 @@ def parse_crop(text: str) -> tuple[int, int, int, int]:
     return x, y, width, height
 
 
+def parse_numbers(text: str, count: int, example: str) -> tuple[float, ...]:
+    """Return ``count`` numbers of a list with commas; a usage error where they are not."""
+    try:
+        numbers = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        numbers = ()
+    if len(numbers) != count:
+        raise typer.BadParameter(f"{text!r} is not {example}: {count} numbers")
+    return numbers
+
+
 def command(
     run: RunArgument,
     output: Annotated[
@@ -36,13 +47,13 @@ def command(
         typer.Option(
             "--output",
             "-o",
-            help="The picture to write; of a mesh or of photos also a film; of photos also a "
-            "folder of pictures (no extension).",
+            help="The picture to write; of a mesh, photos or a volume also a film; of photos also "
+            "a folder of pictures (no extension).",
         ),
     ],
     width: Annotated[int | None, typer.Option(min=1, help="Width of the picture.")] = None,
     height: Annotated[
-        int | None, typer.Option(min=1, help="Height of the picture of a mesh or of photos.")
+        int | None, typer.Option(min=1, help="Height of the picture, not of a fitted picture.")
     ] = None,
     scale: Annotated[
         float | None, typer.Option(help="Size as a multiple of the fitted picture's.")
@@ -59,7 +70,8 @@ def command(
         typer.Option(
             metavar="orbit:AZ,EL,DIST",
             help="Where from: degrees about the up axis and above the horizon, and the distance "
-            "(the mesh's largest side is 0.9; of photos in sides of the inner cube).",
+            "(the mesh's largest side is 0.9; of photos in sides of the inner cube, of a volume in "
+            "sides of a cube around it).",
         ),
     ] = None,
     camera_path: Annotated[
@@ -78,28 +90,68 @@ def command(
     ] = False,
     up: Annotated[
         str | None,
-        typer.Option(metavar="x|y|z", help="The up axis: y of a mesh; of photos what is up there."),
+        typer.Option(
+            metavar="x|y|z",
+            help="The up axis: y of a mesh; of photos what is up there; of a volume the run's.",
+        ),
     ] = None,
     spp: Annotated[int | None, typer.Option(min=1, help="Samples of a pixel.")] = None,
     show: Annotated[
         str | None,
         typer.Option(
-            metavar="shaded|color|normals|depth|opacity|slices",
+            metavar="shaded|color|normals|depth|opacity|slices|surface|mip|transfer|reference",
             help="What the picture shows: shaded, normals, depth or slices of a mesh; color, "
-            "normals, depth (.png as colours; .exr, .npy in scene units) or opacity of photos.",
+            "normals, depth (.png as colours; .exr, .npy in scene units) or opacity of photos; "
+            "shaded (its light), surface, mip, transfer or slices of a volume, or reference (the "
+            "original's light).",
         ),
     ] = None,
     background: Annotated[
         str | None,
         typer.Option(
-            metavar="white|black|transparent|R,G,B",
-            help="Of photos: what is behind, each from 0 to 1.",
+            metavar="white|black|transparent|R,G,B|sky",
+            help="What is behind: of photos R,G,B from 0 to 1 too; of a volume's light the sky.",
         ),
     ] = None,
     appearance: Annotated[
         str | None,
         typer.Option(metavar="N|NAME", help="Of photos: the trained view to look like."),
     ] = None,
+    level: Annotated[float | None, typer.Option(help="Of volumes: the value on a surface.")] = None,
+    transfer: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE.json",
+            help="Of volumes: a transfer function: grey, bone, fire, cool, or "
+            '{"points": [[value, r, g, b, opacity], ...]}.',
+        ),
+    ] = None,
+    window: Annotated[
+        str | None,
+        typer.Option(metavar="low,high", help="Of volumes, mip and slices: values of the ends."),
+    ] = None,
+    at: Annotated[
+        str | None,
+        typer.Option(metavar="i,j,k", help="Of volumes: index at which slices cross."),
+    ] = None,
+    exposure: Annotated[
+        float | None, typer.Option(help="Of volumes: factor of the light; 1.")
+    ] = None,
+    sun: Annotated[
+        str | None,
+        typer.Option(metavar="AZ,EL|none", help="Of volumes without learned light: the sun."),
+    ] = None,
+    albedo: Annotated[
+        float | None, typer.Option(help="Of volumes without learned light: scattered share.")
+    ] = None,
+    density_scale: Annotated[
+        float | None,
+        typer.Option(help="Of volumes without learned light: extinction of density 1."),
+    ] = None,
+    progressive: Annotated[
+        bool,
+        typer.Option("--progressive", help="Of volumes: write the picture while it gets better."),
+    ] = False,
     frames: Annotated[
         int | None, typer.Option(min=1, help="Pictures of a turntable or path.")
     ] = None,
@@ -129,6 +181,15 @@ def command(
         "show": show,
         "background": background,
         "appearance": appearance,
+        "level": level,
+        "transfer": transfer,
+        "window": None if window is None else parse_numbers(window, 2, "low,high"),
+        "at": None if at is None else parse_numbers(at, 3, "i,j,k"),
+        "exposure": exposure,
+        "sun": sun,
+        "albedo": albedo,
+        "density_scale": density_scale,
+        "progressive": progressive or None,
         "frames": frames,
         "fps": fps,
     }

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from ngp_warp.primitives.nerf.fit import fit_nerf
     from ngp_warp.primitives.sdf.config import SdfConfig
     from ngp_warp.primitives.sdf.fit import fit_sdf
+    from ngp_warp.primitives.volume.config import VolumeConfig
+    from ngp_warp.primitives.volume.fit import fit_volume
     from ngp_warp.run import Run, open_run
     from ngp_warp.trainer import Interrupted
 
@@ -53,10 +55,12 @@ __all__ = [
     "SdfConfig",
     "ShapeError",
     "TrainingConfig",
+    "VolumeConfig",
     "fit",
     "fit_image",
     "fit_nerf",
     "fit_sdf",
+    "fit_volume",
     "open_run",
 ]
 
@@ -86,6 +90,8 @@ _MODULES = {
     "primitives.nerf.fit": ("fit_nerf",),
     "primitives.sdf.config": ("SdfConfig",),
     "primitives.sdf.fit": ("fit_sdf",),
+    "primitives.volume.config": ("VolumeConfig",),
+    "primitives.volume.fit": ("fit_volume",),
     "run": ("Run", "open_run"),
     "trainer": ("Interrupted",),
 }

@@ -5,7 +5,7 @@ from importlib import import_module
 from ngp_warp.errors import ConfigError
 from ngp_warp.primitive import Primitive
 
-NAMES = ("image", "sdf", "nerf")
+NAMES = ("image", "sdf", "nerf", "volume")
 """Each is the name of a folder with a ``PRIMITIVE``."""
 
 

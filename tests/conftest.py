@@ -95,7 +95,7 @@ def fake_core(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeC
             "describe": fake.record("describe", "metrics"),
         },
         "ngp_warp.primitives": {
-            "get": dict.fromkeys(("image", "sdf", "nerf"), primitive).__getitem__
+            "get": dict.fromkeys(("image", "sdf", "nerf", "volume"), primitive).__getitem__
         },
     }
     for name, content in modules.items():
@@ -103,10 +103,10 @@ def fake_core(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeC
         vars(module).update(content)
         monkeypatch.setitem(sys.modules, name, module)
     # Built anew, from the fake's config: the flags are made when the module is imported.
-    for name in ("fit_image", "fit_sdf", "nerf", "fit"):
+    for name in ("fit_image", "fit_sdf", "nerf", "fit_volume", "fit"):
         monkeypatch.delitem(sys.modules, f"ngp_warp.cli.{name}", raising=False)
     yield fake
-    for name in ("fit_image", "fit_sdf", "nerf", "fit"):
+    for name in ("fit_image", "fit_sdf", "nerf", "fit_volume", "fit"):
         sys.modules.pop(f"ngp_warp.cli.{name}", None)
 
 

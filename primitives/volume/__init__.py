@@ -1,6 +1,112 @@
-"""Volumes: densities, distances and vectors on a grid of voxels.
+"""Volumes: grids of values, and media that scatter light."""
 
-So far what reads them (``data.load_volume``, ``data.list_grids``), and light through them: a
-``medium.Medium`` under a ``light.Light``, with ``path_tracer.render`` for pictures and
-``transport`` for single rays.
-"""
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ngp_warp.primitive import Primitive, Progress, Report, check_same, report_nothing
+from ngp_warp.primitives.volume.config import VolumeConfig
+from ngp_warp.primitives.volume.options import EXPORT_OPTIONS, RENDER_OPTIONS
+
+
+def _load(source: Path, config: VolumeConfig, report: Report) -> Any:
+    from ngp_warp.primitives.volume.describe import load
+
+    volume = load(source, config)
+    for remark in volume.remarks():
+        report(Progress(stage="load", message=remark))
+    return volume
+
+
+def _estimate(volume: Any, config: VolumeConfig, device: str) -> tuple[Any, dict[str, int]]:
+    from ngp_warp.primitives.volume.task import estimate
+
+    return estimate(volume, config, device)
+
+
+def _build(volume: Any, config: VolumeConfig, device: str) -> Any:
+    if config.mode == "radiance":
+        from ngp_warp.primitives.volume.radiance_task import RadianceTask
+
+        return RadianceTask(volume, config, device)
+    from ngp_warp.primitives.volume.task import DensityTask
+
+    return DensityTask(volume, config, device)
+
+
+def _describe(volume: Any) -> dict[str, Any]:
+    from ngp_warp.primitives.volume.describe import describe
+
+    return describe(volume)
+
+
+def _fitted(run: Any) -> Any:
+    if run.config.mode == "radiance":
+        from ngp_warp.primitives.volume.radiance_field import load_radiance_field
+
+        return load_radiance_field(run)
+    from ngp_warp.decode import load_field
+
+    return load_field(run)
+
+
+def _render(run: Any, output: Path, **options: Any) -> None:
+    from ngp_warp.primitives.volume.output import render
+
+    render(run, output, **options)
+
+
+def _evaluate(run: Any, *, progress: Report = report_nothing) -> dict[str, Any]:
+    volume = _load(run.source, run.config, progress)
+    check_same(run.source, _describe(volume), run.header["data"])
+    if run.config.mode == "radiance":
+        from ngp_warp.primitives.volume.radiance_evaluate import measure
+        from ngp_warp.primitives.volume.radiance_task import make_medium
+
+        medium = make_medium(volume, run.config, run.fitted.device)
+        return measure(run.fitted, medium, run.config, progress)[0]
+    from ngp_warp.primitives.volume.evaluate import evaluate_field
+
+    return evaluate_field(run.fitted, volume, progress)[0]
+
+
+def _query(run: Any, points: Any, gradient: bool) -> Any:
+    from ngp_warp.primitives.volume.query import query
+
+    return query(run, points, gradient)
+
+
+def _exporter(format_name: str) -> Callable[..., dict[str, Any]]:
+    def export(run: Any, output: Path | None = None, **options: Any) -> dict[str, Any]:
+        from ngp_warp.primitives.volume.export import export_run
+
+        return export_run(run, output, format_name=format_name, **options)
+
+    return export
+
+
+def _export_compact(run: Any, output: Path | None = None, **options: Any) -> dict[str, Any]:
+    from ngp_warp.compact import export_compact
+
+    return export_compact(run, output, **options)
+
+
+PRIMITIVE = Primitive(
+    name="volume",
+    command="fit-volume",
+    config=VolumeConfig,
+    load=_load,
+    estimate=_estimate,
+    build=_build,
+    describe=_describe,
+    fitted=_fitted,
+    render=_render,
+    render_options=RENDER_OPTIONS,
+    exporters={
+        "compact": _export_compact,
+        **{name: _exporter(name) for name in EXPORT_OPTIONS},
+    },
+    export_options=EXPORT_OPTIONS,
+    evaluate=_evaluate,
+    query=_query,
+)

@@ -98,7 +98,13 @@ class PathTracer:
         vec3d: Any = wp.vec3d
         self._sums, self._squares = (wp.zeros(n, dtype=vec3d, device=device) for _ in range(2))
         self._counts = wp.zeros((n, N_COUNTS), dtype=wp.int32, device=device)
-        self._scene = [medium.data, medium.cloud, light.data(), make_view(medium.to_grid, camera), seed]
+        self._scene = [
+            medium.data,
+            medium.cloud,
+            light.data(),
+            make_view(medium.to_grid, camera),
+            seed,
+        ]
         self._options = [max_bounces, int(sky)]
 
     def add(self, spp: int = DEFAULT_SPP, *, progress: Report = report_nothing) -> None:

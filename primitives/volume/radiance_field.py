@@ -85,8 +85,6 @@ def load_radiance_field(run: Any) -> RadianceField:
         CheckpointError: the checkpoint is cut short, altered, or does not fit its config.
     """
     frame = Frame.from_dict({**run.header["data"]["frame"], "margin": 1})
-    field = RadianceField(
-        frame, evaluated_config(run), resolve_device(run.device), trainable=False
-    )
+    field = RadianceField(frame, evaluated_config(run), resolve_device(run.device), trainable=False)
     load_into(field, run)
     return field

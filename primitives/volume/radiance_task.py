@@ -13,12 +13,12 @@ from ngp_warp.errors import DataError
 from ngp_warp.field import training_bytes
 from ngp_warp.primitive import Report
 from ngp_warp.primitives.volume.config import VolumeConfig
+from ngp_warp.primitives.volume.describe import make_frame
 from ngp_warp.primitives.volume.grid import Volume
 from ngp_warp.primitives.volume.kernels.targets import point_kernel, target_kernel
 from ngp_warp.primitives.volume.medium import Medium
 from ngp_warp.primitives.volume.radiance_field import N_OUTPUTS, RadianceField
 from ngp_warp.primitives.volume.samples import morton
-from ngp_warp.primitives.volume.task import make_frame
 from ngp_warp.primitives.volume.transport import MAX_BOUNCES
 
 COLLISIONS = 0.5

@@ -12,17 +12,11 @@ from ngp_warp import launch
 from ngp_warp.field import Field, training_bytes
 from ngp_warp.primitive import Report
 from ngp_warp.primitives.volume.config import VolumeConfig, resolve
-from ngp_warp.primitives.volume.frame import Frame
+from ngp_warp.primitives.volume.describe import make_frame
 from ngp_warp.primitives.volume.grid import Volume
 from ngp_warp.primitives.volume.medium import default_density_scale
 from ngp_warp.primitives.volume.samples import BLOCK, Batches, occupied, occupied_blocks
 from ngp_warp.primitives.volume.transfer import Transfer, dense_bytes
-
-
-def make_frame(volume: Volume, margin: int = 0) -> Frame:
-    """Return the map between a volume and the unit cube."""
-    x, y, z = volume.values.shape[:3]
-    return Frame((x, y, z), volume.first, volume.to_world, margin)
 
 
 def estimate(

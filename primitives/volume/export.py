@@ -1,0 +1,202 @@
+"""A run's exports: the volume in its own grid, and level sets of it as meshes."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ngp_warp.errors import ConfigError, DataError
+from ngp_warp.primitive import Report, report_nothing
+from ngp_warp.primitives.volume.options import DENSE_FORMATS, MESH_FORMATS
+from ngp_warp.primitives.volume.subject import Subject
+from ngp_warp.primitives.volume.transfer import is_integer
+from ngp_warp.primitives.volume.writers import save_volume
+from ngp_warp.surfaces.decimate import decimate
+from ngp_warp.surfaces.extract import extract
+from ngp_warp.surfaces.mesh_files import write_mesh
+from ngp_warp.surfaces.normals import face_normals
+from ngp_warp.surfaces.pieces import find_pieces, is_closed, largest_piece
+
+_NAMES = {"nii": "volume.nii.gz"}
+_NIFTI = (".nii", ".nii.gz")
+
+
+def export_run(
+    run: Any,
+    output: Path | None,
+    *,
+    format_name: str,
+    progress: Report = report_nothing,
+    **options: Any,
+) -> dict[str, Any]:
+    """Write a run in a format of ``EXPORT_OPTIONS``, in the volume's own world.
+
+    Args:
+        run: of a volume.
+        output: the file; None: in the run's exports.
+        format_name: the format.
+        progress: told what is done.
+        options: of the format, as of the functions below.
+
+    Returns:
+        "output", the path, and what the functions say of it.
+
+    Raises:
+        ConfigError: another extension.
+        NgpError: as the functions.
+    """
+    mesh = format_name in MESH_FORMATS
+    default = _NAMES.get(format_name, f"{'surface' if mesh else 'volume'}.{format_name}")
+    target = Path(run.path, "exports", default) if output is None else output
+    endings = _NIFTI if format_name == "nii" else (f".{format_name}",)
+    if not target.name.lower().endswith(endings):
+        raise ConfigError(
+            f"--format {format_name} writes to a file named *{' or *'.join(endings)}, not {target}"
+        )
+    write = export_mesh if mesh else export_volume
+    return {"output": target, **write(target, Subject.of(run), progress=progress, **options)}
+
+
+def export_volume(
+    path: Path,
+    subject: Subject,
+    *,
+    threshold: float | None = None,
+    progress: Report = report_nothing,
+) -> dict[str, Any]:
+    """Write the values at the original's voxels, with its transform, background and name.
+
+    Of radiance mode the density. Integers keep their type in .npy, .npz and .nii; all else is
+    float32.
+
+    Args:
+        path: ends as ``writers.save_volume`` knows.
+        subject: of the run.
+        threshold: what differs from the background by no more is left out of .nvdb and .vdb, and
+            becomes background in the others; None: see ``Subject.volume`` for the first two, and
+            everything is kept in the others.
+        progress: told of the work.
+
+    Returns:
+        What ``save_volume`` says, voxel_size, and the threshold of sparse files.
+
+    Raises:
+        ConfigError: a threshold for a level set, or more channels than the format has.
+        ResourceError: the file cannot be written, or a package is missing.
+    """
+    about = subject.about
+    dense = path.suffix.lower()[1:] in DENSE_FORMATS or path.name.lower().endswith(_NIFTI)
+    if dense and threshold is None:
+        volume = about.volume(subject.values(progress), None)
+    else:
+        volume = subject.volume(progress, threshold)
+        if not dense and not np.any(volume.active):
+            raise DataError(
+                "no voxel differs from the background by more than the threshold; give a lower "
+                "--threshold"
+            )
+    whole = dense and is_integer(about.dtype) and not subject.has_radiance
+    dtype = None if not whole or about.dtype in ("bool", "mask") else about.dtype
+    made = save_volume(path, volume, dtype=dtype)
+    return {**made, "voxel_size": list(volume.voxel_size)}
+
+
+def export_mesh(
+    path: Path,
+    subject: Subject,
+    *,
+    resolution: int | None = None,
+    level: float | None = None,
+    faces: int | None = None,
+    largest_only: bool = False,
+    progress: Report = report_nothing,
+) -> dict[str, Any]:
+    """Write the surface on which the volume has a value; the box's sides close what it cuts.
+
+    Args:
+        path: ends in .obj, .ply, .stl or .glb.
+        subject: of the run.
+        resolution: cells along the cube around the box; None: one a voxel, from middle to middle.
+        level: the value; None: 0 of a level set, else the middle of the range. Inside is above it,
+            of a level set below.
+        faces: decimate to about so many; None: keep all.
+        largest_only: keep only the piece of most faces.
+        progress: told of the work.
+
+    Returns:
+        n_vertices, n_faces, n_pieces, n_dropped_pieces, watertight, bounds, level, resolution,
+        n_evaluated and bytes.
+
+    Raises:
+        ConfigError: vectors have no level; or an option out of its range.
+        DataError: there is no such value.
+        ResourceError: too little memory, or the file cannot be written.
+    """
+    about, frame = subject.about, subject.about.frame
+    if about.n_channels > 1:
+        raise ConfigError("vectors have no isosurface; export nvdb, vdb, npy, npz or nii")
+    transfer = about.transfer
+    if level is None:
+        level = 0.0 if about.is_level_set else transfer.low + transfer.range / 2
+    evaluate = _inside_negative(subject, level)
+    # nodes at the voxels' middles, from one before the first to one after the last
+    side = max(frame.shape)
+    lower, upper = (frame.unit_from_voxel(np.full((1, 3), v))[0] for v in (-1.0, float(side)))
+    try:
+        mesh = extract(
+            evaluate,
+            side + 1 if resolution is None else resolution,
+            lower=tuple(lower.tolist()),
+            upper=tuple(upper.tolist()),
+            lipschitz=math.inf,
+            progress=progress,
+        )
+    except DataError as error:
+        raise DataError(
+            f"the volume has no surface at level {level:g}: its values go from {transfer.low:g} to "
+            f"{transfer.low + transfer.range:g}; give another --level"
+        ) from error
+    vertices, triangles = mesh.vertices, mesh.faces
+    pieces = find_pieces(vertices, triangles)
+    n_dropped = len(pieces) - 1 if largest_only else 0
+    if largest_only:
+        vertices, triangles = largest_piece(vertices, triangles, pieces)
+    if faces is not None:
+        vertices, triangles = decimate(vertices, triangles, faces)
+    places = frame.world_from_voxel(frame.voxel_from_unit(vertices))
+    if np.linalg.det(frame.to_world[:3, :3]) < 0:
+        triangles = np.ascontiguousarray(triangles[:, ::-1])  # a mirror turns faces inside out
+    n_bytes = write_mesh(path, places, triangles, face_normals(places, triangles))
+    return {
+        "n_vertices": len(vertices),
+        "n_faces": len(triangles),
+        "n_pieces": len(pieces),
+        "n_dropped_pieces": n_dropped,
+        "watertight": is_closed(triangles),
+        "bounds": [places.min(axis=0).tolist(), places.max(axis=0).tolist()],
+        "level": level,
+        "resolution": side + 1 if resolution is None else resolution,
+        "n_evaluated": mesh.n_evaluated,
+        "bytes": n_bytes,
+    }
+
+
+def _inside_negative(subject: Subject, level: float) -> Any:
+    """Return the field as a function of points [n, 3] of the unit cube, negative inside."""
+    from ngp_warp.primitives.volume.query import values_at
+
+    about, frame = subject.about, subject.about.frame
+    sign = 1.0 if about.is_level_set else -1.0
+    outside = np.float32(about.transfer.range)
+
+    def evaluate(points: np.ndarray) -> np.ndarray:
+        voxels = frame.voxel_from_unit(points)
+        # rounded in float32: the outermost middles belong to the box
+        inside = np.all((voxels > -1e-3) & (voxels < np.array(frame.shape) - 1 + 1e-3), axis=1)
+        result = np.full(len(points), outside)
+        values = values_at(subject, voxels[inside])[:, 0 if not subject.has_radiance else 3]
+        result[inside] = sign * (values - np.float32(level))
+        return result
+
+    return evaluate
