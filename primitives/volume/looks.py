@@ -1,6 +1,5 @@
 """The pictures that a volume's values have: path traced, or projections of the values."""
 
-from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np

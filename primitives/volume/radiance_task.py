@@ -1,7 +1,6 @@
 """A medium being fitted with the light that it scatters: batches, the training step, memory."""
 
 import math
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,6 @@ import warp as wp
 
 from ngp_warp import launch
 from ngp_warp.errors import DataError
-from ngp_warp.field import training_bytes
 from ngp_warp.primitive import Report
 from ngp_warp.primitives.volume.config import VolumeConfig
 from ngp_warp.primitives.volume.describe import make_frame
