@@ -58,3 +58,17 @@ def write_learning_curve(
         axes.legend(loc="lower right")
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png")
+
+
+def srgb_to_linear(values: np.ndarray) -> np.ndarray:
+    """Return linear light of sRGB values, float32 (IEC 61966-2-1)."""
+    values = np.asarray(values, np.float32)
+    curve = ((np.maximum(values, 0) + np.float32(0.055)) / np.float32(1.055)) ** np.float32(2.4)
+    return np.where(values <= 0.04045, values / np.float32(12.92), curve)
+
+
+def linear_to_srgb(values: np.ndarray) -> np.ndarray:
+    """Return sRGB values of linear light, float32 (IEC 61966-2-1)."""
+    values = np.asarray(values, np.float32)
+    curve = np.float32(1.055) * np.maximum(values, 0) ** np.float32(1 / 2.4) - np.float32(0.055)
+    return np.where(values <= 0.0031308, values * np.float32(12.92), curve)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ngp_warp.primitives.nerf.colors import linear_to_srgb, srgb_to_linear
+from ngp_warp.primitives.pictures import linear_to_srgb, srgb_to_linear
 from ngp_warp.primitives.nerf.evaluate import (
     background_of,
     evaluate_views,
