@@ -66,9 +66,10 @@ def checked_transform(to_world: np.ndarray | None) -> np.ndarray:
 def world_cube(
     shape: tuple[int, ...], to_world: np.ndarray, first: Index = (0, 0, 0)
 ) -> tuple[float, tuple[float, float, float]]:
-    """Scale and offset that take the unit cube to one about a volume, one voxel wider, in the world.
+    """Scale and offset that take the unit cube to one about a volume, in the world.
 
-    For ``Camera.moved``: a camera made for the unit cube then looks at the volume.
+    The cube holds a voxel more on every side: interpolated against zeros, values end there. For
+    ``Camera.moved``: a camera made for the unit cube then looks at the volume.
 
     Args:
         shape: numbers of values along the axes; more than three are left out.

@@ -35,7 +35,7 @@ KINDS: tuple[Kind, ...] = ("mip", "surface", "transfer")
 Color = tuple[float, float, float]
 
 MAX_SPP = 4096
-_ALBEDO = (0.72, 0.66, 0.58)
+_ALBEDO = (0.84, 0.74, 0.62)
 """Of surfaces, linear RGB: plaster, bright enough that no side is dark."""
 _CROSSING = 1e-3
 """Voxels along the ray to which a surface is narrowed."""
@@ -180,9 +180,7 @@ def _maximum(scene: _Scene, window: tuple[float, float]) -> Projection:
     return Projection(color=color, opacity=opacity, value=value)
 
 
-def _surface(
-    scene: _Scene, level: float, below: bool, background: Color | None
-) -> Projection:
+def _surface(scene: _Scene, level: float, below: bool, background: Color | None) -> Projection:
     vec3: Any = wp.vec3
     colors, counts, depths, normals = scene.zeros(vec3, wp.float32, wp.float32, vec3)
     halvings = max(math.ceil(math.log2(scene.step / _CROSSING)), 0)

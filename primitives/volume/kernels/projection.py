@@ -14,12 +14,21 @@ import warp as wp
 
 from ngp_warp.launch import module_options
 from ngp_warp.primitives.volume.kernels.fields import DenseField, dense_density
+from ngp_warp.primitives.volume.kernels.light import across, around
 
 FAR = wp.constant(1.0e30)
 OPAQUE = wp.constant(1.0e-3)
 """Transmittance at which nothing more of a ray is seen."""
 SLACK = wp.constant(1.0e-3)
 """Steps by which rounding may lengthen a ray without a further step."""
+
+KEY = wp.constant(wp.vec3(-0.6, 0.75, 0.6))
+FILL = wp.constant(wp.vec3(0.9, -0.1, 0.4))
+"""Towards the lights, camera axes: they stay with the viewer, as a lamp on the forehead would."""
+RING_CAP = wp.constant(0.45)
+"""1 - cosine of the directions about a normal in which a surface's surroundings are looked at."""
+DARKEST = wp.constant(0.25)
+"""Share of the light that a point without open surroundings has."""
 
 
 @wp.struct
@@ -134,17 +143,71 @@ def half_lambert(n: wp.vec3, light: wp.vec3) -> float:
 @wp.func
 def diffuse(n: wp.vec3) -> wp.vec3:
     """Light on a surface from a warm key, a cool fill and all around; about 1 towards the key."""
-    key = half_lambert(n, wp.vec3(-0.55, 0.75, 0.75)) * wp.vec3(0.92, 0.88, 0.82)
-    fill = half_lambert(n, wp.vec3(0.9, 0.0, 0.45)) * wp.vec3(0.12, 0.15, 0.19)
-    around = (0.5 + 0.5 * n[1]) * wp.vec3(0.06, 0.07, 0.08)
+    key = half_lambert(n, KEY) * wp.vec3(0.88, 0.83, 0.75)
+    fill = half_lambert(n, FILL) * wp.vec3(0.10, 0.14, 0.20)
+    around = (0.5 + 0.5 * n[1]) * wp.vec3(0.06, 0.07, 0.09)
     return key + fill + around
 
 
 @wp.func
 def gloss(n: wp.vec3, sight: wp.vec3, power: float) -> float:
     """Blinn's highlight of the key light."""
-    half = wp.normalize(wp.normalize(wp.vec3(-0.55, 0.75, 0.75)) - sight)
+    half = wp.normalize(wp.normalize(KEY) - sight)
     return wp.pow(wp.max(wp.dot(n, half), 0.0), power)
+
+
+@wp.func
+def is_inside(field: DenseField, size: wp.vec3, p: wp.vec3, level: float, sign: float) -> bool:
+    """Whether the value lies above the level (sign 1) or below it (-1)."""
+    return sign * (value_at(field, size, p) - level) > 0.0
+
+
+@wp.func
+def first_inside(
+    field: DenseField, size: wp.vec3, s: Segment, level: float, sign: float, halvings: int
+) -> float:
+    """Return voxels from a ray's start to where it is first inside, by bisection; -1: nowhere."""
+    for k in range(s.n + 1):
+        t = float(k) * s.step
+        if is_inside(field, size, s.start + t * s.direction, level, sign):
+            outside = wp.max(t - s.step, 0.0)
+            for _ in range(halvings):
+                middle = 0.5 * (outside + t)
+                if is_inside(field, size, s.start + middle * s.direction, level, sign):
+                    t = middle
+                else:
+                    outside = middle
+            return t
+    return -1.0
+
+
+@wp.func
+def openness(
+    field: DenseField, size: wp.vec3, p: wp.vec3, outward: wp.vec3, level: float, sign: float
+) -> float:
+    """Return about how much of its surroundings a point of a surface sees, 0 to 1.
+
+    Looked up at four distances along the normal and in six directions about it; a value counts by
+    how many voxels it would be inside, so that steps and noise do not show.
+    """
+    slope = wp.max(wp.length(outward), 1.0e-30)
+    n = wp.normalize(outward)
+    side = across(n)
+    blocked = float(0.0)
+    for ring in range(7):
+        w = n
+        if ring > 0:
+            w = around(n, side, RING_CAP, float(ring) / 6.0)
+        most = float(0.0)
+        distance = float(1.5)
+        share = float(1.0)
+        for _ in range(4):
+            depth = sign * (value_at(field, size, p + distance * w) - level) / slope
+            most = wp.max(most, share * wp.clamp(0.5 + 0.5 * depth, 0.0, 1.0))
+            distance *= 2.0
+            share *= 0.8
+        blocked += most
+    return 1.0 - blocked / 7.0
 
 
 @wp.kernel(module="unique", module_options=module_options())
@@ -194,35 +257,24 @@ def project_surface(
     """Add the first point of a ray that is inside, narrowed by bisection."""
     i = begin + wp.tid()
     s = enter(view, size, i, offset, step)
+    t = float(-1.0)
     if s.n > 0:
-        hit = wp.int32(-1)
-        for k in range(s.n + 1):
-            p = s.start + (float(k) * s.step) * s.direction
-            if sign * (value_at(field, size, p) - level) > 0.0:
-                hit = k
-                break
-        if hit >= 0:
-            # where the box cuts the inside, its face is the surface
-            t = float(0.0)
-            outward = s.face
-            if hit > 0:
-                outside = float(hit - 1) * s.step
-                t = float(hit) * s.step
-                for _ in range(halvings):
-                    middle = 0.5 * (outside + t)
-                    p = s.start + middle * s.direction
-                    if sign * (value_at(field, size, p) - level) > 0.0:
-                        t = middle
-                    else:
-                        outside = middle
-                outward = -sign * gradient_at(field, size, s.start + t * s.direction)
-            n = facing(view, outward, s.sight)
-            color = wp.cw_mul(albedo, diffuse(n))
-            highlight = 0.07 * gloss(n, s.sight, 24.0)
-            colors[i] = colors[i] + color + wp.vec3(highlight, highlight, highlight)
-            counts[i] = counts[i] + 1.0
-            depths[i] = depths[i] + (s.near + t) * s.scale
-            normals[i] = normals[i] + n
+        t = first_inside(field, size, s, level, sign, halvings)
+    if t >= 0.0:
+        p = s.start + t * s.direction
+        # where the box cuts the inside, its face is the surface
+        outward = s.face
+        seen = float(1.0)
+        if t > 0.0:
+            outward = -sign * gradient_at(field, size, p)
+            seen = openness(field, size, p, outward, level, sign)
+        n = facing(view, outward, s.sight)
+        color = wp.cw_mul(albedo, diffuse(n)) * (DARKEST + (1.0 - DARKEST) * seen)
+        highlight = 0.08 * seen * gloss(n, s.sight, 24.0)
+        colors[i] = colors[i] + color + wp.vec3(highlight, highlight, highlight)
+        counts[i] = counts[i] + 1.0
+        depths[i] = depths[i] + (s.near + t) * s.scale
+        normals[i] = normals[i] + n
 
 
 @wp.kernel(module="unique", module_options=module_options())
