@@ -226,12 +226,15 @@ def _comparison(
             cell.spines[:].set_visible(False)
     for cell, title in zip(axes[0], ("target", "result", "absolute error"), strict=True):
         cell.set_title(title, fontsize=11)
+    errors_scale = ScalarMappable(Normalize(0, most), "inferno")
     below: dict[str, Any] = {"location": "bottom", "fraction": 0.05, "aspect": 30, "pad": 0.02}
     if isinstance(paint, _Colors):
         scale = ScalarMappable(Normalize(paint.low, paint.high), paint.colormap)
         figure.colorbar(scale, ax=axes[:, :2], **below)
+        figure.colorbar(errors_scale, ax=axes[:, 2], **below)
     else:
         axes[-1, 0].set_xlabel(paint.note)
-    figure.colorbar(ScalarMappable(Normalize(0, most), "inferno"), ax=axes[:, 2], **below)
+        # of all columns: one column that gives room alone would not stand beside the others
+        figure.colorbar(errors_scale, ax=axes, shrink=0.32, anchor=(1.0, 0.0), **below)
     figure.canvas.draw()
     return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()

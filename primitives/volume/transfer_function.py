@@ -184,7 +184,8 @@ def _points(content: Any) -> tuple[Point, ...]:
         # a bool is an int to Python
         if not all(isinstance(n, int | float) and not isinstance(n, bool) for n in point):
             raise ConfigError(f"point {index} of a transfer function holds no numbers: {point}")
-    return tuple(tuple(_as_float(n) for n in point) for point in points)
+    made: Any = tuple(tuple(_as_float(n) for n in point) for point in points)
+    return made
 
 
 def _as_float(number: float) -> float:

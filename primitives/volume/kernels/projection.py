@@ -70,26 +70,30 @@ def enter(view: ArrayView, size: wp.vec3, i: int, offset: wp.vec2, step: float) 
     s.direction = wp.normalize(along)
     s.sight = wp.normalize(sight)
     s.scale = wp.length(sight) / wp.length(along)
-    near = float(0.0)
-    far = float(FAR)
+    low = wp.vec3(-0.5, -0.5, -0.5)
+    high = size + low
     for a in range(3):
-        low = -0.5 - view.origin[a]
-        high = size[a] - 0.5 - view.origin[a]
         d = s.direction[a]
         if d != 0.0:
-            first = wp.where(d > 0.0, low, high) / d
-            if first > near:
-                near = first
+            t = (wp.where(d > 0.0, low[a], high[a]) - view.origin[a]) / d
+            if t > s.near:
+                s.near = t
                 s.face = wp.vec3(0.0, 0.0, 0.0)
                 s.face[a] = wp.where(d > 0.0, -1.0, 1.0)
-            far = wp.min(far, wp.where(d > 0.0, high, low) / d)
-        elif low > 0.0 or high < 0.0:
-            far = -1.0
-    s.near = near
-    s.start = view.origin + near * s.direction
-    if near < far:
-        s.n = wp.max(int(wp.ceil((far - near) / step - SLACK)), 1)
-        s.step = (far - near) / float(s.n)
+    # from there on afresh: of a camera far away, nothing is left of voxels in the distance
+    s.start = view.origin + s.near * s.direction
+    length = float(FAR)
+    for a in range(3):
+        d = s.direction[a]
+        if s.face[a] != 0.0:
+            s.start[a] = wp.where(d > 0.0, low[a], high[a])
+        if s.start[a] < low[a] or s.start[a] > high[a]:
+            length = 0.0
+        if d != 0.0:
+            length = wp.min(length, (wp.where(d > 0.0, high[a], low[a]) - s.start[a]) / d)
+    if length > 0.0:
+        s.n = wp.max(int(wp.ceil(length / step - SLACK)), 1)
+        s.step = length / float(s.n)
     return s
 
 
