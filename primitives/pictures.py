@@ -7,6 +7,9 @@ import numpy as np
 
 from ngp_warp.files import atomic_path
 
+_GAP = 12
+"""Pixels of white around the pictures of a row."""
+
 
 def save_png(path: Path, rgb: np.ndarray) -> None:
     """Write uint8 [h, w, 3].
@@ -18,6 +21,25 @@ def save_png(path: Path, rgb: np.ndarray) -> None:
 
     with atomic_path(path) as temporary:
         Image.fromarray(rgb).save(temporary, format="PNG")
+
+
+def picture_row(pictures: list[np.ndarray], texts: list[str]) -> np.ndarray:
+    """Return pictures uint8 [h, w, 3] side by side on white, each with its lines of text below."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    height = max(len(picture) for picture in pictures)
+    font_size = max(height // 32, 10)
+    lines = max(text.count("\n") for text in texts)
+    margin = 2 * _GAP + 2 * font_size + int(1.4 * font_size) * lines
+    width = _GAP + sum(picture.shape[1] + _GAP for picture in pictures)
+    sheet = Image.new("RGB", (width, height + margin), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(font_size)
+    left = _GAP
+    for picture, text in zip(pictures, texts, strict=True):
+        sheet.paste(Image.fromarray(picture), (left, _GAP + height - len(picture)))
+        draw.text((left, height + _GAP + font_size // 2), text, fill=(40, 40, 44), font=font)
+        left += picture.shape[1] + _GAP
+    return np.asarray(sheet)
 
 
 def make_figure(width: float, height: float) -> Any:
@@ -58,3 +80,17 @@ def write_learning_curve(
         axes.legend(loc="lower right")
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png")
+
+
+def srgb_to_linear(values: np.ndarray) -> np.ndarray:
+    """Return linear light of sRGB values, float32 (IEC 61966-2-1)."""
+    values = np.asarray(values, np.float32)
+    curve = ((np.maximum(values, 0) + np.float32(0.055)) / np.float32(1.055)) ** np.float32(2.4)
+    return np.where(values <= 0.04045, values / np.float32(12.92), curve)
+
+
+def linear_to_srgb(values: np.ndarray) -> np.ndarray:
+    """Return sRGB values of linear light, float32 (IEC 61966-2-1)."""
+    values = np.asarray(values, np.float32)
+    curve = np.float32(1.055) * np.maximum(values, 0) ** np.float32(1 / 2.4) - np.float32(0.055)
+    return np.where(values <= 0.0031308, values * np.float32(12.92), curve)

@@ -14,6 +14,7 @@ import warp as wp
 
 import ngp_warp.kernels
 from ngp_warp.kernels import (
+    active,
     adam,
     adam_portable,
     composite,
@@ -46,6 +47,7 @@ from ngp_warp.primitives.sdf.kernels import samples as sdf_samples
 from ngp_warp.primitives.sdf.sign import SIGNS
 from ngp_warp.primitives.volume.kernels import fields as volume_fields
 from ngp_warp.primitives.volume.kernels import paths as volume_paths
+from ngp_warp.primitives.volume.kernels import projection as volume_projection
 
 # Factories whose text is clang's vector extensions; CUDA has kernels of its own for their work.
 CPU_ONLY = {
@@ -191,6 +193,9 @@ SINGLE = [
     radiance_counts.finish_kernel,
     spherical_harmonics.harmonics_gradient_kernel,
     spherical_harmonics.harmonics_kernel,
+    volume_projection.project_maximum,
+    volume_projection.project_surface,
+    volume_projection.project_transfer,
 ]
 
 

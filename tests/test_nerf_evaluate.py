@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ngp_warp.primitives.nerf.colors import linear_to_srgb, srgb_to_linear
 from ngp_warp.primitives.nerf.evaluate import (
     background_of,
     evaluate_views,
@@ -18,6 +17,7 @@ from ngp_warp.primitives.nerf.pictures import pooled
 from ngp_warp.primitives.nerf.render import color_picture
 from ngp_warp.primitives.nerf.subject import Subject
 from ngp_warp.primitives.nerf.types import Photos
+from ngp_warp.primitives.pictures import linear_to_srgb, srgb_to_linear
 from ngp_warp.rays.lenses import Lens
 from tests.nerf_views import photos, ring
 from tests.radiance_stand_in import StandIn, odd_frame, settings

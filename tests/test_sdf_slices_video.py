@@ -6,15 +6,10 @@ import numpy as np
 import pytest
 
 from ngp_warp.errors import ConfigError, DataError, NgpError, ResourceError, ShapeError
+from ngp_warp.primitives.contours import draw_slice, round_number
 from ngp_warp.primitives.film import write_video
 from ngp_warp.primitives.sdf.render import Renderer
-from ngp_warp.primitives.sdf.slices import (
-    Slice,
-    draw_slice,
-    render_slices,
-    round_number,
-    slice_values,
-)
+from ngp_warp.primitives.sdf.slices import Slice, render_slices, slice_values
 from ngp_warp.primitives.sdf.video import render_video
 from ngp_warp.rays.cameras import orbit, turntable
 from tests.sdf_fields import sampled, sphere

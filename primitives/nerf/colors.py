@@ -3,6 +3,7 @@
 import numpy as np
 
 from ngp_warp.errors import ConfigError
+from ngp_warp.primitives.pictures import linear_to_srgb, srgb_to_linear
 from ngp_warp.radiance.settings import ColorSpace
 
 Color = tuple[float, float, float]
@@ -35,20 +36,6 @@ def named_color(text: str) -> Color | None:
     except ValueError:
         return None
     return (red, green, blue) if all(0 <= v <= 1 for v in (red, green, blue)) else None
-
-
-def srgb_to_linear(values: np.ndarray) -> np.ndarray:
-    """Return linear light of sRGB values, float32 (IEC 61966-2-1)."""
-    values = np.asarray(values, np.float32)
-    curve = ((np.maximum(values, 0) + np.float32(0.055)) / np.float32(1.055)) ** np.float32(2.4)
-    return np.where(values <= 0.04045, values / np.float32(12.92), curve)
-
-
-def linear_to_srgb(values: np.ndarray) -> np.ndarray:
-    """Return sRGB values of linear light, float32 (IEC 61966-2-1)."""
-    values = np.asarray(values, np.float32)
-    curve = np.float32(1.055) * np.maximum(values, 0) ** np.float32(1 / 2.4) - np.float32(0.055)
-    return np.where(values <= 0.0031308, values * np.float32(12.92), curve)
 
 
 def to_srgb(values: np.ndarray, color_space: ColorSpace) -> np.ndarray:

@@ -6,9 +6,9 @@ import numpy as np
 
 from ngp_warp.errors import DataError
 from ngp_warp.primitives.image.info import rows_per_band
-from ngp_warp.primitives.nerf.colors import srgb_to_linear
 from ngp_warp.primitives.nerf.downscale import average
 from ngp_warp.primitives.nerf.photo_files import PhotoFile
+from ngp_warp.primitives.pictures import srgb_to_linear
 
 _HALF_MAX = 65504.0
 

@@ -31,7 +31,7 @@ class Frame:
         return max(self.shape) + 2 * self.margin
 
     def voxel_from_world(self, points: np.ndarray) -> np.ndarray:
-        """Return world points [n, 3] as voxels counted from the first, whole at middles, float64."""
+        """Return world points [n, 3] as voxels from the first, whole at middles, float64."""
         inverse = np.linalg.inv(self.to_world)
         index = np.asarray(points, np.float64) @ inverse[:3, :3].T + inverse[:3, 3]
         return index - np.array(self.first, np.float64)

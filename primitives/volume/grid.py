@@ -6,6 +6,8 @@ from typing import Literal
 
 import numpy as np
 
+from ngp_warp.errors import DataError, ShapeError
+
 GridClass = Literal["fog", "level set", "staggered", "unknown"]
 """fog: densities of at least 0; level set: distances, negative inside; staggered: vectors whose
 components lie at the voxels' faces (read as they stand: component c of voxel (i, j, k) belongs half
@@ -17,6 +19,83 @@ Index = tuple[int, int, int]
 def is_invertible(matrix: np.ndarray) -> bool:
     """Whether an affine map [4, 4] is finite and has an inverse."""
     return bool(np.all(np.isfinite(matrix)) and np.linalg.det(matrix[:3, :3]) != 0)
+
+
+def magnitudes(values: np.ndarray) -> np.ndarray:
+    """Return what is drawn of values: scalars [x, y, z] as they are, of vectors their lengths.
+
+    Args:
+        values: [x, y, z] or [x, y, z, channel].
+
+    Returns:
+        float32 [x, y, z], contiguous; not a copy where nothing had to be changed.
+
+    Raises:
+        ShapeError: another shape.
+        DataError: there is none, or not all are finite.
+    """
+    values = np.asarray(values)
+    if values.ndim not in (3, 4):
+        raise ShapeError(
+            f"values must have shape [x, y, z] or [x, y, z, channel], got {list(values.shape)}"
+        )
+    if values.ndim == 4:
+        one = values.shape[3] == 1
+        values = values[..., 0] if one else np.linalg.norm(values, axis=3)
+    values = np.ascontiguousarray(values, np.float32)
+    if values.size == 0 or not np.isfinite(values).all():
+        raise DataError("a picture needs values that are finite as float32, and at least one")
+    return values
+
+
+def checked_transform(to_world: np.ndarray | None) -> np.ndarray:
+    """Return an index-to-world transform as float64 [4, 4]; of None the identity.
+
+    Raises:
+        ShapeError: another shape.
+        DataError: it has no inverse.
+    """
+    matrix = np.eye(4) if to_world is None else np.asarray(to_world, np.float64)
+    if matrix.shape != (4, 4):
+        raise ShapeError(f"to_world must have shape [4, 4], got {list(matrix.shape)}")
+    if not is_invertible(matrix):
+        raise DataError("the transform from index to world is singular or not finite")
+    return matrix
+
+
+def world_cube(
+    shape: tuple[int, ...], to_world: np.ndarray, first: Index = (0, 0, 0)
+) -> tuple[float, tuple[float, float, float]]:
+    """Scale and offset that take the unit cube to one about a volume, in the world.
+
+    The cube holds a voxel more on every side: interpolated against zeros, values end there. For
+    ``Camera.moved``: a camera made for the unit cube then looks at the volume.
+
+    Args:
+        shape: numbers of values along the axes; more than three are left out.
+        to_world: float64 [4, 4], index to world.
+        first: index of the first value.
+    """
+    low = np.array(first) - 1
+    return bounding_cube(low, low + np.array(shape[:3]) + 1, to_world)
+
+
+def bounding_cube(
+    low: np.ndarray, high: np.ndarray, to_world: np.ndarray
+) -> tuple[float, tuple[float, float, float]]:
+    """Scale and offset that take the unit cube to one about a box, in the world.
+
+    Args:
+        low: [3], a corner.
+        high: [3], the opposite one.
+        to_world: float64 [4, 4], from the box's coordinates.
+    """
+    corners = np.array(np.meshgrid(*zip(low, high, strict=True), indexing="ij")).reshape(3, -1).T
+    world = corners @ to_world[:3, :3].T + to_world[:3, 3]
+    middle = (world.min(axis=0) + world.max(axis=0)) / 2
+    side = float(np.ptp(world, axis=0).max())
+    x, y, z = (middle - side / 2).tolist()
+    return side, (x, y, z)
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ import warp as wp
 
 from ngp_warp import launch
 from ngp_warp.config import check_range
-from ngp_warp.errors import ConfigError, DataError, ShapeError
-from ngp_warp.primitives.volume.grid import Index, Volume, is_invertible
+from ngp_warp.errors import ConfigError, DataError
+from ngp_warp.primitives.volume.grid import Index, Volume, bounding_cube, checked_transform
 from ngp_warp.primitives.volume.kernels.blocks import Blocks
 from ngp_warp.primitives.volume.kernels.fields import (
     DENSE,
@@ -113,11 +113,7 @@ class Medium:
             DataError: values that are not finite, or a singular transform.
             ConfigError: a setting out of its range.
         """
-        matrix = np.eye(4) if to_world is None else np.asarray(to_world, np.float64)
-        if matrix.shape != (4, 4):
-            raise ShapeError(f"to_world must have shape [4, 4], got {list(matrix.shape)}")
-        if not is_invertible(matrix):
-            raise DataError("the transform from index to world is singular or not finite")
+        matrix = checked_transform(to_world)
         if not np.isfinite(values).all() or values.max(initial=0) > _LARGEST:
             raise DataError("densities must be finite, as float32")
         grid = padded(values, block)
@@ -205,13 +201,8 @@ class Medium:
 
         For ``Camera.moved``: a camera made for the unit cube then looks at the medium.
         """
-        low, high = self.box
-        corners = np.array(np.meshgrid(*zip(low, high, strict=True), indexing="ij"))
-        world = self.world_points(corners.reshape(3, -1).T)
-        middle = (world.min(axis=0) + world.max(axis=0)) / 2
-        side = float(np.ptp(world, axis=0).max())
-        x, y, z = (middle - side / 2).tolist()
-        return side, (x, y, z)
+        low, high = (np.array(corner) for corner in self.box)
+        return bounding_cube(low, high, np.linalg.inv(self.to_grid))
 
 
 def default_density_scale(values: np.ndarray, to_world: np.ndarray) -> float:
