@@ -14,12 +14,11 @@ from ngp_warp.files import atomic_path, check_free_space
 from ngp_warp.surfaces import nvdb_layout as nvdb
 from ngp_warp.surfaces.sparse_grid import (
     LARGE,
-    SIDE,
     SMALL,
     Nodes,
     SparseGrid,
     arrange,
-    root_keys,
+    leaf_boxes,
 )
 
 _LEAVES_AT_ONCE = 1 << 10
@@ -73,8 +72,9 @@ def write_grid(path: str | Path, grid: SparseGrid) -> dict[str, int]:
     root["n_entries"], root["background"] = counts[2], grid.background
     _, root["box"], (root["smallest"], root["largest"]) = _total(uppers)
     entries = np.zeros(counts[2], layout.root_entry)
-    entries["key"] = root_keys(topology.upper.first)
+    entries["key"] = _root_keys(topology.upper.first)
     entries["child"] = offsets[2] - offsets[3] + layout.upper.itemsize * np.arange(counts[2])
+    entries.sort(order="key")  # some versions bisect
     body = tree.tobytes() + root.tobytes() + entries.tobytes()
     head, name = _grid_record(grid, size, root["box"]), _name(grid)
     head["checksum"] = zlib.crc32(head.tobytes()[16:] + body), nvdb.NO_CHECKSUM
@@ -87,6 +87,12 @@ def write_grid(path: str | Path, grid: SparseGrid) -> dict[str, int]:
             for nodes in (upper, lower, *_leaf_records(layout.leaf, grid, topology.order, leaves)):
                 file.write(nodes.view(np.uint8).data)
         return {"bytes": temporary.stat().st_size, "n_voxels": grid.n_active}
+
+
+def _root_keys(first: np.ndarray) -> np.ndarray:
+    """Return NanoVDB's keys of upper nodes [n, 3]: 21 bits of each coordinate / 4096."""
+    x, y, z = ((first & 0xFFFFFFFF) >> 12).T
+    return (x << 42) | (y << 21) | z
 
 
 def _parts(order: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
@@ -102,12 +108,7 @@ def _leaf_summary(grid: SparseGrid, order: np.ndarray) -> _Summary:
     some = np.zeros(n, bool)
     for part, those in _parts(order):
         bits = np.unpackbits(grid.active[those], axis=1, bitorder="little").view(bool)
-        cubes = bits.reshape(-1, SIDE, SIDE, SIDE)
-        rows = [np.any(cubes, axis=axes) for axes in ((2, 3), (1, 3), (1, 2))]
-        first = grid.first[those]
-        box[part, 0] = first + np.stack([row.argmax(axis=1) for row in rows], axis=1)
-        last = np.stack([row[:, ::-1].argmax(axis=1) for row in rows], axis=1)
-        box[part, 1] = first + SIDE - 1 - last
+        box[part] = leaf_boxes(grid.first[those], grid.active[those])
         extremes[part] = _extremes(grid.values[those], bits)
         some[part] = np.any(bits, axis=1)
     return _Summary(some, box, extremes)

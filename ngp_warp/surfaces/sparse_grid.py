@@ -17,7 +17,7 @@ LOWER, UPPER = 4, 5
 SMALL, LARGE = SIDE, SIDE << LOWER
 """Sides of the tiles of lower and upper nodes, in voxels."""
 _ROOT_SHIFT = 12
-_ROOT_BITS = 21
+_ROOT_BITS = 20
 _LOWER_SHIFT, _LEAF_SHIFT = 7, 3
 
 
@@ -107,17 +107,39 @@ class Topology:
     """int64 [n]: the grid's leaves in the order of their parents' tables."""
 
 
-def root_keys(first: np.ndarray) -> np.ndarray:
-    """Return NanoVDB's key of the upper node of voxels [n, 3]: int64 [n], ascending in the file."""
-    parts = (np.asarray(first, np.int64) & 0xFFFFFFFF) >> _ROOT_SHIFT
-    return (parts[:, 0] << 2 * _ROOT_BITS) | (parts[:, 1] << _ROOT_BITS) | parts[:, 2]
+def leaf_boxes(first: np.ndarray, active: np.ndarray) -> np.ndarray:
+    """Return the first and the last active voxel of leaves: int64 [n, 2, 3].
+
+    Args:
+        first: int [n, 3], their lowest voxels.
+        active: uint8 [n, 64]; a leaf of none has a box of no meaning.
+    """
+    rows = active.reshape(-1, SIDE, SIDE)  # a byte is a row along z
+    z = np.unpackbits(np.bitwise_or.reduce(active, axis=1)[:, None], axis=1, bitorder="little")
+    planes: tuple[np.ndarray, ...] = (np.any(rows, axis=2), np.any(rows, axis=1), z.view(bool))
+    begin = np.stack([plane.argmax(axis=1) for plane in planes], axis=1)
+    end = SIDE - 1 - np.stack([plane[:, ::-1].argmax(axis=1) for plane in planes], axis=1)
+    return np.stack([first + begin, first + end], axis=1).astype(np.int64)
+
+
+def active_box(grid: SparseGrid) -> np.ndarray:
+    """Return the first and the last active voxel of a grid, which has one: int64 [2, 3]."""
+    boxes = [leaf_boxes(grid.first, grid.active)[np.any(grid.active, axis=1)]]
+    for tiles, width in ((grid.small, SMALL), (grid.large, LARGE)):
+        boxes.append(tiles.first[tiles.active][:, None] + np.array([[0], [width - 1]]))
+    found = np.concatenate(boxes)
+    return np.stack([found[:, 0].min(axis=0), found[:, 1].max(axis=0)])
 
 
 def arrange(grid: SparseGrid) -> Topology:
-    """Find the nodes above leaves and tiles."""
+    """Find the nodes above leaves and tiles.
+
+    Upper nodes are in the order of x, then y, then z, negative ones first: OpenVDB sorts them so
+    when it has read them, and then expects their leaves' values in this order.
+    """
     firsts = [np.asarray(first, np.int64) for first in (
         grid.first, grid.small.first, grid.large.first)]  # fmt: skip
-    roots = [root_keys(first) for first in firsts]
+    roots = [_root_keys(first) for first in firsts]
     keys, index = np.unique(np.concatenate(roots), return_index=True)
     upper_first = np.concatenate(firsts)[index] >> _ROOT_SHIFT << _ROOT_SHIFT
     # the upper node's number, its entry's, and the entry in the lower node: in one number
@@ -143,6 +165,12 @@ def arrange(grid: SparseGrid) -> Topology:
         ),
         order,
     )
+
+
+def _root_keys(first: np.ndarray) -> np.ndarray:
+    """Return a number for the upper node of voxels [n, 3], ascending in the tree's order."""
+    x, y, z = ((first >> _ROOT_SHIFT) + (1 << _ROOT_BITS - 1)).T
+    return (x << 2 * _ROOT_BITS) | (y << _ROOT_BITS) | z
 
 
 def _renumbered(entries: np.ndarray, codes: np.ndarray) -> np.ndarray:
