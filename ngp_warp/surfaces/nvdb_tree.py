@@ -6,6 +6,7 @@ Means and deviations are not computed, and the grid's flags say so.
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -63,18 +64,13 @@ def write_grid(path: str | Path, grid: SparseGrid) -> dict[str, int]:
     ahead = at_lower - at_upper + layout.lower.itemsize * np.arange(counts[1])
     upper, uppers = _inner_nodes(layout.upper, topology.upper, LARGE, grid, lowers, ahead)
 
-    tree, root = np.zeros((), nvdb.TREE), np.zeros((), layout.root)
+    tree = np.zeros((), nvdb.TREE)
     offsets = (at_leaf, at_lower, at_upper, nvdb.TREE.itemsize)
     # 0: there is no such node
     tree["offsets"] = [at if n else 0 for at, n in zip(offsets, (*counts, 1), strict=True)]
     tree["counts"], tree["n_active"] = counts, grid.n_active
     tree["n_tiles"][:2] = [np.count_nonzero(tiles.active) for tiles in (grid.small, grid.large)]
-    root["n_entries"], root["background"] = counts[2], grid.background
-    _, root["box"], (root["smallest"], root["largest"]) = _total(uppers)
-    entries = np.zeros(counts[2], layout.root_entry)
-    entries["key"] = _root_keys(topology.upper.first)
-    entries["child"] = offsets[2] - offsets[3] + layout.upper.itemsize * np.arange(counts[2])
-    entries.sort(order="key")  # some versions bisect
+    root, entries = _root(layout, grid, topology.upper, uppers)
     body = tree.tobytes() + root.tobytes() + entries.tobytes()
     head, name = _grid_record(grid, size, root["box"]), _name(grid)
     head["checksum"] = zlib.crc32(head.tobytes()[16:] + body), nvdb.NO_CHECKSUM
@@ -84,15 +80,10 @@ def write_grid(path: str | Path, grid: SparseGrid) -> dict[str, int]:
             file.write(np.array((nvdb.MAGIC, nvdb.VERSION, 1, 0), nvdb.FILE).tobytes())
             file.write(_meta(head, tree, root["box"], name).tobytes() + name + b"\0")
             file.write(head.tobytes() + body)
-            for nodes in (upper, lower, *_leaf_records(layout.leaf, grid, topology.order, leaves)):
+            records = _leaf_records(layout.leaf, grid, topology.order, leaves)
+            for nodes in chain((upper, lower), records):
                 file.write(nodes.view(np.uint8).data)
         return {"bytes": temporary.stat().st_size, "n_voxels": grid.n_active}
-
-
-def _root_keys(first: np.ndarray) -> np.ndarray:
-    """Return NanoVDB's keys of upper nodes [n, 3]: 21 bits of each coordinate / 4096."""
-    x, y, z = ((first & 0xFFFFFFFF) >> 12).T
-    return (x << 42) | (y << 21) | z
 
 
 def _parts(order: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
@@ -181,6 +172,22 @@ def _inner_nodes(
         node["flags"] = nvdb.NODE_HAS_BOX if some[i] else nvdb.NODE_SKIP
         node["smallest"], node["largest"] = extremes[i]
     return out, _Summary(some, box, extremes)
+
+
+def _root(
+    layout: nvdb.Layout, grid: SparseGrid, nodes: Nodes, uppers: _Summary
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the root, and its table of upper nodes, which follow it."""
+    root, entries = np.zeros((), layout.root), np.zeros(len(nodes.first), layout.root_entry)
+    root["n_entries"], root["background"] = len(entries), grid.background
+    _, root["box"], (root["smallest"], root["largest"]) = _total(uppers)
+    # 21 bits of each coordinate / 4096
+    x, y, z = ((nodes.first & 0xFFFFFFFF) >> 12).T
+    entries["key"] = (x << 42) | (y << 21) | z
+    entries["child"] = (
+        root.nbytes + entries.nbytes + layout.upper.itemsize * np.arange(len(entries))
+    )
+    return root, entries
 
 
 def _leaf_records(

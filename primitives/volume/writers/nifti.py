@@ -9,7 +9,7 @@ import numpy as np
 from ngp_warp.errors import ResourceError
 from ngp_warp.files import atomic_path
 from ngp_warp.primitives.volume.grid import Volume
-from ngp_warp.primitives.volume.writers.numbers import FLOATS, INTEGERS, converted, known_dtype
+from ngp_warp.primitives.volume.writers.dtypes import FLOATS, INTEGERS, converted, known_dtype
 
 _KNOWN = (*INTEGERS, *FLOATS)
 _UNITS = ("meter", "mm", "micron")
@@ -77,6 +77,7 @@ def _image(path: Path, volume: Volume, dtype: np.dtype) -> Any:
     if volume.n_channels > 1:
         header.set_intent("vector")
     header.set_qform(affine, code="aligned")
-    if not np.allclose(header.get_qform(), affine, rtol=0, atol=_ROUNDING * np.abs(affine).max()):
+    found = np.asarray(header.get_qform())
+    if not np.allclose(found, affine, rtol=0, atol=_ROUNDING * np.abs(affine).max()):
         header["qform_code"] = 0
     return image

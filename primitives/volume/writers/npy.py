@@ -10,7 +10,7 @@ import numpy as np
 from ngp_warp.files import atomic_path, check_free_space
 from ngp_warp.primitives.volume.grid import Volume
 from ngp_warp.primitives.volume.readers.npy import COMPANIONS
-from ngp_warp.primitives.volume.writers.numbers import FLOATS, INTEGERS, converted, known_dtype
+from ngp_warp.primitives.volume.writers.dtypes import FLOATS, INTEGERS, converted, known_dtype
 
 _KNOWN = (*INTEGERS, "float16", *FLOATS)
 _UNNAMED = "values"
@@ -20,8 +20,8 @@ def write_npy(path: Path, volume: Volume, dtype: str) -> int:
     """Write the values [x, y, z] or [x, y, z, channel], and a .json with what else there is.
 
     The .json is for people and programs: ``to_world`` (index to world, row by row), ``first``
-    (index of the first value), ``background``, ``grid_class``, ``unit`` and ``name``. It is
-    written first: where the values are, their place is known.
+    (index of the first value), ``background``, ``grid_class``, ``unit`` and ``name``. It
+    takes its place first: where the values are, their place is known.
 
     Args:
         path: ends in .npy.
@@ -38,10 +38,10 @@ def write_npy(path: Path, volume: Volume, dtype: str) -> int:
     values = converted(volume.values, known_dtype(dtype, _KNOWN))
     with atomic_path(path) as temporary:
         check_free_space(path.parent, values.nbytes, f"writing {path}", "choose another folder")
-        with atomic_path(path.with_suffix(".json")) as beside:
-            beside.write_text(json.dumps(_description(volume), indent=2) + "\n", encoding="utf-8")
         with temporary.open("wb") as file:
             np.lib.format.write_array(file, np.asarray(values, order="C"))
+        with atomic_path(path.with_suffix(".json")) as beside:
+            beside.write_text(json.dumps(_description(volume), indent=2) + "\n", encoding="utf-8")
         return temporary.stat().st_size
 
 

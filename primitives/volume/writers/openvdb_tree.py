@@ -66,7 +66,8 @@ def _bits(mask: np.ndarray) -> bytes:
 
 def _packed(values: np.ndarray, active: np.ndarray, background: np.ndarray) -> Iterator[bytes]:
     """Yield the values [n, m, channels] of n nodes, each behind the byte that tells their form."""
-    is_plus, is_minus = (np.all(values == b, axis=2) for b in (background, -background))
+    is_plus: np.ndarray = np.all(values == background, axis=2)
+    is_minus: np.ndarray = np.all(values == -background, axis=2)
     first = np.take_along_axis(values, active.argmin(axis=1)[:, None, None], axis=1)
     forms = np.select(
         [

@@ -4,8 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ngp_warp import memory
+from ngp_warp.errors import ResourceError
+from ngp_warp.files import format_bytes
 from ngp_warp.primitives.volume.grid import Volume
-from ngp_warp.primitives.volume.readers.source import check_room
 from ngp_warp.surfaces.sparse_grid import LARGE, N_VOXELS, SIDE, SparseGrid, Tiles
 
 _CUBE = (LARGE // SIDE) ** 3
@@ -38,8 +40,6 @@ def sparse_grid(volume: Volume, *, active_tiles: bool) -> SparseGrid:
         ResourceError: there is not enough memory.
     """
     background = np.array(volume.background, np.float32)
-    # Leaves are gathered from slabs, so that at the end there are two of them.
-    check_room(2 * volume.values.nbytes)
     leaves, tiles = [], []
     begin, end = volume.first[0] // SIDE, -(-(volume.first[0] + len(volume.values)) // SIDE)
     for x in range(begin, end):
@@ -51,25 +51,30 @@ def sparse_grid(volume: Volume, *, active_tiles: bool) -> SparseGrid:
         tile = constant & ~nothing & (off | (on & active_tiles))
         leaves.append(blocks.of(~nothing & ~tile))
         tiles.append(Tiles(blocks.first[tile], value[tile], on[tile]))
-    small, large = _merged(_joined(Tiles, tiles))
-    found = _joined(_Blocks, leaves)
+    needed, available = sum(part.values.nbytes for part in leaves), memory.available_bytes()
+    if needed > available:
+        raise ResourceError(
+            f"{volume.name!r} as a sparse grid needs {format_bytes(needed)} more of memory and "
+            f"{format_bytes(available)} are available; .npz needs none"
+        )
+    small, large = _merged(
+        Tiles(
+            np.concatenate([part.first for part in tiles]),
+            np.concatenate([part.values for part in tiles]),
+            np.concatenate([part.active for part in tiles]),
+        )
+    )
     return SparseGrid(
         name=volume.name,
         grid_class=volume.grid_class,
         to_world=volume.to_world,
         background=background,
-        first=found.first,
-        values=found.values,
-        active=found.active,
+        first=np.concatenate([part.first for part in leaves]),
+        values=np.concatenate([part.values for part in leaves]),
+        active=np.concatenate([part.active for part in leaves]),
         small=small,
         large=large,
     )
-
-
-def _joined(kind, parts):
-    """Return records of arrays as one."""
-    names = kind.__dataclass_fields__
-    return kind(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
 def _slab(volume: Volume, background: np.ndarray, x: int) -> _Blocks:
