@@ -35,11 +35,14 @@ def write_npy(path: Path, volume: Volume, dtype: str) -> int:
         ConfigError: another dtype.
         ResourceError: the folder is missing or cannot be written, or the disk is full.
     """
-    values = converted(volume.values, known_dtype(dtype, _KNOWN))
+    values = np.ascontiguousarray(converted(volume.values, known_dtype(dtype, _KNOWN)))
     with atomic_path(path) as temporary:
         check_free_space(path.parent, values.nbytes, f"writing {path}", "choose another folder")
         with temporary.open("wb") as file:
-            np.lib.format.write_array(file, np.asarray(values, order="C"))
+            header = np.lib.format.header_data_from_array_1_0(values)
+            np.lib.format.write_array_header_1_0(file, header)
+            # NumPy's own way to write does not say that the disk is full.
+            file.write(values.data)
         with atomic_path(path.with_suffix(".json")) as beside:
             beside.write_text(json.dumps(_description(volume), indent=2) + "\n", encoding="utf-8")
         return temporary.stat().st_size
