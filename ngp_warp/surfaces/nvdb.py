@@ -1,80 +1,35 @@
 """Volumes in NanoVDB: a narrow-band level set, as OpenVDB defines one, and a fog of densities.
 
-Warp lays out the tree; what it cannot say (which voxels are active, which tiles lie inside, the
-kind of grid, the transform in double precision) is written into the tree's memory here. Source of
-the layout: NanoVDB.h of OpenVDB 32.x (nodes of 32^3, 16^3 and 8^3, breadth first).
+Where the voxels lie in the file is ``nvdb_tree``'s concern.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import warp as wp
 
-from ngp_warp import launch
 from ngp_warp.config import check_range
 from ngp_warp.errors import DataError
-from ngp_warp.files import atomic_path
-from ngp_warp.surfaces.lattice import BLOCK, Lattice, check_memory
+from ngp_warp.surfaces.lattice import BLOCK, Lattice, batches, check_memory
+from ngp_warp.surfaces.nvdb_tree import write_grid
+from ngp_warp.surfaces.sparse_grid import (
+    LARGE,
+    LOWER,
+    SMALL,
+    UPPER,
+    Nodes,
+    SparseGrid,
+    Tiles,
+    arrange,
+)
 from ngp_warp.surfaces.volume_files import Placement
 
 BAND = 3.0
 """Half width of the band in voxels, as OpenVDB's tools have it."""
 
 _BLOCKS_AT_ONCE = 1 << 9
-_LEVEL_SET, _FOG = 1, 2
 _LOCAL = np.stack(np.unravel_index(np.arange(BLOCK**3), (BLOCK,) * 3), axis=1).astype(np.int32)
-
-_GRID = np.dtype(
-    {
-        "names": ["name", "map", "box", "voxel_size", "grid_class", "offsets", "counts", "active"],
-        "formats": ["S256", "V264", "(2,3)<f8", "(3,)<f8", "<u4", "(4,)<i8", "(3,)<u4", "<u8"],
-        "offsets": [40, 296, 560, 608, 632, 672, 704, 728],
-        "itemsize": 736,
-    }
-)
-_TREE = 672
-"""Offsets of nodes are counted from here."""
-_MAP = np.dtype(
-    [
-        (name, kind, size)
-        for kind in ("<f4", "<f8")
-        for name, size in (
-            (f"matrix{kind}", 9),
-            (f"inverse{kind}", 9),
-            (f"origin{kind}", 3),
-            (f"taper{kind}", 1),
-        )
-    ]
-)
-_LEAF = np.dtype(
-    [
-        ("first", "<i4", 3),
-        ("extent", "u1", 3),
-        ("flags", "u1"),
-        ("active", "u1", 64),
-        ("statistics", "<f4", 4),
-        ("values", "<f4", BLOCK**3),
-    ]
-)
-
-
-def _inner_node(size: int) -> np.dtype:
-    """Return the layout of a node of size^3 entries, each a child's offset or a tile's value."""
-    mask = size**3 // 8
-    entry = np.dtype([("value", "<f4"), ("rest", "<u4")])
-    return np.dtype(
-        [
-            ("first", "<i4", 3),
-            ("last", "<i4", 3),
-            ("flags", "<u8"),
-            ("active", "u1", mask),
-            ("children", "u1", mask),
-            ("statistics", "<f4", 4),
-            ("padding", "V16"),
-            ("entries", entry, size**3),
-        ]
-    )
 
 
 def write_nvdb(
@@ -111,11 +66,12 @@ def write_nvdb(
     check_range("band", band, 1.0, 1000.0)
     width = np.float32(band * placement.voxel_size)
     tiles, values = _band(lattice, placement.per_unit, width, lipschitz, done)
-    tree = _Tree(tiles, values, placement, background=float(width))
-    n_voxels = tree.fill(lambda block: np.abs(block) < width)
-    _sign_tiles(tree.memory, tree.grid, lattice)
-    _describe(tree.memory, tree.grid, placement, n_voxels, b"distance", _LEVEL_SET)
-    return {"bytes": tree.save(path), "n_voxels": n_voxels}
+    active = _packed(np.abs(part) < width for part in batches(values, _BLOCKS_AT_ONCE))
+    grid = _grid("distance", "level set", tiles, values, active, placement, width)
+    topology = arrange(grid)
+    small = _inside(lattice, topology.lower, LOWER, SMALL, -width)
+    large = _inside(lattice, topology.upper, UPPER, LARGE, -width)
+    return write_grid(path, replace(grid, small=small, large=large))
 
 
 def write_fog(
@@ -139,46 +95,8 @@ def write_fog(
     Raises:
         ResourceError: the folder is missing or cannot be written, or the disk is full.
     """
-    tree = _Tree(tiles, values, placement, background=0.0)
-    n_voxels = tree.fill(lambda block: block > 0)
-    _describe(tree.memory, tree.grid, placement, n_voxels, name.encode(), _FOG)
-    return {"bytes": tree.save(path), "n_voxels": n_voxels}
-
-
-class _Tree:
-    """A volume whose memory is filled here.
-
-    Args:
-        tiles: int32 [n, 3], blocks.
-        values: float32 [n, 512].
-        placement: where voxels lie.
-        background: of all other voxels.
-    """
-
-    def __init__(
-        self, tiles: np.ndarray, values: np.ndarray, placement: Placement, background: float
-    ):
-        launch.init()
-        self._tiles, self._values = tiles, values
-        self._volume = wp.Volume.allocate_by_tiles(
-            wp.array(BLOCK * tiles, dtype=wp.vec3i, device="cpu"),
-            placement.voxel_size,
-            bg_value=background,
-            translation=placement.origin,
-            device="cpu",
-        )
-        self.memory = self._volume.array().numpy().view(np.uint8)
-        self.grid = self.memory[: _GRID.itemsize].view(_GRID)
-
-    def fill(self, is_active: Callable[[np.ndarray], np.ndarray]) -> int:
-        """Write the values and the masks of active voxels; return how many are active."""
-        return _fill_leaves(self.memory, self.grid, self._tiles, self._values, is_active)
-
-    def save(self, path: str | Path) -> int:
-        """Write the file; return its size in bytes."""
-        with atomic_path(path) as temporary:
-            self._volume.save_to_nvdb(temporary)
-            return temporary.stat().st_size
+    active = _packed(part > 0 for part in batches(values, _BLOCKS_AT_ONCE))
+    return write_grid(path, _grid(name, "fog", tiles, values, active, placement, np.float32(0)))
 
 
 def _band(
@@ -210,67 +128,43 @@ def _band(
     return np.concatenate(kept), np.concatenate(found)
 
 
-def _nodes(memory: np.ndarray, grid: np.ndarray, level: int, layout: np.dtype) -> np.ndarray:
-    """Return the nodes of one level of the tree (0: leaves) as they lie in memory."""
-    begin = _TREE + int(grid["offsets"][0, level])
-    return memory[begin : begin + int(grid["counts"][0, level]) * layout.itemsize].view(layout)
+def _packed(masks: Iterable[np.ndarray]) -> np.ndarray:
+    """Return masks bool [n, 512] as bits: uint8 [n, 64]."""
+    return np.concatenate([np.packbits(mask, axis=1, bitorder="little") for mask in masks])
 
 
-def _fill_leaves(
-    memory: np.ndarray,
-    grid: np.ndarray,
+def _grid(
+    name: str,
+    grid_class: str,
     tiles: np.ndarray,
     values: np.ndarray,
-    is_active: Callable[[np.ndarray], np.ndarray],
-) -> int:
-    """Write the values and the masks of active voxels; return how many are active."""
-    leaves = _nodes(memory, grid, 0, _LEAF)
-    number = {tuple(tile): i for i, tile in enumerate(tiles.tolist())}
-    order = [number[tuple(tile)] for tile in (leaves["first"] // BLOCK).tolist()]
-    n_active = 0
-    for begin in range(0, len(leaves), _BLOCKS_AT_ONCE):
-        part = slice(begin, begin + _BLOCKS_AT_ONCE)
-        block = values[order[part]]
-        active = is_active(block)
-        leaves["values"][part] = block
-        leaves["active"][part] = np.packbits(active, axis=1, bitorder="little")
-        n_active += int(np.count_nonzero(active))
-    return n_active
-
-
-def _sign_tiles(memory: np.ndarray, grid: np.ndarray, lattice: Lattice) -> None:
-    """Make the background negative in tiles whose middle is inside."""
-    for level, size, width in ((1, 16, BLOCK), (2, 32, 16 * BLOCK)):
-        layout = _inner_node(size)
-        for node in _nodes(memory, grid, level, layout):
-            corner = node["first"] // (size * width) * (size * width)
-            index = np.unravel_index(np.arange(size**3), (size,) * 3)
-            middles = corner + width * np.stack(index, axis=1) + width // 2
-            tile = np.unpackbits(node["children"], bitorder="little") == 0
-            tile &= np.all(middles <= lattice.resolution, axis=1)
-            inside = np.flatnonzero(tile)[lattice.values(middles[tile]) < 0]
-            node["entries"]["value"][inside] *= -1
-
-
-def _describe(
-    memory: np.ndarray,
-    grid: np.ndarray,
+    active: np.ndarray,
     placement: Placement,
-    n_voxels: int,
-    name: bytes,
-    grid_class: int,
-) -> None:
-    """Write name, kind, count and the transform, of which Warp keeps float32."""
-    size, origin = placement.voxel_size, np.array(placement.origin)
-    world = grid["map"].view(_MAP)
-    for kind in ("<f4", "<f8"):
-        world[f"matrix{kind}"] = np.eye(3).ravel() * size
-        world[f"inverse{kind}"] = np.eye(3).ravel() / size
-        world[f"origin{kind}"] = origin
-    root = _TREE + int(grid["offsets"][0, 3])
-    first_and_last = memory[root : root + 24].view("<i4").reshape(2, 3)
-    grid["box"] = origin + size * np.add(first_and_last, [[0], [1]])
-    grid["voxel_size"] = size
-    grid["name"] = name
-    grid["grid_class"] = grid_class
-    grid["active"] = n_voxels
+    background: np.float32,
+) -> SparseGrid:
+    to_world = np.diag([placement.voxel_size] * 3 + [1.0])
+    to_world[:3, 3] = placement.origin
+    return SparseGrid(
+        name=name,
+        grid_class=grid_class,
+        to_world=to_world,
+        background=background.reshape(1),
+        first=BLOCK * tiles,
+        values=values[..., None],
+        active=active,
+        small=Tiles.none(1),
+        large=Tiles.none(1),
+    )
+
+
+def _inside(lattice: Lattice, nodes: Nodes, log2_side: int, width: int, value: np.float32) -> Tiles:
+    """Return the tiles of nodes, cubes of ``width`` voxels, whose middle is inside."""
+    found, table = [np.empty((0, 3), np.int64)], np.arange(1 << 3 * log2_side)
+    local = width * np.stack(np.unravel_index(table, (1 << log2_side,) * 3), axis=1)
+    for i, first in enumerate(nodes.first):
+        corners = first + np.delete(local, nodes.child_slot[nodes.children(i)], axis=0)
+        middles = corners + width // 2
+        in_box = np.all(middles <= lattice.resolution, axis=1)
+        found.append(corners[in_box][lattice.values(middles[in_box]) < 0])
+    firsts = np.concatenate(found)
+    return Tiles(firsts, np.full((len(firsts), 1), value), np.zeros(len(firsts), bool))

@@ -1,14 +1,15 @@
 """NumPy's arrays: .npy and .npz; nothing is unpickled."""
 
 import zipfile
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, cast, get_args
 
 import numpy as np
 
 from ngp_warp.errors import DataError
-from ngp_warp.primitives.volume.grid import GridInfo
+from ngp_warp.primitives.volume.grid import GridClass, GridInfo
 from ngp_warp.primitives.volume.readers.source import (
     Box,
     Stored,
@@ -18,8 +19,14 @@ from ngp_warp.primitives.volume.readers.source import (
     unread_dtype,
 )
 
-_COMPANIONS = ("origin", "voxel_size")
+_PLACEMENT = ("origin", "voxel_size")
 """Arrays beside a volume in the files that ``surfaces.volume_files`` writes."""
+_DESCRIPTION = ("first", "active", "background", "grid_class", "unit")
+"""Arrays that belong to a volume where there is ``to_world``, as ``writers/npy.py`` has them."""
+_TRANSFORM = "to_world"
+COMPANIONS = (*_PLACEMENT, _TRANSFORM, *_DESCRIPTION)
+_MOST_BYTES = 256
+"""Of an item of these; 64 letters."""
 
 
 def read_npy(path: Path) -> list[Stored]:
@@ -47,6 +54,9 @@ def read_npz(path: Path) -> list[Stored]:
     found = []
     with zipfile.ZipFile(path) as archive:
         names = [name for name in archive.namelist() if name.endswith(".npy")]
+        is_described = f"{_TRANSFORM}.npy" in names and len(names) > 1
+        companions = COMPANIONS if is_described else _PLACEMENT
+        grid_class = _grid_class(archive, names) if is_described else "unknown"
         for name in names:
             key = name.removesuffix(".npy")
             with archive.open(name) as file:
@@ -55,8 +65,8 @@ def read_npz(path: Path) -> list[Stored]:
             size = archive.getinfo(name).file_size
             if size < needed and not dtype.hasobject:
                 raise DataError(f"its array {key!r} is cut short: it has {size} of {needed} bytes")
-            if key not in _COMPANIONS or len(names) == 1:
-                info = _info(key, shape, dtype)
+            if key not in companions or len(names) == 1:
+                info = replace(_info(key, shape, dtype), grid_class=grid_class)
                 found.append(Stored(info, partial(_read_npz, path, name, shape, names)))
     return found
 
@@ -107,16 +117,64 @@ def _read_npz(path: Path, name: str, shape: tuple[int, ...], names: list[str]) -
         size = archive.getinfo(name).file_size
         check_memory(dense, _item_bytes(dense), size)
         values = to_float32(_member(archive, name).reshape(dense))
+        if f"{_TRANSFORM}.npy" in names and len(names) > 1:
+            return _described(archive, names, values)
         to_world = np.eye(4)
-        if {f"{companion}.npy" for companion in _COMPANIONS} <= set(names):
+        if {f"{companion}.npy" for companion in _PLACEMENT} <= set(names):
             origin, voxel_size = (
-                _member(archive, f"{companion}.npy", most=3) for companion in _COMPANIONS
+                _member(archive, f"{companion}.npy", most=3) for companion in _PLACEMENT
             )
             if not (np.all(np.isfinite(origin)) and np.all(voxel_size > 0)):
                 raise DataError("its origin is not finite or its voxel_size not positive")
             to_world[:3, :3] *= voxel_size
             to_world[:3, 3] = origin
     return Box(values, to_world=to_world)
+
+
+def _described(archive: zipfile.ZipFile, names: list[str], values: np.ndarray) -> Box:
+    """Read what ``writers/npy.py`` writes beside the values; all but the transform may be missing.
+
+    Raises:
+        DataError: a companion of another shape or dtype.
+    """
+    n_channels = values.shape[3] if values.ndim == 4 else 1
+    read = partial(_companion, archive, names)
+    to_world = read(_TRANSFORM, "f", (4, 4))
+    if to_world is None or np.any(to_world[3] != (0, 0, 0, 1)):
+        raise DataError(f"its {_TRANSFORM} is no affine map: the last row is not 0, 0, 0, 1")
+    first, active = read("first", "iu", (3,)), read("active", "b", values.shape[:3])
+    background, unit = read("background", "f", (n_channels,)), read("unit", "U", ())
+    x, y, z = (0, 0, 0) if first is None else first.tolist()
+    return Box(
+        values,
+        first=(x, y, z),
+        active=None if active is None or active.all() else active,
+        background=() if background is None else tuple(background.tolist()),
+        to_world=to_world.astype(np.float64),
+        unit="" if unit is None else str(unit),
+    )
+
+
+def _grid_class(archive: zipfile.ZipFile, names: list[str]) -> GridClass:
+    stored = str(_companion(archive, names, "grid_class", "U", ()))
+    return next((known for known in get_args(GridClass) if known == stored), "unknown")
+
+
+def _companion(
+    archive: zipfile.ZipFile, names: list[str], key: str, kinds: str, shape: tuple[int, ...]
+) -> np.ndarray | None:
+    """Read an array beside a volume, or None where there is none.
+
+    Raises:
+        DataError: it is of another shape or kind of dtype.
+    """
+    if f"{key}.npy" not in names:
+        return None
+    with archive.open(f"{key}.npy") as file:
+        found, _, dtype = _header(file)
+    if found != shape or dtype.kind not in kinds or dtype.itemsize > _MOST_BYTES:
+        raise DataError(f"its {key} is {dtype.name} {list(found)}, not {list(shape)}")
+    return _member(archive, f"{key}.npy")
 
 
 def _member(archive: zipfile.ZipFile, name: str, most: int | None = None) -> np.ndarray:
