@@ -17,7 +17,7 @@ from ngp_warp.encodings.grid import resolve as resolve_encoding
 from ngp_warp.errors import ConfigError
 from ngp_warp.primitives.volume.light import Light
 from ngp_warp.primitives.volume.medium import DEFAULT_ALBEDO
-from ngp_warp.primitives.volume.readers.raw import RawLayout
+from ngp_warp.primitives.volume.readers.raw import RawDtype, RawLayout
 from ngp_warp.rays.cameras import Up
 
 Mode = Literal["density", "radiance"]
@@ -42,8 +42,8 @@ class VolumeConfig:
     """Name of the grid to fit, of a file that holds several."""
     shape: str | None = None
     """Of a raw file: its size as x,y,z or x,y,z,channels."""
-    dtype: str | None = None
-    """Of a raw file: uint8, int8, uint16, int16, uint32, int32, float16, float32 or float64."""
+    dtype: RawDtype | None = None
+    """Of a raw file: what its numbers are."""
     big_endian: bool = False
     """Of a raw file: whether its numbers begin with their highest byte."""
     target: Target = "voxel"

@@ -40,7 +40,7 @@ def values_at_voxels(
     n_planes, *plane = frame.shape
     step = max(_POINTS_AT_ONCE // math.prod(plane), 1)
     # of one part, whose first plane is 0
-    part = np.stack(np.indices((min(step, n_planes), *plane)), axis=-1).reshape(-1, 3)
+    part = np.argwhere(np.ones((min(step, n_planes), *plane), bool))
     for begin in range(0, n_planes, step):
         count = min(step, n_planes - begin)
         voxels = part[: count * math.prod(plane)] + np.array([begin, 0, 0])

@@ -121,7 +121,7 @@ def render(
     given |= {"albedo": albedo, "density_scale": density_scale, "progressive": progressive or None}
     _check(given, show, film, output, subject)
     side = next((n for n in (width, height) if n is not None), _SIDE)
-    up = up or config.up or "y"
+    upright: Up = up or config.up or "y"
     frame = about.frame
     if show == "slices":
         picture = render_slices(
@@ -132,14 +132,14 @@ def render(
             level_set=about.is_level_set,
             window=window,
             size=side,
-            up=up,
+            up=upright,
         )
         save_png(output, picture)
         return
     size = {"width": width or side, "height": height or side}
     if film:
         check_video(output, **size)
-    eye = parse_camera(camera or DEFAULT_CAMERA, up=up, **size)
+    eye = parse_camera(camera or DEFAULT_CAMERA, up=upright, **size)
     eye = eye.moved(*world_cube(frame.shape, frame.to_world, frame.first))
     cameras, rate = _film(eye, camera_path, frames, fps, size) if film else ([eye], 0.0)
     options = Options(
@@ -151,7 +151,8 @@ def render(
         exposure=1.0 if exposure is None else exposure,
         progressive=progressive,
     )
-    light = make_light(sun or config.sun, config.up or "y")
+    # learned light has its own sky
+    light = config.light if subject.has_radiance else make_light(sun or config.sun, upright)
     maker: Any
     if show in ("shaded", "reference"):
         tracer = _tracer_of(subject, show, light, albedo, density_scale, background, progress)

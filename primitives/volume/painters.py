@@ -11,6 +11,7 @@ import numpy as np
 from ngp_warp.files import atomic_path
 from ngp_warp.primitive import Progress, Report, report_nothing
 from ngp_warp.primitives.pictures import save_png
+from ngp_warp.primitives.volume.grid import magnitudes
 from ngp_warp.primitives.volume.looks import display
 from ngp_warp.primitives.volume.path_tracer import Picture
 from ngp_warp.primitives.volume.projection import Kind, project
@@ -98,13 +99,15 @@ class Projected:
     def __init__(self, subject: Subject, kind: Kind, options: Options, progress: Report):
         self._about, self._options = subject.about, options
         self._values = subject.values(progress)
-        self._kind, self._device = kind, subject.field.device
-        low, span = self._about.transfer.low, self._about.transfer.range
-        self._transfer = (
-            TransferFunction.parse(options.transfer or "grey", low, low + span)
-            if kind == "transfer"
-            else None
-        )
+        self._kind: Kind = kind
+        self._device = subject.field.device
+        self._transfer = None
+        if kind == "transfer":
+            low, high = self._about.transfer.low, self._about.transfer.high
+            if self._about.n_channels > 1:
+                lengths = magnitudes(self._values)
+                low, high = float(lengths.min()), float(lengths.max())
+            self._transfer = TransferFunction.parse(options.transfer or "grey", low, high)
         colors = {"white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0), "transparent": None}
         self._background = colors[options.background or "white"]
 

@@ -24,8 +24,7 @@ def values_at(subject: Subject, voxels: np.ndarray) -> np.ndarray:
     values = about.transfer.inverse(
         field.query(about.frame.unit_from_voxel(np.clip(voxels, 0, last)))
     )
-    low = np.float32(about.transfer.low)
-    return np.clip(values, low, low + np.float32(about.transfer.range))
+    return np.clip(values, np.float32(about.transfer.low), np.float32(about.transfer.high))
 
 
 def query(run: Any, points: np.ndarray, gradient: bool) -> tuple[np.ndarray, np.ndarray | None]:

@@ -28,9 +28,8 @@ _SILHOUETTE = 0.01
 
 def views(medium: Medium, up: Up) -> list[Camera]:
     """Return the cameras of the comparison, in the world."""
-    size = {"width": _SIDE, "height": _SIDE}
     return [
-        orbit(azimuth, _ELEVATION, _DISTANCE, up=up, **size).moved(*medium.cube)
+        orbit(azimuth, _ELEVATION, _DISTANCE, up=up, width=_SIDE, height=_SIDE).moved(*medium.cube)
         for azimuth in AZIMUTHS
     ]
 

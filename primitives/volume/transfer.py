@@ -26,6 +26,11 @@ class Transfer:
         """Difference of the largest and the smallest value."""
         return 1 / self.gain
 
+    @property
+    def high(self) -> float:
+        """The largest value."""
+        return self.low + self.range
+
     def inverse(self, trained: np.ndarray) -> np.ndarray:
         """Return float32 values in the volume's units."""
         return trained * np.float32(self.range) + np.float32(self.low)
@@ -52,4 +57,4 @@ def quantize(values: np.ndarray, transfer: Transfer, dtype: str) -> np.ndarray:
     """Return trained values in the volume's units, float32: within its range, integers whole."""
     decoded = transfer.inverse(values)
     decoded = np.rint(decoded) if is_integer(dtype) else decoded
-    return np.clip(decoded, np.float32(transfer.low), np.float32(transfer.low + transfer.range))
+    return np.clip(decoded, np.float32(transfer.low), np.float32(transfer.high))
