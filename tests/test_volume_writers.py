@@ -1,9 +1,9 @@
 """Laws of written volumes: they reopen as they were, here and in what others read them with.
 
 By hand, with OpenVDB 10.0.1: its accessor gives the same values, masks and transforms for all .vdb
-of ``CASES``; nanovdb_validate passes all .nvdb; and the .nvdb are those that nanovdb_convert makes
-of the .vdb but for means, deviations and the transform's last bits. Two of its tools run here,
-where they are.
+of ``CASES``; nanovdb_validate passes all .nvdb; and where there are no active tiles the .nvdb are
+those that nanovdb_convert makes of the .vdb but for checksums, means, deviations and the last bits
+of inverse, world box and voxel size. Two of its tools run here, where they are.
 """
 
 import io

@@ -146,6 +146,7 @@ class Volume:
     nii      index (i, j, k), i fastest                    sform, else qform; RAS+, often mm
     npy      [x, y, z] or [x, y, z, channel]               the index itself
     npz      the same; ``origin`` and ``voxel_size`` too   origin + voxel_size * index
+    npz      the same; ``to_world`` and ``first`` too      to_world * (first + [x, y, z])
     tiff     pages z, rows y, columns x                    the index itself (ImageJ: spacing)
     raw      x fastest, then y, z                          the index itself
     ======== ============================================= ==================================
