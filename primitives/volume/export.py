@@ -82,7 +82,7 @@ def export_volume(
         What ``save_volume`` says, voxel_size, and the threshold of sparse files.
 
     Raises:
-        ConfigError: a threshold for a level set, or more channels than the format has.
+        ConfigError: more channels than the format has.
         ResourceError: the file cannot be written, or a package is missing.
     """
     about = subject.about

@@ -9,14 +9,16 @@ from ngp_warp.primitives.pictures import linear_to_srgb
 from ngp_warp.primitives.volume.light import Light
 from ngp_warp.primitives.volume.path_tracer import Picture
 from ngp_warp.primitives.volume.projection import Kind, project
+from ngp_warp.primitives.volume.transfer_function import TransferFunction
 from ngp_warp.rays.cameras import Camera
 
 Look = Literal["shaded", "surface", "mip", "transfer"]
 DEFAULT_CAMERA = "orbit:30,20,1.8"
+DEFAULT_TRANSFER = "bone"
 
 
 def default_look(n_channels: int, grid_class: str, source_format: str) -> Look:
-    """Return what shows most: of level sets the surface, of fogs light, of scans and vectors MIPs.
+    """Return what shows most: of level sets the surface, of fogs light, of scans what is dense.
 
     Args:
         n_channels: of the volume.
@@ -25,9 +27,9 @@ def default_look(n_channels: int, grid_class: str, source_format: str) -> Look:
     """
     if grid_class == "level set":
         return "surface"
-    if n_channels > 1 or source_format not in ("nvdb", "vdb"):
+    if n_channels > 1:
         return "mip"
-    return "shaded"
+    return "shaded" if source_format in ("nvdb", "vdb") else "transfer"
 
 
 def display(picture: Picture, exposure: float = 1.0, *, transparent: bool = False) -> np.ndarray:
@@ -88,6 +90,7 @@ def shown(
         )
         return display(render(medium, light, camera, spp, progress=progress))
     kind: Kind = look
+    low, high = about.transfer.low, about.transfer.high
     made = project(
         values,
         frame.to_world,
@@ -95,6 +98,7 @@ def shown(
         camera,
         kind=kind,
         below=about.is_level_set,
+        transfer=TransferFunction.preset(DEFAULT_TRANSFER, low, high),
         spp=spp,
         device=device,
         progress=progress,

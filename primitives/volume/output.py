@@ -34,7 +34,7 @@ Show = Literal["shaded", "reference", "surface", "mip", "transfer", "slices"]
 _SIDE = 800
 _TURN_FRAMES, _FPS = 120, 24.0
 
-_VIEW = {"camera", "up", "height"}
+_VIEW = {"camera", "up", "width", "height"}
 _LIGHT = {"spp", "exposure", "background", "progressive"}
 _SETTINGS = {"sun", "albedo", "density_scale"}
 _KNOWN: dict[str, set[str]] = {
@@ -43,7 +43,7 @@ _KNOWN: dict[str, set[str]] = {
     "surface": _VIEW | {"spp", "level", "background"},
     "mip": _VIEW | {"spp", "window"},
     "transfer": _VIEW | {"spp", "transfer", "background"},
-    "slices": {"window", "at", "up"},
+    "slices": {"window", "at", "up", "width"},
 }
 
 

@@ -12,7 +12,7 @@ from ngp_warp.files import atomic_path
 from ngp_warp.primitive import Progress, Report, report_nothing
 from ngp_warp.primitives.pictures import save_png
 from ngp_warp.primitives.volume.grid import magnitudes
-from ngp_warp.primitives.volume.looks import display
+from ngp_warp.primitives.volume.looks import DEFAULT_TRANSFER, display
 from ngp_warp.primitives.volume.path_tracer import Picture
 from ngp_warp.primitives.volume.projection import Kind, project
 from ngp_warp.primitives.volume.subject import Subject
@@ -107,7 +107,7 @@ class Projected:
             if self._about.n_channels > 1:
                 lengths = magnitudes(self._values)
                 low, high = float(lengths.min()), float(lengths.max())
-            self._transfer = TransferFunction.parse(options.transfer or "grey", low, high)
+            self._transfer = TransferFunction.parse(options.transfer or DEFAULT_TRANSFER, low, high)
         colors = {"white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0), "transparent": None}
         self._background = colors[options.background or "white"]
 

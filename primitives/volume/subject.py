@@ -5,15 +5,15 @@ from typing import Any
 
 import numpy as np
 
-from ngp_warp.errors import ConfigError
 from ngp_warp.primitive import Report, check_same
 from ngp_warp.primitives.volume.decoding import values_at_voxels
 from ngp_warp.primitives.volume.describe import Described, describe, load
 from ngp_warp.primitives.volume.grid import Volume
 from ngp_warp.primitives.volume.transfer import is_integer, quantize
 
-FLOAT_THRESHOLD = 2e-3
-"""Share of the range: what differs less from the background is left out of sparse files."""
+FLOAT_THRESHOLD, BAND_THRESHOLD = 2e-3, 1e-2
+"""Shares of the range: what differs less from the background is left out of sparse files; the
+second of level sets, whose band would else fray."""
 
 
 class Subject:
@@ -56,19 +56,18 @@ class Subject:
         Args:
             report: told of progress.
             threshold: values that differ from the background by no more (of vectors, the length of
-                the difference) are inactive and hold the background; None: half a step of integers,
-                a five-hundredth of the range of others. Of a level set the band is active.
-
-        Raises:
-            ConfigError: a threshold for a level set.
+                the difference; of a level set from the background of either sign) are inactive and
+                hold the background; None: half a step of integers, a five-hundredth of the range of
+                others, a hundredth of a level set's.
         """
         values, about = self.values(report), self.about
         background = np.array(about.background, np.float32)
         if about.is_level_set:
-            if threshold is not None:
-                raise ConfigError("--threshold is for densities; a level set's band says it all")
-            width = abs(about.background[0])
-            return about.volume(values, np.abs(values) < np.float32(width))
+            if threshold is None:
+                threshold = BAND_THRESHOLD * about.transfer.range
+            width = np.abs(background[0])
+            active = np.abs(values) < width - np.float32(threshold)
+            return about.volume(np.where(active, values, np.copysign(width, values)), active)
         if threshold is None:
             whole = is_integer(about.dtype) and not self.has_radiance
             threshold = 0.5 if whole else FLOAT_THRESHOLD * about.transfer.range
