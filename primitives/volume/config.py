@@ -149,7 +149,7 @@ def resolve(config: VolumeConfig, side: int, n_bytes: int, device: str) -> Volum
     )
     training = config.training
     batch = training.batch_size or (2**15 if device == "cpu" else 2**18)
-    training = replace(training, batch_size=-(-batch // 64) * 64)
+    training = replace(training, batch_size=-(-batch // 512) * 512)
     return replace(config, encoding=resolve_encoding(encoding), training=training)
 
 

@@ -14,6 +14,15 @@ from ngp_warp.primitives.volume.kernels.light import TURN, LightData
 from ngp_warp.primitives.volume.kernels.paths import scatter_function
 from ngp_warp.primitives.volume.kernels.tracking import Cloud, draw, stream, track_function
 
+wp.set_module_options(module_options())
+
+
+@wp.func
+def part_of(step: wp.int64, n_parts: int) -> int:
+    """Return step mod n_parts, of negative steps too."""
+    n = wp.int64(n_parts)
+    return int(((step % n) + n) % n)
+
 
 @functools.cache
 def target_kernel(kind: FieldKind) -> wp.Kernel:
@@ -29,7 +38,8 @@ def target_kernel(kind: FieldKind) -> wp.Kernel:
         cloud: Cloud,
         light: LightData,
         blocks: wp.array[wp.vec3i],  # [n_blocks], those that are not empty
-        n_points: int,
+        n_fresh: int,  # points of a part
+        n_parts: int,
         n_collisions: int,  # the first points are looked for along rays
         far: float,  # world units, from any point of the grid to outside of it
         seed: int,
@@ -38,15 +48,18 @@ def target_kernel(kind: FieldKind) -> wp.Kernel:
         density_gain: float,
         side: float,  # grid units along a side of the unit cube
         # out
-        x: wp.array[float],  # [n_blocks, 3, 32], in the unit cube
-        target: wp.array[float],  # [n_blocks, 4, 32]: radiance, density times its gain
+        pool_x: wp.array[wp.vec3],  # [n_parts * n_fresh], in the unit cube
+        pool_target: wp.array[wp.vec4],  # radiance, density times its gain
     ):
-        """A place in a block, or the first collision of a ray through it, and what is there."""
+        """A place in a block, or the first collision of a ray through it, and what is there.
+
+        The step's part of the pool is replaced: part step mod n_parts.
+        """
         i = begin + wp.tid()
         key = stream(seed, step[0], i)
         # in a block's share of the list: neighbours in the batch are near in space
         n_blocks = blocks.shape[0]
-        at = int((float(i) + draw(key, 0)) / float(n_points) * float(n_blocks))
+        at = int((float(i) + draw(key, 0)) / float(n_fresh) * float(n_blocks))
         block = blocks[wp.min(at, n_blocks - 1)]
         p = wp.vec3(
             (float(block[0]) + draw(key, 1)) * cloud.blocks.size,
@@ -65,15 +78,38 @@ def target_kernel(kind: FieldKind) -> wp.Kernel:
             if flight.collided != 0:
                 p = flight.position
         made = scatter(field, cloud, light, p, w, key, n, max_bounces)
-        lane = (i / 32) * 96 + i % 32
-        for a in range(3):
-            x[lane + 32 * a] = (p[a] + 0.5) / side
-        out = (i / 32) * 128 + i % 32
-        for a in range(3):
-            target[out + 32 * a] = made.light[a]
-        target[out + 96] = density_at(field, p) * density_gain
+        slot = part_of(step[0], n_parts) * n_fresh + i
+        pool_x[slot] = (p + wp.vec3(0.5, 0.5, 0.5)) / side
+        density = density_at(field, p) * density_gain
+        pool_target[slot] = wp.vec4(made.light[0], made.light[1], made.light[2], density)
 
     return radiance_targets
+
+
+@wp.kernel
+def pool_batch(
+    begin: int,
+    # in
+    pool_x: wp.array[wp.vec3],  # [n_parts * n_fresh]
+    pool_target: wp.array[wp.vec4],
+    n_fresh: int,
+    n_parts: int,
+    stride: int,
+    step: wp.array[wp.int64],  # [1]
+    # out
+    x: wp.array[float],  # [n_blocks, 3, 32], in the unit cube
+    target: wp.array[float],  # [n_blocks, 4, 32]
+):
+    """The step's own part of the pool, and every ``stride``-th older one."""
+    i = begin + wp.tid()
+    part = part_of(step[0] - wp.int64(stride * (i / n_fresh)), n_parts)
+    slot = part * n_fresh + i % n_fresh
+    p = pool_x[slot]
+    t = pool_target[slot]
+    for a in range(3):
+        x[((i / 32) * 3 + a) * 32 + i % 32] = p[a]
+    for a in range(4):
+        target[((i / 32) * 4 + a) * 32 + i % 32] = t[a]
 
 
 @functools.cache
