@@ -22,6 +22,7 @@ from ngp_warp.primitives.tiles import check_memory, pixel_offsets
 from ngp_warp.primitives.volume.grid import Index, checked_transform, magnitudes
 from ngp_warp.primitives.volume.kernels.fields import DenseField
 from ngp_warp.primitives.volume.kernels.projection import (
+    TILE,
     ArrayView,
     project_maximum,
     project_surface,
@@ -80,7 +81,7 @@ class _Scene:
         self, kernel: Any, args: list[Any], sums: list[wp.array], *, moved: bool = False
     ) -> None:
         """Add one ray a pixel, ``spp`` times; ``moved``: each time, steps begin elsewhere."""
-        n = self.camera.width * self.camera.height
+        n = TILE**2 * -(-self.camera.width // TILE) * -(-self.camera.height // TILE)
         for sample, offset in enumerate(pixel_offsets(self.spp).tolist()):
             # otherwise layers of equal steps would show as rings
             start = [(sample + 0.5) / self.spp] if moved else []
