@@ -22,12 +22,11 @@ from ngp_warp.primitives.tiles import check_memory, pixel_offsets
 from ngp_warp.primitives.volume.grid import Index, checked_transform, magnitudes
 from ngp_warp.primitives.volume.kernels.fields import DenseField
 from ngp_warp.primitives.volume.kernels.projection import (
-    TILE,
-    ArrayView,
     project_maximum,
     project_surface,
     project_transfer,
 )
+from ngp_warp.primitives.volume.kernels.sight import TILE, ArrayView
 from ngp_warp.primitives.volume.transfer_function import TransferFunction
 from ngp_warp.rays.cameras import Camera
 
