@@ -100,8 +100,10 @@ def middle_planes(
 
 
 def lengths(section: np.ndarray) -> np.ndarray:
-    """Return scalars [h, w] as they are, of vectors [h, w, channel] their lengths."""
-    return np.linalg.norm(section, axis=2) if section.ndim == 3 else section
+    """Return scalars [h, w] or [h, w, 1] as they are, of vectors [h, w, channel] their lengths."""
+    if section.ndim == 2:
+        return section
+    return section[..., 0] if section.shape[2] == 1 else np.linalg.norm(section, axis=2)
 
 
 def _between(values: np.ndarray, at: np.ndarray) -> np.ndarray:

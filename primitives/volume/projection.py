@@ -22,11 +22,11 @@ from ngp_warp.primitives.tiles import check_memory, pixel_offsets
 from ngp_warp.primitives.volume.grid import Index, checked_transform, magnitudes
 from ngp_warp.primitives.volume.kernels.fields import DenseField
 from ngp_warp.primitives.volume.kernels.projection import (
-    ArrayView,
     project_maximum,
     project_surface,
     project_transfer,
 )
+from ngp_warp.primitives.volume.kernels.sight import TILE, ArrayView
 from ngp_warp.primitives.volume.transfer_function import TransferFunction
 from ngp_warp.rays.cameras import Camera
 
@@ -76,12 +76,14 @@ class _Scene:
     device: str
     progress: Report
 
-    def run(self, kernel: Any, args: list[Any], sums: list[wp.array], table: bool = False) -> None:
-        """Add one ray a pixel, ``spp`` times."""
-        n = self.camera.width * self.camera.height
+    def run(
+        self, kernel: Any, args: list[Any], sums: list[wp.array], *, moved: bool = False
+    ) -> None:
+        """Add one ray a pixel, ``spp`` times; ``moved``: each time, steps begin elsewhere."""
+        n = TILE**2 * -(-self.camera.width // TILE) * -(-self.camera.height // TILE)
         for sample, offset in enumerate(pixel_offsets(self.spp).tolist()):
-            # each sample starts elsewhere in its first step: layers of equal steps do not show
-            start = [(sample + 0.5) / self.spp] if table else []
+            # otherwise layers of equal steps would show as rings
+            start = [(sample + 0.5) / self.spp] if moved else []
             ray = [self.field, self.size, self.view, wp.vec2(*offset), self.step, *start]
             launch.launch(kernel, n, [*ray, *args, *sums], self.device)
             self.progress(Progress(stage="write", step=sample + 1, total=self.spp))
@@ -205,7 +207,7 @@ def _transfer(
     table = wp.array(transfer.table(), dtype=vec4, device=scene.device)
     edge = _EDGE * (transfer.high - transfer.low) if shaded else 0.0
     args = [table, transfer.low, transfer.high, edge]
-    scene.run(project_transfer, args, [colors, opacities], table=True)
+    scene.run(project_transfer, args, [colors, opacities], moved=True)
     opacity = scene.means(opacities, scene.spp)
     return Projection(
         color=_over(scene.means(colors, scene.spp), opacity, background), opacity=opacity

@@ -1,4 +1,5 @@
-"""Pictures of a volume's values in float64. Twin of primitives/volume/kernels/projection.py.
+"""Pictures of a volume's values in float64. Twin of primitives/volume/kernels/
+{sight,projection}.py.
 
 Positions are array coordinates; a picture's rays are in one list, row by row.
 """

@@ -4,24 +4,28 @@ Sources: Levoy 1988 (surfaces and transfer functions), Max 1995 (emission and ab
 
     C = sum over samples of T_i (1 - exp(-s_i h)) c_i,    T_i = exp(-sum over j < i of s_j h)
 
-with extinctions s per voxel length and steps h in voxels. Positions are array coordinates: the
-value [i, j, k] lies at (i, j, k). Rays have unit directions there, so that a step is as long in
-voxels along every axis, whatever the voxels' shape; light and normals are in camera axes (right,
-up, back). Not differentiable. Twin: tests/reference/volume_projection.py.
+with extinctions s per voxel length and steps h in voxels. Positions are array coordinates
+(``sight.py``), light and normals in camera axes (right, up, back). Not differentiable. Twin:
+tests/reference/volume_projection.py.
 """
 
 import warp as wp
 
 from ngp_warp.launch import module_options
-from ngp_warp.primitives.volume.kernels.fields import DenseField, dense_density
+from ngp_warp.primitives.volume.kernels.fields import DenseField
 from ngp_warp.primitives.volume.kernels.light import across, around
+from ngp_warp.primitives.volume.kernels.sight import (
+    FAR,
+    ArrayView,
+    Segment,
+    enter,
+    gradient_at,
+    pixel_of,
+    value_at,
+)
 
-FAR = wp.constant(1.0e30)
 OPAQUE = wp.constant(1.0e-3)
 """Transmittance at which nothing more of a ray is seen."""
-SLACK = wp.constant(1.0e-3)
-"""Steps by which rounding may lengthen a ray without a further step."""
-
 KEY = wp.constant(wp.vec3(-0.6, 0.75, 0.6))
 FILL = wp.constant(wp.vec3(0.9, -0.1, 0.4))
 """Towards the lights, camera axes: they stay with the viewer, as a lamp on the forehead would."""
@@ -29,100 +33,6 @@ RING_CAP = wp.constant(0.45)
 """1 - cosine of the directions about a normal in which a surface's surroundings are looked at."""
 DARKEST = wp.constant(0.25)
 """Share of the light that a point without open surroundings has."""
-
-
-@wp.struct
-class ArrayView:
-    """A pinhole camera in array coordinates."""
-
-    origin: wp.vec3
-    forward: wp.vec3  # of world length 1
-    right: wp.vec3  # a pixel wide at distance 1
-    up: wp.vec3
-    pixel: float  # world width of a pixel at distance 1
-    to_camera: wp.mat33  # gradients by array coordinates -> gradients along camera axes
-    width: int
-    height: int
-
-
-@wp.struct
-class Segment:
-    """The part of a ray that is in the box."""
-
-    start: wp.vec3
-    direction: wp.vec3  # unit, array coordinates
-    sight: wp.vec3  # unit, camera axes: from the viewer
-    face: wp.vec3  # outward normal of the face that it enters through, array axes; 0: none
-    near: float  # voxels from the pinhole to the start
-    scale: float  # world units a voxel along the ray
-    n: int  # steps; 0: the ray misses the box
-    step: float  # voxels
-
-
-@wp.func
-def enter(view: ArrayView, size: wp.vec3, i: int, offset: wp.vec2, step: float) -> Segment:
-    """Return the ray through a pixel in the box from -1/2 to size - 1/2, in equal steps."""
-    x = float(i % view.width) + offset[0] - 0.5 * float(view.width)
-    y = 0.5 * float(view.height) - float(i / view.width) - offset[1]
-    along = view.forward + x * view.right + y * view.up
-    sight = wp.vec3(x * view.pixel, y * view.pixel, -1.0)
-    s = Segment()
-    s.direction = wp.normalize(along)
-    s.sight = wp.normalize(sight)
-    s.scale = wp.length(sight) / wp.length(along)
-    low = wp.vec3(-0.5, -0.5, -0.5)
-    high = size + low
-    for a in range(3):
-        d = s.direction[a]
-        if d != 0.0:
-            t = (wp.where(d > 0.0, low[a], high[a]) - view.origin[a]) / d
-            if t > s.near:
-                s.near = t
-                s.face = wp.vec3(0.0, 0.0, 0.0)
-                s.face[a] = wp.where(d > 0.0, -1.0, 1.0)
-    # from there on afresh: of a camera far away, nothing is left of voxels in the distance
-    s.start = view.origin + s.near * s.direction
-    length = float(FAR)
-    for a in range(3):
-        d = s.direction[a]
-        if s.face[a] != 0.0:
-            s.start[a] = wp.where(d > 0.0, low[a], high[a])
-        if s.start[a] < low[a] or s.start[a] > high[a]:
-            length = 0.0
-        if d != 0.0:
-            length = wp.min(length, (wp.where(d > 0.0, high[a], low[a]) - s.start[a]) / d)
-    if length > 0.0:
-        s.n = wp.max(int(wp.ceil(length / step - SLACK)), 1)
-        s.step = length / float(s.n)
-    return s
-
-
-@wp.func
-def clamped(p: wp.vec3, size: wp.vec3) -> wp.vec3:
-    """Return the nearest point between the outermost values."""
-    return wp.min(wp.max(p, wp.vec3(0.0, 0.0, 0.0)), size - wp.vec3(1.0, 1.0, 1.0))
-
-
-@wp.func
-def value_at(field: DenseField, size: wp.vec3, p: wp.vec3) -> float:
-    """Trilinear interpolation; beyond the outermost values that of the nearest point."""
-    return dense_density(field, clamped(p, size))
-
-
-@wp.func
-def gradient_at(field: DenseField, size: wp.vec3, p: wp.vec3) -> wp.vec3:
-    """Central differences over a voxel to either side, less where the box ends; per voxel."""
-    q = clamped(p, size)
-    g = wp.vec3(0.0, 0.0, 0.0)
-    for a in range(3):
-        low = q
-        high = q
-        low[a] = wp.max(q[a] - 1.0, 0.0)
-        high[a] = wp.min(q[a] + 1.0, size[a] - 1.0)
-        if high[a] > low[a]:
-            rise = dense_density(field, high) - dense_density(field, low)
-            g[a] = rise / (high[a] - low[a])
-    return g
 
 
 @wp.func
@@ -228,7 +138,9 @@ def project_maximum(
     counts: wp.array[float],  # [n_pixels], of rays that meet the box
 ):
     """Add the largest value along a ray, entry and exit included."""
-    i = begin + wp.tid()
+    i = pixel_of(view, begin + wp.tid())
+    if i < 0:
+        return
     s = enter(view, size, i, offset, step)
     if s.n > 0:
         best = float(-FAR)
@@ -259,7 +171,9 @@ def project_surface(
     normals: wp.array[wp.vec3],  # [n_pixels], sums in camera axes
 ):
     """Add the first point of a ray that is inside, narrowed by bisection."""
-    i = begin + wp.tid()
+    i = pixel_of(view, begin + wp.tid())
+    if i < 0:
+        return
     s = enter(view, size, i, offset, step)
     t = float(-1.0)
     if s.n > 0:
@@ -300,7 +214,9 @@ def project_transfer(
     opacities: wp.array[float],  # [n_pixels], sums
 ):
     """Add what a ray gathers, front to back."""
-    i = begin + wp.tid()
+    i = pixel_of(view, begin + wp.tid())
+    if i < 0:
+        return
     s = enter(view, size, i, offset, step)
     color = wp.vec3(0.0, 0.0, 0.0)
     left = float(1.0)
