@@ -40,7 +40,8 @@ def cumulus(seed: int = 7) -> np.ndarray:
         depth += 0.34 * 0.55**octave * noise(rng, 6 * 2**octave)
     # the base is where the air reaches the dew point: at one height
     base = np.clip((at[..., 1] - 0.22 * SHAPE[1]) / 6, 0, 1)
-    edges = np.minimum.reduce([np.minimum(a, n - 1 - a) for a, n in zip(np.indices(SHAPE), SHAPE)])
+    sides = zip(np.indices(SHAPE), SHAPE, strict=True)
+    edges = np.minimum.reduce([np.minimum(a, n - 1 - a) for a, n in sides])
     return (np.clip(depth * 3, 0, 1) * base * np.clip(edges / 6, 0, 1)).astype(np.float32)
 
 

@@ -141,7 +141,7 @@ class NetworkConfig:
 class OptimizerConfig:
     """Adam with the settings of Mueller et al. 2022, section 4, and a decay over the run."""
 
-    learning_rate: float = 1e-2
+    learning_rate: float | None = 1e-2
     """Learning rate before its decay."""
     beta1: float = 0.9
     """Decay of the first moment."""
@@ -151,7 +151,7 @@ class OptimizerConfig:
     """Added to the square root of the second moment."""
     l2_regularization: float = 1e-6
     """Weight of the L2 penalty on the network's weights; table entries have none."""
-    decay_start: float = 0.75
+    decay_start: float | None = 0.75
     """Share of the run's steps after which the learning rate decays."""
     final_learning_rate: float = 0.01
     """Learning rate at the last step, as a share of learning_rate (exponential decay)."""

@@ -7,6 +7,7 @@ import warp as wp
 
 from ngp_warp import launch
 from ngp_warp.config import OptimizerConfig
+from ngp_warp.errors import ConfigError
 from ngp_warp.kernels import adam as kernels
 from ngp_warp.kernels import adam_portable as portable
 from ngp_warp.kernels.grid import GROUP
@@ -192,6 +193,8 @@ class Adam:
         *,
         leader: "Adam | None" = None,
     ):
+        if config.learning_rate is None or config.decay_start is None:
+            raise ConfigError("give optimizer.learning_rate and optimizer.decay_start")
         self.config = config
         self.parameters = parameters
         self.device = device

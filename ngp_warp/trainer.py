@@ -156,7 +156,7 @@ class Trainer:
         state, seconds = self.state, self.training.seconds
         assert seconds is not None
         # The learning rate is constant until its decay, so the length is not missed before that.
-        decay_start = self.optimizer.config.decay_start
+        decay_start = self.optimizer.config.decay_start or 0.0
         warm_up = seconds * max(min(self.task.warm_up_share, 0.8 * decay_start), _WARM_UP_MIN_SHARE)
         if self._halfway is None and clock.seconds() >= 0.5 * warm_up:
             self._synchronize()

@@ -42,6 +42,22 @@ def picture_row(pictures: list[np.ndarray], texts: list[str]) -> np.ndarray:
     return np.asarray(sheet)
 
 
+def write_exr(path: Path, channels: dict[str, np.ndarray]) -> None:
+    """Write float32 channels [h, w] by name, compressed without loss.
+
+    By convention R, G and B are linear light, with A premultiplied, and Z is a distance.
+
+    Raises:
+        ResourceError: the folder cannot be written, or the disk is full.
+    """
+    import OpenEXR
+
+    header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
+    parts = {name: np.ascontiguousarray(part, np.float32) for name, part in channels.items()}
+    with atomic_path(path) as temporary, OpenEXR.File(header, parts) as file:
+        file.write(str(temporary))
+
+
 def make_figure(width: float, height: float) -> Any:
     """Return a figure that draws into memory, without a display or global state."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -10,7 +10,7 @@ from ngp_warp.errors import ConfigError
 from ngp_warp.files import atomic_path
 from ngp_warp.primitives.nerf.colors import to_srgb, to_srgb8
 from ngp_warp.primitives.nerf.passes import Buffers
-from ngp_warp.primitives.pictures import save_png
+from ngp_warp.primitives.pictures import save_png, write_exr
 from ngp_warp.radiance.settings import ColorSpace
 
 Show = Literal["color", "depth", "normals", "opacity"]
@@ -126,15 +126,6 @@ def write_picture(
         with atomic_path(path) as temporary, temporary.open("wb") as file:
             np.save(file, made.depth)
     elif suffix == ".exr":
-        _write_exr(path, made.depth)
+        write_exr(path, {"Z": made.depth})
     else:
         save_png(path, picture(made, show, color_space, transparent=transparent))
-
-
-def _write_exr(path: Path, depth: np.ndarray) -> None:
-    import OpenEXR
-
-    header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
-    channels = {"Z": np.ascontiguousarray(depth)}
-    with atomic_path(path) as temporary, OpenEXR.File(header, channels) as file:
-        file.write(str(temporary))

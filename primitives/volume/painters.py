@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ngp_warp.files import atomic_path
 from ngp_warp.primitive import Progress, Report, report_nothing
-from ngp_warp.primitives.pictures import save_png
+from ngp_warp.primitives.pictures import save_png, write_exr
 from ngp_warp.primitives.volume.grid import magnitudes
 from ngp_warp.primitives.volume.looks import DEFAULT_TRANSFER, display
 from ngp_warp.primitives.volume.path_tracer import Picture
@@ -88,7 +87,9 @@ class Traced:
     def _save(self, output: Path, picture: Picture) -> None:
         exposure = self._options.exposure
         if output.suffix.lower() == ".exr":
-            write_exr(output, picture, exposure, opacity=self._transparent)
+            light = picture.color * np.float32(exposure)
+            channels = {name: light[..., c] for c, name in enumerate("RGB")}
+            write_exr(output, channels | ({"A": picture.opacity} if self._transparent else {}))
         else:
             save_png(output, display(picture, exposure, transparent=self._transparent))
 
@@ -141,20 +142,3 @@ class Projected:
         if self._background is None:
             pixels = np.concatenate([pixels, made.opacity[..., None]], axis=2)
         save_png(output, np.rint(pixels * 255).astype(np.uint8))
-
-
-def write_exr(path: Path, picture: Picture, exposure: float, *, opacity: bool) -> None:
-    """Write linear light as float32 channels R, G, B, with A (premultiplied) where asked for.
-
-    Raises:
-        ResourceError: the folder cannot be written, or the disk is full.
-    """
-    import OpenEXR
-
-    header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
-    light = picture.color * np.float32(exposure)
-    channels = {name: np.ascontiguousarray(light[..., c]) for c, name in enumerate("RGB")}
-    if opacity:
-        channels["A"] = np.ascontiguousarray(picture.opacity)
-    with atomic_path(path) as temporary, OpenEXR.File(header, channels) as file:
-        file.write(str(temporary))

@@ -72,7 +72,7 @@ class RadianceTask:
         x, target = field.zeros(n, 3), field.zeros(n, N_OUTPUTS)
         self._batches = self._make_batches(n, self.config.training.seed)
         draw = self._batches.stages(field.optimizer.step, x, target)
-        stages, _ = field.train_stages(x, target, n, self.config.loss)
+        stages, _ = field.train_stages(x, target, n, self.config.loss or "l2")
         return [[field.optimizer.advance()], *draw, *stages]
 
     def _make_batches(self, n_points: int, seed: int) -> RadianceBatches:

@@ -84,7 +84,7 @@ class DensityTask:
         )
         optimizer = self.field.optimizer
         draw = batches.stages(optimizer.step, x, target)
-        stages, self._losses = self.field.train_stages(x, target, n, config.loss)
+        stages, self._losses = self.field.train_stages(x, target, n, config.loss or "l2")
         return [[optimizer.advance()], *draw, *stages]
 
     def batch_metric(self) -> float:
