@@ -6,7 +6,7 @@ import warp as wp
 
 from ngp_warp import launch
 from ngp_warp.primitives.image.kernels import raster_kernel, target_kernel
-from ngp_warp.primitives.image.task import _as_warp
+from ngp_warp.views import flat_view
 from tests.reference import image as twin
 
 N = 256
@@ -21,7 +21,7 @@ def run_targets(pixels, x, gain, bilinear, asinh, device):
     positions = wp.array(blocked.ravel(), dtype=float, device=device)
     target = wp.zeros(N * channels, dtype=float, device=device)
     kernel = target_kernel(dtype, channels, bilinear, asinh)
-    args = [_as_warp(pixels, device), WIDTH, HEIGHT, gain, positions, target]
+    args = [flat_view(pixels, device), WIDTH, HEIGHT, gain, positions, target]
     launch.launch(kernel, N // 32 if device == "cpu" else N, args, device)
     return tuple(
         a.numpy().reshape(-1, rows, 32).transpose(0, 2, 1).reshape(N, rows)
