@@ -61,7 +61,11 @@ def _parser() -> argparse.ArgumentParser:
     radiance.add_argument("scene", type=Path)
     radiance.add_argument("--seconds", type=float, default=30.0, help="training before measuring")
     radiance.set_defaults(run=_radiance)
-    for command in (step, image, gigapixel, distance, radiance):
+    volume = commands.add_parser("volume", help="a volume's training steps, and pictures of it")
+    volume.add_argument("volume", type=Path)
+    volume.add_argument("--seconds", type=float, default=20.0, help="training before measuring")
+    volume.set_defaults(run=_volume)
+    for command in (step, image, gigapixel, distance, radiance, volume):
         command.add_argument("--threads", type=int, help="CPU threads; every core if not given")
     for command in commands.choices.values():
         command.add_argument("--json", type=Path, metavar="FILE", help="also write the results")
@@ -124,6 +128,13 @@ def _radiance(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
 
     results = radiance.run(args.scene, args.seconds)
     return radiance.describe(results), results
+
+
+def _volume(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    from benchmarks import volume
+
+    results = volume.run(args.volume, args.seconds)
+    return volume.describe(results), results
 
 
 def main(argv: list[str] | None = None) -> int:

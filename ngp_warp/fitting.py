@@ -35,7 +35,7 @@ def fit(
     """Fit a primitive to an input, or continue a run.
 
     Args:
-        primitive: "image", "sdf".
+        primitive: "image", "sdf", "nerf" or "volume".
         source: the input; None with ``resume``: the run's own.
         config: the primitive's config; None: its defaults, or the resumed run's settings.
         out: the run's folder; None: outputs/<input>/<task>/<time>.

@@ -62,7 +62,8 @@ class Run:
     def fitted(self) -> Any:
         """What was trained, on the run's device, in its own coordinates and units.
 
-        A ``Field``, of photos a ``primitives.nerf.model.NerfModel``.
+        A ``Field``, of photos a ``primitives.nerf.model.NerfModel``, of a volume's light a
+        ``primitives.volume.radiance_field.RadianceField``.
         """
         from ngp_warp.decode import load_field
 
@@ -75,11 +76,14 @@ class Run:
             points: NumPy array or torch tensor [n, n_dims]. Of an image: in the unit square
                 (clamped to it); its top left corner is (0, 0), its bottom right one (1, 1), and
                 pixel i of w has its centre at (i + 0.5) / w. Of a mesh: anywhere, in its own units.
+                Of a volume: anywhere in its world.
 
         Returns:
             float32 [n, n_outputs], a NumPy array, or a torch tensor on the device of ``points``.
             Integer images give shares of full scale (0 black, 1 full), not clipped; float images
-            give their own values; meshes give signed distances in their units, negative inside.
+            give their own values; meshes give signed distances in their units, negative inside;
+            volumes give their own values, outside the background; in radiance mode [n, 4]: the
+            light that a collision there scatters, linear RGB, and the density.
 
         Raises:
             ShapeError: another shape, or values that are no real numbers.
@@ -153,7 +157,7 @@ class Run:
             options: the flags of ``ngp render`` with their values, those of None left out. Of an
                 image: ``width`` or ``scale``, and ``crop`` (left, top, width, height). Of a mesh:
                 ``width``, ``height``, ``camera``, ``camera_path``, ``up``, ``spp``, ``show``,
-                ``frames``, ``fps``.
+                ``frames``, ``fps``. Of a volume: ``primitives.volume.output.render``.
 
         Returns:
             ``output``.

@@ -9,6 +9,7 @@ from ngp_warp.primitive import Report, check_same
 from ngp_warp.primitives.volume.decoding import values_at_voxels
 from ngp_warp.primitives.volume.describe import Described, describe, load
 from ngp_warp.primitives.volume.grid import Volume
+from ngp_warp.primitives.volume.radiance_field import RadianceField
 from ngp_warp.primitives.volume.transfer import is_integer, quantize
 
 FLOAT_THRESHOLD, BAND_THRESHOLD = 2e-3, 1e-2
@@ -104,7 +105,7 @@ def decode(field: Any, about: Described, report: Report, stage: str = "write") -
         stage: of progress.
     """
     frame = about.frame
-    if hasattr(field, "densities"):
+    if isinstance(field, RadianceField):
         return values_at_voxels(
             lambda points: field.densities(frame.voxel_from_unit(points)), frame, 1, report, stage
         )
