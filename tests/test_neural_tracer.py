@@ -14,6 +14,7 @@ from ngp_warp import launch
 from ngp_warp.errors import ConfigError
 from ngp_warp.primitives.volume import neural_tracer as module
 from ngp_warp.primitives.volume.kernels import events
+from ngp_warp.primitives.volume.medium import Medium
 from ngp_warp.primitives.volume.neural_tracer import NeuralTracer
 from ngp_warp.primitives.volume.path_tracer import make_view, render
 from ngp_warp.primitives.volume.radiance_field import RadianceField
@@ -247,3 +248,48 @@ def test_an_untrained_field_of_the_default_config_is_drawn(device):
     picture = trace(field, view_of(exact, 8), 2)
     assert np.isfinite(picture.color).all()
     assert (picture.opacity >= 0).all()
+
+
+class Known(ExactField):
+    """Is asked for densities point by point."""
+
+    def query(self, points):
+        grid = points * self.frame.side - 0.5
+        values = self.medium.densities(self.medium.world_points(grid)) * self.density_gain
+        return np.stack([values] * 4, axis=1) * self.times
+
+
+def test_densities_are_the_mediums_and_bounded(device):
+    values = sparse(20)
+    field = Known(values, SHEARED, ONE, density_scale=1.0, device=device)
+    rng = np.random.default_rng(0)
+    voxels = rng.uniform(-6, 26, (2000, 3))
+    expected = volume_light.density(values, voxels)
+    got = field.densities(voxels)
+    # world coordinates in float32, times slopes of up to 3 a voxel
+    np.testing.assert_allclose(got, expected, atol=1e-3)
+    assert (got[np.any((voxels < -1) | (voxels > 20), axis=1)] == 0).all()
+    assert np.abs(np.roll(got, 1) - expected).max() > 1
+    field.times = 100.0
+    bound = field.medium.majorants
+    block = np.clip(np.floor((voxels + 1) / 4), 0, np.array(bound.shape) - 1).astype(int)
+    most = bound[tuple(block.T)]
+    assert (field.densities(voxels) <= most).all()
+    assert (field.densities(voxels) == most)[expected > 0.1].all()
+    field.times = -1.0
+    assert (field.densities(voxels) == 0).all()
+
+
+def test_a_field_lies_where_its_medium_does(device):
+    first = (3, 0, -2)
+    medium = Medium.from_values(smooth(), SHEARED, first, density_scale=1.0, device=device)
+    exact = ExactField(smooth(), SHEARED, ONE, density_scale=1.0, device=device)
+    frame = replace(exact.frame, first=first)
+    field = RadianceField(frame, exact.config, device, trainable=False)
+    np.testing.assert_allclose(field.to_grid, medium.to_grid)
+    assert field.majorants.shape == medium.majorants.shape
+    # the cube's points: grid coordinates are voxels from the first, and one
+    points = np.random.default_rng(0).random((50, 3))
+    world = frame.world_from_voxel(frame.voxel_from_unit(points))
+    grid = volume_light.at(field.to_grid, world)
+    np.testing.assert_allclose((grid + 0.5) / frame.side, points)

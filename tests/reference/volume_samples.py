@@ -1,4 +1,4 @@
-"""Float64 twin of primitives/volume/kernels/samples.py: positions in blocks, values at positions."""
+"""Float64 twin of primitives/volume/kernels/samples.py: positions in blocks, and values."""
 
 import numpy as np
 

@@ -1,8 +1,8 @@
 """Points of a medium with their density and one estimate of the light that they scatter.
 
 Source: first collisions of rays as sites of the targets, as Mueller et al. 2022 have them. Not
-differentiable. Twin: none; tests/test_volume_targets.py compares with ``paths.collision_kernel`` and
-in a furnace.
+differentiable. Twin: none; tests/test_volume_targets.py compares with ``paths.collision_kernel``
+and has laws.
 """
 
 import functools
