@@ -213,6 +213,19 @@ def test_a_share_lies_in_occupied_blocks(share, device):
     assert np.ptp(nothing.at(0)[0], axis=0).min() > 0.8
 
 
+def test_every_occupied_block_has_its_part(device):
+    # neither the first blocks of the list alone nor those of a part of the batch
+    drawn = Drawn(make_volume(noise() + 5), share=0.5, n=4096, device=device)
+    n_blocks = len(drawn.blocks)
+    assert n_blocks == 3 * 5 * 2
+    x, _ = drawn.at(2)
+    block = np.floor((drawn.frame.voxel_from_unit(x[2048:]) + 0.5) / BLOCK).astype(int)
+    found, counts = np.unique(block, axis=0, return_counts=True)
+    assert len(found) == n_blocks
+    # a share of the list that no whole number of points takes
+    assert np.abs(counts - 2048 / n_blocks).max() <= 2
+
+
 def test_occupied_voxels_are_active_and_differ_from_the_background():
     values = np.zeros((4, 5, 6, 2))
     values[1, 2, 3] = [0.25, 0]
