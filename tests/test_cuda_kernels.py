@@ -45,9 +45,12 @@ from ngp_warp.primitives.nerf.kernels import visibility as nerf_visibility
 from ngp_warp.primitives.sdf.kernels import distance as sdf_distance
 from ngp_warp.primitives.sdf.kernels import samples as sdf_samples
 from ngp_warp.primitives.sdf.sign import SIGNS
+from ngp_warp.primitives.volume.kernels import events as volume_events
 from ngp_warp.primitives.volume.kernels import fields as volume_fields
 from ngp_warp.primitives.volume.kernels import paths as volume_paths
 from ngp_warp.primitives.volume.kernels import projection as volume_projection
+from ngp_warp.primitives.volume.kernels import samples as volume_samples
+from ngp_warp.primitives.volume.kernels import targets as volume_targets
 
 # Factories whose text is clang's vector extensions; CUDA has kernels of its own for their work.
 CPU_ONLY = {
@@ -132,6 +135,8 @@ KERNELS = {
     sdf_distance.query_kernel: [(sign, "portable") for sign in SIGNS],
     sdf_samples.near_kernel: [(sign, "portable") for sign in SIGNS],
     sdf_samples.uniform_kernel: [(sign, "portable") for sign in SIGNS],
+    volume_events.composite_kernel: [(4,)],
+    volume_events.event_kernel: [(4,)],
     volume_fields.density_kernel: [(volume_fields.DENSE,)],
     volume_paths.collision_kernel: [(volume_fields.DENSE,)],
     volume_paths.pixel_kernel: [(volume_fields.DENSE,)],
@@ -139,6 +144,10 @@ KERNELS = {
         (volume_fields.DENSE, "ratio"),
         (volume_fields.DENSE, "delta"),
     ],
+    volume_samples.block_kernel: [()],
+    volume_samples.value_kernel: [(1, False), (1, True), (3, False), (3, True)],
+    volume_targets.point_kernel: [(volume_fields.DENSE,)],
+    volume_targets.target_kernel: [(volume_fields.DENSE,)],
 }
 SINGLE = [
     radiance_counts.depth_kernel,
@@ -193,9 +202,12 @@ SINGLE = [
     radiance_counts.finish_kernel,
     spherical_harmonics.harmonics_gradient_kernel,
     spherical_harmonics.harmonics_kernel,
+    volume_events.finish_kernel,
+    volume_events.start_kernel,
     volume_projection.project_maximum,
     volume_projection.project_surface,
     volume_projection.project_transfer,
+    volume_targets.pool_batch,
 ]
 
 

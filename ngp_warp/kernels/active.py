@@ -1,6 +1,6 @@
 """Lists of rays on their way, from which those that have ended are dropped.
 
-Twin: none; tests/test_sphere_trace.py compares traces with and without. Not differentiable.
+Twin: none; tests/test_active_rays.py has its laws. Not differentiable.
 """
 
 import warp as wp

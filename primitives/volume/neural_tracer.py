@@ -100,12 +100,11 @@ class NeuralTracer:
         if not 1 <= spp <= MAX_SPP - self.spp:
             raise ConfigError(f"spp must be from 1 to {MAX_SPP} in all, got {spp + self.spp}")
         parts = tiles(self.camera, 1, self._rays.capacity)
-        start = self.spp
-        for sample in range(start, start + spp):
+        for done in range(1, spp + 1):
             for tile in parts:
-                self._trace(*tile.select(None), sample)
+                self._trace(*tile.select(None), self.spp)
             self.spp += 1
-            progress(Progress(stage="write", step=self.spp - start, total=spp))
+            progress(Progress(stage="write", step=done, total=spp))
 
     def picture(self) -> Picture:
         """Return the picture.

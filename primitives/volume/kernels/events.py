@@ -3,7 +3,8 @@
 Delta tracking as in ``tracking.py``, cut into passes, as the field is evaluated between them. A
 possible collision is real with probability density / majorant = alpha. Instead of drawing whether
 it is, its light counts alpha times and what lies behind 1 - alpha times: the expectation of the
-draw, with less noise. Not differentiable. Twin: tests/reference/volume_events.py.
+draw, with less noise. Not differentiable. Twin: tests/reference/volume_events.py; it cuts a ray at
+every plane between blocks instead of walking, and draws the same random numbers.
 
 A ray's state lies at its own index and is touched by its own item alone.
 """

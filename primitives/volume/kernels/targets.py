@@ -1,7 +1,8 @@
 """Points of a medium with their density and one estimate of the light that they scatter.
 
 Source: first collisions of rays as sites of the targets, as Mueller et al. 2022 have them. Not
-differentiable. Twin: tests/reference/volume_light.py (laws and integrals).
+differentiable. Twin: none; tests/test_volume_targets.py compares with ``paths.collision_kernel``
+and has laws.
 """
 
 import functools
@@ -57,9 +58,15 @@ def target_kernel(kind: FieldKind) -> wp.Kernel:
         """
         i = begin + wp.tid()
         key = stream(seed, step[0], i)
-        # in a block's share of the list: neighbours in the batch are near in space
+        # both kinds go through the whole list in its order: neighbours in the batch are near in
+        # space
+        number = i
+        count = n_collisions
+        if i >= n_collisions:
+            number = i - n_collisions
+            count = n_fresh - n_collisions
         n_blocks = blocks.shape[0]
-        at = int((float(i) + draw(key, 0)) / float(n_fresh) * float(n_blocks))
+        at = int((float(number) + draw(key, 0)) / float(count) * float(n_blocks))
         block = blocks[wp.min(at, n_blocks - 1)]
         p = wp.vec3(
             (float(block[0]) + draw(key, 1)) * cloud.blocks.size,
