@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ngp_warp.config import check_range
 from ngp_warp.errors import ConfigError, DataError
 from ngp_warp.primitive import Report, report_nothing
 from ngp_warp.primitives.volume.options import DENSE_FORMATS, MESH_FORMATS
@@ -79,19 +80,22 @@ def export_volume(
         progress: told of the work.
 
     Returns:
-        What ``save_volume`` says, voxel_size, and the threshold of sparse files.
+        What ``save_volume`` says, voxel_size, and the threshold where there is one.
 
     Raises:
-        ConfigError: more channels than the format has.
+        ConfigError: more channels than the format has, or a threshold below 0.
+        DataError: nothing is left.
         ResourceError: the file cannot be written, or a package is missing.
     """
+    check_range("threshold", threshold, 0.0)
     about = subject.about
     dense = path.suffix.lower()[1:] in DENSE_FORMATS or path.name.lower().endswith(_NIFTI)
     if dense and threshold is None:
         volume = about.volume(subject.values(progress), None)
     else:
+        threshold = subject.default_threshold if threshold is None else threshold
         volume = subject.volume(progress, threshold)
-        if not dense and not np.any(volume.active):
+        if not np.any(volume.active):
             raise DataError(
                 "no voxel differs from the background by more than the threshold; give a lower "
                 "--threshold"
@@ -99,7 +103,8 @@ def export_volume(
     whole = dense and is_integer(about.dtype) and not subject.has_radiance
     dtype = None if not whole or about.dtype in ("bool", "mask") else about.dtype
     made = save_volume(path, volume, dtype=dtype)
-    return {**made, "voxel_size": list(volume.voxel_size)}
+    told = {} if threshold is None else {"threshold": threshold}
+    return {**made, "voxel_size": list(volume.voxel_size), **told}
 
 
 def export_mesh(
@@ -136,6 +141,7 @@ def export_mesh(
     about, frame = subject.about, subject.about.frame
     if about.n_channels > 1:
         raise ConfigError("vectors have no isosurface; export nvdb, vdb, npy, npz or nii")
+    check_range("level", level, -math.inf)
     transfer = about.transfer
     if level is None:
         level = 0.0 if about.is_level_set else transfer.low + transfer.range / 2
