@@ -165,7 +165,7 @@ def test_a_compact_export_is_the_same_run(
     run = fit(source, mode=mode, steps=60, out=tmp_path / "run", encoding=encoding)
     made = run.export("compact", tmp_path / "a.safetensors")
     small = ngp_warp.open_run(made["output"], device="cpu")
-    assert made["bytes"] < run.metrics["bytes"] * 1.05
+    assert made["output"].stat().st_size < run.checkpoint.stat().st_size / 3
     from ngp_warp.primitives.volume.describe import Described
 
     frame = Described.of(run).frame
@@ -291,7 +291,7 @@ def test_odd_volumes_are_fitted(values: Any, tmp_path: Path) -> None:
         run.render(tmp_path / f"{show}.png", show=show, width=16)
 
 
-@pytest.mark.parametrize("values", [fog().values * 1e-40, (fog().values - 0.5) * 5e38])
+@pytest.mark.parametrize("values", [fog().values * 1e-40, (fog().values - 0.5) * 3e38])
 def test_a_range_that_float32_does_not_hold_is_refused(values: Any, tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", values)
     with pytest.raises(DataError, match=r"a\.npy: its values differ by"):

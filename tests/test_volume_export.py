@@ -78,11 +78,6 @@ def test_dense_files_keep_place_type_and_values(
 ) -> None:
     run = volume_runs.run(kind)
     true = load_volume(run.source)
-    if name == "nii" and kind == "vectors":
-        with pytest.raises(ConfigError) as caught:
-            run.export(name, tmp_path / "a.nii")
-        assert "\n" not in str(caught.value)
-        pytest.skip(f"no vectors: {caught.value}")
     made, found = export(run, name, tmp_path)
     assert found.values.shape == true.values.shape
     assert np.abs(found.values - true.values).max() <= run.metrics["max_error"] * 1.00001
@@ -200,9 +195,10 @@ def test_warp_reads_the_same_transform(volume_runs: Any, tmp_path: Path) -> None
     info = grid.get_grid_info()
     assert np.allclose(np.array(info.transform_matrix).reshape(3, 3), SHEARED[:3, :3], rtol=1e-6)
     assert np.allclose(info.translation, SHEARED[:3, 3], rtol=1e-6)
-    voxels = grid.get_voxels().numpy()
-    assert len(voxels) == made["n_voxels"]
-    assert np.array_equal(voxels.min(axis=0), found.first)
+    voxels = grid.get_voxels().numpy()  # of whole leaves
+    assert len(voxels) >= made["n_voxels"]
+    assert np.all(voxels.min(axis=0) <= found.first)
+    assert np.all(voxels.max(axis=0) >= np.array(found.first) + found.values.shape - 1)
 
 
 def reopen(path: Path) -> Any:

@@ -145,6 +145,12 @@ def export_mesh(
     transfer = about.transfer
     if level is None:
         level = 0.0 if about.is_level_set else transfer.low + transfer.range / 2
+    missing = (
+        f"the volume has no surface at level {level:g}: its values go from {transfer.low:g} to "
+        f"{transfer.high:g}; give another --level"
+    )
+    if not transfer.low <= level <= transfer.high:
+        raise DataError(missing)  # the whole box might be inside
     evaluate = _inside_negative(subject, level)
     # nodes at the voxels' middles, from one before the first to one after the last
     side = max(frame.shape)
@@ -159,10 +165,7 @@ def export_mesh(
             progress=progress,
         )
     except DataError as error:
-        raise DataError(
-            f"the volume has no surface at level {level:g}: its values go from {transfer.low:g} to "
-            f"{transfer.low + transfer.range:g}; give another --level"
-        ) from error
+        raise DataError(missing) from error
     vertices, triangles = mesh.vertices, mesh.faces
     pieces = find_pieces(vertices, triangles)
     n_dropped = len(pieces) - 1 if largest_only else 0
