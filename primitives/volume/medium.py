@@ -149,9 +149,15 @@ class Medium:
             ConfigError: an option out of its range.
         """
         if volume.n_channels != 1:
-            raise DataError(f"a medium needs one density a voxel, {volume.name!r} has vectors")
+            raise DataError(
+                f"a medium needs one density a voxel, {volume.name!r} has vectors; fit them with "
+                "--mode density"
+            )
         if volume.grid_class == "level set":
-            raise DataError(f"{volume.name!r} holds signed distances, which are no densities")
+            raise DataError(
+                f"{volume.name!r} holds signed distances, which are no densities; fit them with "
+                "--mode density"
+            )
         return cls.from_values(
             volume.values.reshape(volume.values.shape[:3]),
             volume.to_world,
