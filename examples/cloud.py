@@ -35,5 +35,5 @@ if not Path(volume).exists():
     np.save(volume, cumulus(np.random.default_rng(7)).astype(np.float32))
 run = ngp_warp.fit_volume(volume, mode="radiance", albedo=0.99, **length)
 print(f"{run.metrics['psnr']:.1f} dB after {run.metrics['steps']} steps, in {run.path}")
-print(run.render(run.path / "exports" / "below.png", camera="orbit:120,-20,1.6", width=480))
+print(run.render(run.path / "exports" / "below.png", camera="orbit:120,-20,1.6", width=320))
 print(run.export("nvdb")["output"])

@@ -4,7 +4,6 @@ Every kernel test runs on the CPU, and on a GPU where there is one. The fake cor
 and trains nothing.
 """
 
-import gc
 import subprocess
 import sys
 import types
@@ -157,7 +156,6 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     if done.returncode:
         pytest.skip("mounting is not allowed here")
     yield folder
-    gc.collect()  # PyAV closes a film that could not be written when it is collected
     subprocess.run(["umount", str(folder)], check=True)
 
 

@@ -31,8 +31,14 @@ KEYS = {
     | {"psnr", "psnr_of", "psnr_views", "psnr_noise", "opacity_error", "reference_spp", "spp"}
     | {"density_scale", "bytes"},
 }
-FLOORS = {("fog", "density"): 60, ("level_set", "density"): 42, ("scan", "density"): 55,
-          ("vectors", "density"): 55, ("fog", "radiance"): 22, ("scan", "radiance"): 22}  # fmt: skip
+FLOORS = {
+    ("fog", "density"): 60,
+    ("level_set", "density"): 42,
+    ("scan", "density"): 55,
+    ("vectors", "density"): 55,
+    ("fog", "radiance"): 22,
+    ("scan", "radiance"): 22,
+}
 """In decibels, some below what was seen."""
 
 
@@ -123,9 +129,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_the_number_of_threads_does_not_matter(
-    mode: str, volume_runs: Any, tmp_path: Path
-) -> None:
+def test_the_number_of_threads_does_not_matter(mode: str, volume_runs: Any, tmp_path: Path) -> None:
     runs = [
         fit(volume_runs.source("fog"), mode=mode, steps=60, out=tmp_path / str(n), threads=n)
         for n in (1, 2, 3)
@@ -215,15 +219,13 @@ def test_another_volume_is_neither_resumed_nor_measured(volume_runs: Any, tmp_pa
 def test_a_run_is_not_resumed_in_the_other_mode(volume_runs: Any) -> None:
     run = volume_runs.run("fog")
     before = sorted(run.path.rglob("*"))
-    with pytest.raises((CheckpointError, ConfigError), match="settings|mode"):
+    with pytest.raises((CheckpointError, ConfigError), match="settings"):
         fit(None, resume=run.path, mode="radiance", steps=STEPS + 1)
     assert sorted(run.path.rglob("*")) == before
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_what_is_odd_is_told(
-    mode: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_what_is_odd_is_told(mode: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     values = fog().values.copy()
     values[3, 4, 5], values[9, 9, 9], values[8, 8, 8] = np.nan, -0.25, np.inf
     values[0, 0, 1] = -0.5
@@ -257,9 +259,7 @@ def test_every_setting_counts(settings: Any, volume_runs: Any, tmp_path: Path) -
     source, mode = volume_runs.source("fog"), settings.get("mode", "density")
     usual = fit(source, mode=mode, steps=20, out=tmp_path / "usual")
     other = fit(source, **settings, steps=20, out=tmp_path / "other")
-    assert not np.array_equal(
-        usual.arrays()["encoding.value"], other.arrays()["encoding.value"]
-    )
+    assert not np.array_equal(usual.arrays()["encoding.value"], other.arrays()["encoding.value"])
     assert np.isfinite(other.metrics["psnr"])
 
 

@@ -87,7 +87,12 @@ BAD: list[tuple[str, Callable[[Path], None] | None, list[str], str]] = [
     ("size0.npy", array(np.ones((3, 0, 5))), [], "no voxels"),
     ("flat.npy", array(np.ones((3, 4))), [], "[3, 4]"),
     ("complex.npy", array(np.ones((3, 4, 5), complex)), [], "complex"),
-    ("ball.nvdb", saved(level_set()), RADIANCE, "signed distances, which are no densities; fit them with --mode density"),
+    (
+        "ball.nvdb",
+        saved(level_set()),
+        RADIANCE,
+        "signed distances, which are no densities; fit them with --mode density",
+    ),
     ("wind.vdb", saved(vectors()), RADIANCE, "vectors; fit them with --mode density"),
     ("dark.npy", array(np.full((3, 4, 5), -1.0)), RADIANCE, "above 0"),
     ("fog.nvdb", saved(fog()), ["--sun", "noon"], "sun must be AZIMUTH,ELEVATION"),

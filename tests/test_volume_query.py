@@ -105,7 +105,9 @@ def test_the_gradient_is_the_derivative_in_the_world(
         slope = np.abs(jacobian[..., axis]) * min(size) / span
         assert np.median(slope.max(axis=1)) > 3 * np.median(error)  # there are slopes
     changed = np.abs(jacobian).sum(axis=2)
-    inner = (values > values.min(axis=0) + 0.05 * span) & (values < values.max(axis=0) - 0.05 * span)
+    inner = (values > values.min(axis=0) + 0.05 * span) & (
+        values < values.max(axis=0) - 0.05 * span
+    )
     assert (changed[inner] > 0).mean() > 0.98  # what is not at an end of the range has a slope
 
 

@@ -168,9 +168,7 @@ def test_a_progressive_picture_is_whole_whenever_it_is_looked_at(
         ("level_set", "density", "surface"),
     ],
 )
-def test_a_film_turns(
-    kind: str, mode: str, show: str, volume_runs: Any, tmp_path: Path
-) -> None:
+def test_a_film_turns(kind: str, mode: str, show: str, volume_runs: Any, tmp_path: Path) -> None:
     av = pytest.importorskip("av")
     path = tmp_path / "turn.mp4"
     volume_runs.run(kind, mode).render(path, show=show, width=48, height=32, frames=3, spp=2)

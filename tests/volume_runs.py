@@ -129,13 +129,14 @@ def write(folder: Path, kind: str) -> Path:
 
 def make_quick(patch: pytest.MonkeyPatch) -> None:
     """Measure and draw fewer pixels with fewer samples: a tenth of a second."""
-    from ngp_warp.primitives.volume import evaluate, radiance_evaluate, radiance_task
+    from ngp_warp.primitives.volume import evaluate, painters, radiance_evaluate, radiance_task
 
     patch.setattr(evaluate, "_SIDE", 48)
     patch.setattr(evaluate, "_SPP", 2)
     patch.setattr(radiance_evaluate, "_SIDE", 32)
     patch.setattr(radiance_evaluate, "REFERENCE_SPP", 32)
     patch.setattr(radiance_evaluate, "SPP", 32)
+    patch.setattr(painters, "TRACED_SPP", 4)
     patch.setattr(radiance_task, "LOOK_SAMPLES", 16)
 
 
