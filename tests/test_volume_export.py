@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import warp as wp
-from volume_runs import CENTRE, RADIUS, SHEARED, VOXEL
+from volume_runs import CENTRE, RADIUS, SHEARED, VOXEL, fit, scan
 
 import ngp_warp
 from ngp_warp.errors import ConfigError, DataError, NgpError, ResourceError
@@ -110,6 +110,47 @@ def test_the_density_of_learned_light_is_exported(volume_runs: Any, tmp_path: Pa
             assert found.values.min() >= 0
             error = np.abs(like(found, true) - true.values).mean()
             assert error < 0.1 * np.ptp(true.values)
+
+
+@pytest.mark.parametrize(
+    ("values", "stored"),
+    [
+        (scan().values > 100, "uint8"),
+        (scan().values.astype(np.int64) - 7, "int16"),
+        (scan().values.astype(np.uint64) * 1000, "int32"),
+        (scan().values.astype(np.int64) * 10**12, "float32"),
+        (scan().values.astype(np.uint16), "uint16"),
+        (scan().values.astype(np.float64), "float32"),
+    ],
+    ids=["bool", "int64", "uint64", "large", "uint16", "float64"],
+)
+def test_types_that_are_not_written_become_others(
+    values: np.ndarray, stored: str, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "a.npy", values)
+    run = fit(tmp_path / "a.npy", steps=60, out=tmp_path / "run")
+    for name in DENSE:
+        _, found = export(run, name, tmp_path / "run")
+        assert found.dtype == stored
+        error = np.abs(found.values - values.astype(np.float64)).max()
+        assert error <= run.metrics["max_error"] * 1.00001
+
+
+def test_scaled_integers_are_no_integers(tmp_path: Path) -> None:
+    nib = pytest.importorskip("nibabel")
+    image = nib.Nifti1Image(scan().values / 100 - 1, np.diag([1, 2, 3, 1.0]))
+    image.set_data_dtype(np.uint8)  # with a slope of 0.01 or so
+    nib.save(image, tmp_path / "a.nii")
+    run = fit(tmp_path / "a.nii", steps=300, out=tmp_path / "run")
+    assert run.metrics["psnr"] > 50
+    assert run.metrics["dense_bytes"] == scan().values.size
+    assert "voxels' values" in run.metrics["psnr_of"]
+    for name in (*SPARSE, *DENSE):
+        made, found = export(run, name, tmp_path / "run")
+        true = load_volume(run.source)
+        assert found.dtype == "float32"
+        limit = run.metrics["max_error"] + made.get("threshold", 0)
+        assert np.abs(like(found, true) - true.values).max() <= limit * 1.00001
 
 
 @pytest.mark.parametrize("name", ["nii", "nii.gz"])
@@ -242,8 +283,6 @@ def test_a_fog_s_surface_is_sheared_with_it(volume_runs: Any, tmp_path: Path) ->
 
 
 def test_what_the_box_cuts_is_closed(tmp_path: Path) -> None:
-    from volume_runs import fit
-
     x = np.linspace(0, 1, 12, dtype=np.float32)
     np.save(tmp_path / "ramp.npy", np.broadcast_to(x[:, None, None], (12, 8, 10)).copy())
     run = fit(tmp_path / "ramp.npy", steps=150, out=tmp_path / "run")

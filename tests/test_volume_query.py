@@ -108,7 +108,7 @@ def test_the_gradient_is_the_derivative_in_the_world(
     inner = (values > values.min(axis=0) + 0.05 * span) & (
         values < values.max(axis=0) - 0.05 * span
     )
-# what is not at an end of the range, nor at its block's bound, has a slope
+    # what is not at an end of the range, nor at its block's bound, has a slope
     assert np.all(((changed > 0) | ~inner).mean(axis=0) > 0.97)
 
 

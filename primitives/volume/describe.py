@@ -12,7 +12,7 @@ from ngp_warp.primitives.volume.config import VolumeConfig, raw_layout
 from ngp_warp.primitives.volume.data import load_volume
 from ngp_warp.primitives.volume.frame import Frame
 from ngp_warp.primitives.volume.grid import GridClass, Oddity, Volume
-from ngp_warp.primitives.volume.transfer import Transfer, dense_bytes, is_integer
+from ngp_warp.primitives.volume.transfer import Transfer, dense_bytes, is_integer, value_dtype
 
 _LEAST_SPAN, _MOST_SPAN = 1e-37, 3e38
 
@@ -55,7 +55,7 @@ def _data(volume: Volume) -> dict[str, Any]:
         "n_outputs": volume.n_channels,
         "grid": volume.name,
         "format": volume.format,
-        "dtype": volume.dtype,
+        "dtype": value_dtype(volume),
         "grid_class": volume.grid_class,
         "frame": make_frame(volume).to_dict(),
         "unit": volume.unit,

@@ -13,6 +13,7 @@ from ngp_warp.primitives.volume.options import DENSE_FORMATS, MESH_FORMATS
 from ngp_warp.primitives.volume.subject import Subject
 from ngp_warp.primitives.volume.transfer import is_integer
 from ngp_warp.primitives.volume.writers import save_volume
+from ngp_warp.primitives.volume.writers.dtypes import INTEGERS
 from ngp_warp.surfaces.decimate import decimate
 from ngp_warp.surfaces.extract import extract
 from ngp_warp.surfaces.mesh_files import write_mesh
@@ -68,8 +69,8 @@ def export_volume(
 ) -> dict[str, Any]:
     """Write the values at the original's voxels, with its transform, background and name.
 
-    Of radiance mode the density. Integers keep their type in .npy, .npz and .nii; all else is
-    float32.
+    Of radiance mode the density. Integers keep their type in .npy, .npz and .nii (those of 64 bits
+    and booleans: the least of uint8, int16 and int32 that holds them, if any); all else is float32.
 
     Args:
         path: ends as ``writers.save_volume`` knows.
@@ -100,11 +101,21 @@ def export_volume(
                 "no voxel differs from the background by more than the threshold; give a lower "
                 "--threshold"
             )
-    whole = dense and is_integer(about.dtype) and not subject.has_radiance
-    dtype = None if not whole or about.dtype in ("bool", "mask") else about.dtype
-    made = save_volume(path, volume, dtype=dtype)
+    made = save_volume(path, volume, dtype=_integer_type(subject) if dense else None)
     told = {} if threshold is None else {"threshold": threshold}
     return {**made, "voxel_size": list(volume.voxel_size), **told}
+
+
+def _integer_type(subject: Subject) -> str | None:
+    """Return the integers' type, of those that are not written the least that holds the values."""
+    about = subject.about
+    if not is_integer(about.dtype) or subject.has_radiance:
+        return None
+    if about.dtype in INTEGERS:
+        return about.dtype
+    low, high = about.transfer.low, about.transfer.high
+    limits = ((name, np.iinfo(name)) for name in ("uint8", "int16", "int32"))
+    return next((name for name, i in limits if i.min <= low and high <= i.max), None)
 
 
 def export_mesh(
