@@ -70,7 +70,8 @@ def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float = 24.
     check_video(path, first.shape[1], first.shape[0])
     with atomic_path(path) as temporary:
         container = path.suffix.lower()[1:].replace("mkv", "matroska")
-        with av.open(str(temporary), "w", format=container) as film:
+        # a file of ours: PyAV does not close its own where the end cannot be written
+        with temporary.open("wb") as file, av.open(file, "w", format=container) as film:
             stream = film.add_stream(_CODEC, rate=Fraction(fps).limit_denominator(1001))
             stream.height, stream.width = (n + n % 2 for n in first.shape[:2])
             stream.pix_fmt = "yuv420p"

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from ngp_warp.errors import ResourceError
 from ngp_warp.files import atomic_path
 
 _GAP = 12
@@ -55,7 +56,10 @@ def write_exr(path: Path, channels: dict[str, np.ndarray]) -> None:
     header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
     parts = {name: np.ascontiguousarray(part, np.float32) for name, part in channels.items()}
     with atomic_path(path) as temporary, OpenEXR.File(header, parts) as file:
-        file.write(str(temporary))
+        try:
+            file.write(str(temporary))
+        except RuntimeError as error:  # OpenEXR's own way to say that the disk is full
+            raise ResourceError(f"cannot write {path}: {error}") from error
 
 
 def make_figure(width: float, height: float) -> Any:

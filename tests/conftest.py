@@ -4,6 +4,7 @@ Every kernel test runs on the CPU, and on a GPU where there is one. The fake cor
 and trains nothing.
 """
 
+import subprocess
 import sys
 import types
 from collections.abc import Callable, Iterator
@@ -108,6 +109,62 @@ def fake_core(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeC
     yield fake
     for name in ("fit_image", "fit_sdf", "nerf", "fit_volume", "fit"):
         sys.modules.pop(f"ngp_warp.cli.{name}", None)
+
+
+def contents(folder: Path) -> dict[str, bytes | None]:
+    """Return every path below a folder with what it holds."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+        for path in folder.rglob("*")
+    }
+
+
+@pytest.fixture
+def refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., str]:
+    """Run `ngp` in an own folder; it must refuse in one line and change nothing."""
+    from ngp_warp.cli import app
+
+    monkeypatch.chdir(tmp_path)
+
+    def check(*args: str) -> str:
+        before = contents(tmp_path)
+        capfd.readouterr()
+        status = app.main([args[0], "--quiet", *args[1:]])
+        out, err = capfd.readouterr()
+        assert status == 2, err
+        assert out == ""
+        (line,) = err.splitlines()
+        assert line.startswith("ngp: error: ")
+        assert contents(tmp_path) == before
+        return line
+
+    return check
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 kB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
+    try:
+        done = subprocess.run(command, capture_output=True, check=False)
+    except OSError:
+        pytest.skip("no mount command")
+    if done.returncode:
+        pytest.skip("mounting is not allowed here")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.fixture(scope="session")
+def volume_runs(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Small volumes and their runs, for all tests of the session."""
+    from volume_runs import VolumeRuns
+
+    return VolumeRuns(tmp_path_factory.mktemp("volumes"))
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda:0", marks=pytest.mark.cuda)])

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import volume_runs
 from image_runs import SMALL, settings, write_picture
 from sdf_runs import make_quick, write_sphere
 
@@ -121,6 +122,9 @@ def test_an_example_runs(
     if script.stem == "collision":
         make_quick(monkeypatch)
         source = write_sphere(tmp_path / "sphere.ply")
+    if script.stem == "cloud":
+        volume_runs.make_quick(monkeypatch)
+        source = volume_runs.write(tmp_path, "fog")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", [str(script), str(source), "3"])
     runpy.run_path(str(script), run_name="__main__")

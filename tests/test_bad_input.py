@@ -3,7 +3,6 @@
 import contextlib
 import json
 import shutil
-import subprocess
 from collections import namedtuple
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,36 +18,6 @@ from ngp_warp.cli import app
 
 Check = Callable[..., str]
 Usage = namedtuple("Usage", "total used free")
-
-
-def contents(folder: Path) -> dict[str, bytes | None]:
-    """Return every path below a folder with what it holds."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
-        for path in folder.rglob("*")
-    }
-
-
-@pytest.fixture
-def refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Check:
-    """Run `ngp` in an own folder; it must refuse in one line and change nothing."""
-    monkeypatch.chdir(tmp_path)
-
-    def check(*args: str) -> str:
-        before = contents(tmp_path)
-        capfd.readouterr()
-        status = app.main([args[0], "--quiet", *args[1:]])
-        out, err = capfd.readouterr()
-        assert status == 2, err
-        assert out == ""
-        (line,) = err.splitlines()
-        assert line.startswith("ngp: error: ")
-        assert contents(tmp_path) == before
-        return line
-
-    return check
 
 
 @pytest.fixture(scope="module")
@@ -204,22 +173,6 @@ def test_too_little_memory_is_refused(
 
 
 # --- disks
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 64 kB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
-    try:
-        done = subprocess.run(command, capture_output=True, check=False)
-    except OSError:
-        pytest.skip("no mount command")
-    if done.returncode:
-        pytest.skip("mounting is not allowed here")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
 
 
 def test_a_full_disk_is_noticed_before_training(small_disk: Path, refused: Check) -> None:

@@ -51,14 +51,32 @@ def test_every_command_has_help(
     assert importlib.import_module(app.COMMANDS[name][0]).command.__doc__.strip(".") in out
 
 
+def test_the_help_of_volumes_names_their_settings(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    assert app.main(["fit-volume", "--help"]) == 0
+    words = " ".join(capfd.readouterr().out.split())
+    for flag in ("--mode <density|radiance>", "--albedo <float>", "--density-scale", "--sun"):
+        assert flag in words
+    for flag in ("--grid", "--shape", "--dtype", "--big-endian", "--target", "--up"):
+        assert f"{flag} " in words
+    for flag in ("--resume", "--steps", "--seconds", "--threads", "--encoding.quantization"):
+        assert f"{flag} " in words
+
+
 # --- the commands
 
 
-def test_the_fit_is_called_as_the_flags_say(fake_core: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("command", "primitive"),
+    [("fit-image", "image"), ("fit-sdf", "sdf"), ("nerf", "nerf"), ("fit-volume", "volume")],
+)
+def test_the_fit_is_called_as_the_flags_say(command: str, primitive: str, fake_core: Any) -> None:
     args = ["a.jpg", "--out", "o", "--device", "cuda:1", "--threads", "3", "--seconds", "9"]
-    assert app.main(["fit-image", *args]) == 0
+    assert app.main([command, *args]) == 0
     name, positional, kwargs = fake_core.last
-    assert (name, positional) == ("fit", ("image", Path("a.jpg")))
+    assert (name, positional) == ("fit", (primitive, Path("a.jpg")))
     del kwargs["progress"]
     assert kwargs == {
         "config": fake_core.Config(training=c.TrainingConfig(seconds=9.0)),
@@ -127,6 +145,10 @@ WRONG = [
     ["export", "r"],
     ["eval"],
     ["info", "r", "s"],
+    ["fit-volume"],
+    ["fit-volume", "a.nvdb", "b.nvdb"],
+    *(["render", "r", "-o", "o.png", "--window", w] for w in ("", "1", "1,2,3", "a,b")),
+    *(["render", "r", "-o", "o.png", "--at", a] for a in ("", "1,2", "1,2,3,4", "a,b,c")),
 ]
 
 

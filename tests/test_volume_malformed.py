@@ -200,7 +200,10 @@ def test_arrays_that_are_no_volume(array, reason: str, suffix: str, tmp_path: Pa
 def test_archives(tmp_path: Path) -> None:
     path = tmp_path / "a.npz"
     path.write_bytes(archive(a=box(), b=box()))
-    assert "several grids, choose one by its name: a (float32), b (float32)" in refusal(path)
+    assert (
+        "several grids, choose one by its name (--grid NAME): a (float32), b (float32)"
+        in refusal(path)
+    )
     path.write_bytes(archive(a=np.ones(3), b=np.ones(4)))
     assert "none of its grids can be read" in refusal(path)
     with zipfile.ZipFile(path, "w") as empty:

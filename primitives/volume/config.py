@@ -16,7 +16,7 @@ from ngp_warp.config import (
 from ngp_warp.encodings.grid import resolve as resolve_encoding
 from ngp_warp.errors import ConfigError
 from ngp_warp.primitives.volume.light import Light
-from ngp_warp.primitives.volume.medium import DEFAULT_ALBEDO
+from ngp_warp.primitives.volume.medium import DEFAULT_ALBEDO, DENSITY_SCALES
 from ngp_warp.primitives.volume.readers.raw import RawDtype, RawLayout
 from ngp_warp.rays.cameras import Up
 
@@ -69,7 +69,7 @@ class VolumeConfig:
         check_choice("target", self.target, get_args(Target))
         check_range("occupied_share", self.occupied_share, 0.0, 1.0)
         check_range("albedo", self.albedo, 0.0, 1.0)
-        check_range("density_scale", self.density_scale, 1e-30)
+        check_range("density_scale", self.density_scale, *DENSITY_SCALES)
         if self.up is not None:
             check_choice("up", self.up, get_args(Up))
         parse_sun(self.sun)

@@ -63,7 +63,9 @@ def _choose(grids: list[Stored], name: str | None) -> Stored:
     else:
         found = [stored for stored in grids if not stored.info.unread]
         if len(found) > 1:
-            raise DataError(f"it holds several grids, choose one by its name: {listed}")
+            raise DataError(
+                f"it holds several grids, choose one by its name (--grid NAME): {listed}"
+            )
         if not found and len(grids) > 1:
             raise DataError(f"none of its grids can be read: {listed}")
         found = found or grids

@@ -7,16 +7,31 @@ from typing import Any
 
 import numpy as np
 
+from ngp_warp.errors import DataError
 from ngp_warp.primitives.volume.config import VolumeConfig, raw_layout
 from ngp_warp.primitives.volume.data import load_volume
 from ngp_warp.primitives.volume.frame import Frame
 from ngp_warp.primitives.volume.grid import GridClass, Oddity, Volume
-from ngp_warp.primitives.volume.transfer import Transfer, dense_bytes, is_integer
+from ngp_warp.primitives.volume.transfer import Transfer, dense_bytes, is_integer, value_dtype
+
+_LEAST_SPAN, _MOST_SPAN = 1e-37, 3e38
 
 
 def load(source: Path, config: VolumeConfig) -> Volume:
-    """Read the grid that a config names."""
-    return load_volume(source, grid=config.grid, raw=raw_layout(config))
+    """Read the grid that a config names.
+
+    Raises:
+        NgpError: as ``load_volume``.
+        DataError: the values' range, or its inverse, is beyond float32, in which they are learned.
+    """
+    volume = load_volume(source, grid=config.grid, raw=raw_layout(config))
+    span = Transfer.of(volume).range
+    if not _LEAST_SPAN <= span <= _MOST_SPAN:
+        raise DataError(
+            f"cannot fit {source}: its values differ by {span:g}, and must by {_LEAST_SPAN:g} to "
+            f"{_MOST_SPAN:g}; scale them"
+        )
+    return volume
 
 
 def make_frame(volume: Volume, margin: int = 0) -> Frame:
@@ -40,7 +55,7 @@ def _data(volume: Volume) -> dict[str, Any]:
         "n_outputs": volume.n_channels,
         "grid": volume.name,
         "format": volume.format,
-        "dtype": volume.dtype,
+        "dtype": value_dtype(volume),
         "grid_class": volume.grid_class,
         "frame": make_frame(volume).to_dict(),
         "unit": volume.unit,

@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 
+from ngp_warp.config import check_range
 from ngp_warp.errors import ConfigError, DataError
 from ngp_warp.primitive import Report, report_nothing
 from ngp_warp.primitives.volume.options import DENSE_FORMATS, MESH_FORMATS
 from ngp_warp.primitives.volume.subject import Subject
 from ngp_warp.primitives.volume.transfer import is_integer
 from ngp_warp.primitives.volume.writers import save_volume
+from ngp_warp.primitives.volume.writers.dtypes import INTEGERS
 from ngp_warp.surfaces.decimate import decimate
 from ngp_warp.surfaces.extract import extract
 from ngp_warp.surfaces.mesh_files import write_mesh
@@ -67,8 +69,8 @@ def export_volume(
 ) -> dict[str, Any]:
     """Write the values at the original's voxels, with its transform, background and name.
 
-    Of radiance mode the density. Integers keep their type in .npy, .npz and .nii; all else is
-    float32.
+    Of radiance mode the density. Integers keep their type in .npy, .npz and .nii (those of 64 bits
+    and booleans: the least of uint8, int16 and int32 that holds them, if any); all else is float32.
 
     Args:
         path: ends as ``writers.save_volume`` knows.
@@ -79,27 +81,41 @@ def export_volume(
         progress: told of the work.
 
     Returns:
-        What ``save_volume`` says, voxel_size, and the threshold of sparse files.
+        What ``save_volume`` says, voxel_size, and the threshold where there is one.
 
     Raises:
-        ConfigError: more channels than the format has.
+        ConfigError: more channels than the format has, or a threshold below 0.
+        DataError: nothing is left.
         ResourceError: the file cannot be written, or a package is missing.
     """
+    check_range("threshold", threshold, 0.0)
     about = subject.about
     dense = path.suffix.lower()[1:] in DENSE_FORMATS or path.name.lower().endswith(_NIFTI)
     if dense and threshold is None:
         volume = about.volume(subject.values(progress), None)
     else:
+        threshold = subject.default_threshold if threshold is None else threshold
         volume = subject.volume(progress, threshold)
-        if not dense and not np.any(volume.active):
+        if not np.any(volume.active):
             raise DataError(
                 "no voxel differs from the background by more than the threshold; give a lower "
                 "--threshold"
             )
-    whole = dense and is_integer(about.dtype) and not subject.has_radiance
-    dtype = None if not whole or about.dtype in ("bool", "mask") else about.dtype
-    made = save_volume(path, volume, dtype=dtype)
-    return {**made, "voxel_size": list(volume.voxel_size)}
+    made = save_volume(path, volume, dtype=_integer_type(subject) if dense else None)
+    told = {} if threshold is None else {"threshold": threshold}
+    return {**made, "voxel_size": list(volume.voxel_size), **told}
+
+
+def _integer_type(subject: Subject) -> str | None:
+    """Return the integers' type, of those that are not written the least that holds the values."""
+    about = subject.about
+    if not is_integer(about.dtype) or subject.has_radiance:
+        return None
+    if about.dtype in INTEGERS:
+        return about.dtype
+    low, high = about.transfer.low, about.transfer.high
+    limits = ((name, np.iinfo(name)) for name in ("uint8", "int16", "int32"))
+    return next((name for name, i in limits if i.min <= low and high <= i.max), None)
 
 
 def export_mesh(
@@ -136,9 +152,16 @@ def export_mesh(
     about, frame = subject.about, subject.about.frame
     if about.n_channels > 1:
         raise ConfigError("vectors have no isosurface; export nvdb, vdb, npy, npz or nii")
+    check_range("level", level, -math.inf)
     transfer = about.transfer
     if level is None:
         level = 0.0 if about.is_level_set else transfer.low + transfer.range / 2
+    missing = (
+        f"the volume has no surface at level {level:g}: its values go from {transfer.low:g} to "
+        f"{transfer.high:g}; give another --level"
+    )
+    if not transfer.low <= level <= transfer.high:
+        raise DataError(missing)  # the whole box might be inside
     evaluate = _inside_negative(subject, level)
     # nodes at the voxels' middles, from one before the first to one after the last
     side = max(frame.shape)
@@ -153,10 +176,7 @@ def export_mesh(
             progress=progress,
         )
     except DataError as error:
-        raise DataError(
-            f"the volume has no surface at level {level:g}: its values go from {transfer.low:g} to "
-            f"{transfer.low + transfer.range:g}; give another --level"
-        ) from error
+        raise DataError(missing) from error
     vertices, triangles = mesh.vertices, mesh.faces
     pieces = find_pieces(vertices, triangles)
     n_dropped = len(pieces) - 1 if largest_only else 0

@@ -35,6 +35,8 @@ from ngp_warp.primitives.volume.majorants import (
 DEFAULT_ALBEDO = 0.95
 DEFAULT_DEPTH = 60.0
 """Optical depth that the longest side of the box would have at the largest density."""
+DENSITY_SCALES = (1e-37, 1e37)
+"""The least and the greatest extinction of density 1: float32's, with room for a few factors."""
 _MOST_ANISOTROPIC = 0.99
 _LARGEST = 3e38  # of a float32
 
@@ -147,9 +149,15 @@ class Medium:
             ConfigError: an option out of its range.
         """
         if volume.n_channels != 1:
-            raise DataError(f"a medium needs one density a voxel, {volume.name!r} has vectors")
+            raise DataError(
+                f"a medium needs one density a voxel, {volume.name!r} has vectors; fit them with "
+                "--mode density"
+            )
         if volume.grid_class == "level set":
-            raise DataError(f"{volume.name!r} holds signed distances, which are no densities")
+            raise DataError(
+                f"{volume.name!r} holds signed distances, which are no densities; fit them with "
+                "--mode density"
+            )
         return cls.from_values(
             volume.values.reshape(volume.values.shape[:3]),
             volume.to_world,
@@ -208,7 +216,8 @@ class Medium:
 def default_density_scale(values: np.ndarray, to_world: np.ndarray) -> float:
     """Return what gives the longest side of a box optical depth ``DEFAULT_DEPTH``, all full."""
     sides = np.linalg.norm(to_world[:3, :3], axis=0) * values.shape
-    return DEFAULT_DEPTH / float(sides.max() * (max(float(values.max()), 0.0) or 1.0))
+    scale = DEFAULT_DEPTH / float(sides.max() * (max(float(values.max()), 0.0) or 1.0))
+    return min(max(scale, DENSITY_SCALES[0]), DENSITY_SCALES[1])
 
 
 def cloud_structs(

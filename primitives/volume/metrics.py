@@ -8,7 +8,7 @@ import numpy as np
 from ngp_warp.primitives.volume.grid import Volume
 from ngp_warp.primitives.volume.readers.source import CHUNK_BYTES
 from ngp_warp.primitives.volume.samples import occupied
-from ngp_warp.primitives.volume.transfer import Transfer, is_integer
+from ngp_warp.primitives.volume.transfer import Transfer, is_integer, value_dtype
 
 
 def measure(decoded: np.ndarray, volume: Volume) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def measure(decoded: np.ndarray, volume: Volume) -> dict[str, Any]:
     def mae(total: np.ndarray) -> float | None:
         return float(total[1] / total[0]) if total[0] else None
 
-    kind = "whole values" if is_integer(volume.dtype) else "values"
+    kind = "whole values" if is_integer(value_dtype(volume)) else "values"
     return {
         "psnr": psnr(everywhere),
         "psnr_of": f"all voxels' {kind}, peak {value_range:g} (largest less smallest)",

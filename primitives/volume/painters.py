@@ -1,5 +1,6 @@
 """Pictures of light and pictures of values, written to files."""
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -8,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from ngp_warp.config import check_range
+from ngp_warp.errors import DataError
 from ngp_warp.primitive import Progress, Report, report_nothing
 from ngp_warp.primitives.pictures import save_png, write_exr
 from ngp_warp.primitives.volume.grid import magnitudes
@@ -102,15 +105,29 @@ class Projected:
         self._values = subject.values(progress)
         self._kind: Kind = kind
         self._device = subject.field.device
+        if kind == "surface" and options.level is not None:
+            self._check_level(options.level)
         self._transfer = None
         if kind == "transfer":
             low, high = self._about.transfer.low, self._about.transfer.high
             if self._about.n_channels > 1:
                 lengths = magnitudes(self._values)
                 low, high = float(lengths.min()), float(lengths.max())
+                high = high if high > low else low + 1  # all alike
             self._transfer = TransferFunction.parse(options.transfer or DEFAULT_TRANSFER, low, high)
         colors = {"white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0), "transparent": None}
         self._background = colors[options.background or "white"]
+
+    def _check_level(self, level: float) -> None:
+        """Raise DataError where a surface would be missing, or the box itself."""
+        check_range("level", level, -math.inf)
+        shown = magnitudes(self._values)
+        low, high = float(shown.min()), float(shown.max())
+        if not low <= level <= high:
+            raise DataError(
+                f"the volume has no surface at level {level:g}: its values go from {low:g} to "
+                f"{high:g}; give another --level"
+            )
 
     def _project(self, camera: Camera, spp: int, progress: Report = report_nothing) -> Any:
         frame = self._about.frame

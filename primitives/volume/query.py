@@ -74,7 +74,8 @@ def _jacobian(subject: Subject, voxels: np.ndarray, values: np.ndarray) -> np.nd
     raw, jacobian = field.value_and_gradient(frame.unit_from_voxel(np.clip(voxels, 0, last)))
     if subject.has_radiance:
         scale = np.array([1.0, 1.0, 1.0, 1 / field.density_gain])
-        clipped = values != raw * scale.astype(np.float32)
+        # divided as densities are: a product would differ in the last bit, and seem clipped
+        clipped = values != np.column_stack([raw[:, :3], raw[:, 3] / field.density_gain])
     else:
         scale = np.full(about.n_channels, about.transfer.range)
         clipped = np.abs(values - about.transfer.inverse(raw)) > 0

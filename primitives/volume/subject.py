@@ -51,27 +51,30 @@ class Subject:
             self._values = decode(self.field, self.about, report)
         return self._values
 
-    def volume(self, report: Report, threshold: float | None = None) -> Volume:
+    @property
+    def default_threshold(self) -> float:
+        """Half a step of integers, a hundredth of a level set's range, a 500th of others'."""
+        about = self.about
+        if about.is_level_set:
+            return BAND_THRESHOLD * about.transfer.range
+        whole = is_integer(about.dtype) and not self.has_radiance
+        return 0.5 if whole else FLOAT_THRESHOLD * about.transfer.range
+
+    def volume(self, report: Report, threshold: float) -> Volume:
         """Return the decoded volume.
 
         Args:
             report: told of progress.
             threshold: values that differ from the background by no more (of vectors, the length of
                 the difference; of a level set from the background of either sign) are inactive and
-                hold the background; None: half a step of integers, a five-hundredth of the range of
-                others, a hundredth of a level set's.
+                hold the background.
         """
         values, about = self.values(report), self.about
         background = np.array(about.background, np.float32)
         if about.is_level_set:
-            if threshold is None:
-                threshold = BAND_THRESHOLD * about.transfer.range
             width = np.abs(background[0])
             active = np.abs(values) < width - np.float32(threshold)
             return about.volume(np.where(active, values, np.copysign(width, values)), active)
-        if threshold is None:
-            whole = is_integer(about.dtype) and not self.has_radiance
-            threshold = 0.5 if whole else FLOAT_THRESHOLD * about.transfer.range
         difference = values - (background if about.n_channels > 1 else background[0])
         size = np.linalg.norm(difference, axis=-1) if about.n_channels > 1 else np.abs(difference)
         active = size > threshold

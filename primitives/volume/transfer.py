@@ -44,6 +44,14 @@ def is_integer(dtype: str) -> bool:
         return dtype == "mask"
 
 
+def value_dtype(volume: Volume) -> str:
+    """Return the dtype of a volume's values: as stored, but of scaled integers (NIfTI) float32."""
+    if not is_integer(volume.dtype):
+        return volume.dtype
+    whole = all(np.array_equal(part, np.rint(part)) for part in volume.values)
+    return volume.dtype if whole else "float32"
+
+
 def dense_bytes(volume: Volume) -> int:
     """Return the bytes of all voxels of the box as numbers of the stored kind, uncompressed."""
     try:
