@@ -62,6 +62,7 @@ def fit(
     check_out(Path(out) if out else None)
     path = _source(source, previous)
     if previous is not None:
+        _check_fixed(kind, config, previous.config)
         config = kind.resumed(config, previous.header["data"])
     report(Progress(stage="load", message=f"reading {path}"))
     data = kind.load(path, config, report)
@@ -115,6 +116,16 @@ def _nested(given: dict[str, Any]) -> dict[str, Any]:
         else:
             above[name] = {**above.get(name, {}), **plain} if isinstance(plain, dict) else plain
     return above
+
+
+def _check_fixed(kind: Primitive, config: Any, then: Any) -> None:
+    """Raise where a resumed run would learn something else than it has."""
+    for name in sorted(kind.fixed):
+        if getattr(config, name) != getattr(then, name):
+            raise ConfigError(
+                f"the run has {name} {getattr(then, name)}, not {getattr(config, name)}; to have "
+                "another, start a new run"
+            )
 
 
 def _fit(

@@ -194,6 +194,8 @@ class Primitive:
     resumed: Callable[[Any, dict[str, Any]], Any] = lambda config, described: config
     """(config, what ``describe`` said) -> the config of a run that is resumed; ConfigError where it
     cannot be."""
+    fixed: frozenset[str] = frozenset()
+    """Fields of the config that a resumed run must keep: what it learns follows from them."""
     query: Callable[..., Any]
     """(run, points [n, n_dims], gradient) -> values [n, c] and, where asked for, Jacobians
     [n, c, n_dims], else None; all in the input's units."""

@@ -16,7 +16,7 @@ from volume_runs import SMALL, SMALL_FLAGS, STEPS, fit, fog, make_quick
 import ngp_warp
 from ngp_warp import launch, trainer
 from ngp_warp.cli import app
-from ngp_warp.errors import CheckpointError, ConfigError, DataError
+from ngp_warp.errors import ConfigError, DataError
 from ngp_warp.primitives import get
 
 MODES = ("density", "radiance")
@@ -216,11 +216,16 @@ def test_another_volume_is_neither_resumed_nor_measured(volume_runs: Any, tmp_pa
     assert not (tmp_path / "no.png").exists()
 
 
-def test_a_run_is_not_resumed_in_the_other_mode(volume_runs: Any) -> None:
-    run = volume_runs.run("fog")
+@pytest.mark.parametrize(
+    ("name", "value"), [("mode", "density"), ("sun", "none"), ("albedo", 0.5), ("up", "x")]
+)
+def test_a_run_is_not_resumed_to_learn_something_else(
+    name: str, value: Any, volume_runs: Any
+) -> None:
+    run = volume_runs.run("fog", "radiance")
     before = sorted(run.path.rglob("*"))
-    with pytest.raises((CheckpointError, ConfigError), match="settings"):
-        fit(None, resume=run.path, mode="radiance", steps=STEPS + 1)
+    with pytest.raises(ConfigError, match=f"the run has {name}"):
+        fit(None, resume=run.path, steps=STEPS + 1, **{name: value})
     assert sorted(run.path.rglob("*")) == before
 
 

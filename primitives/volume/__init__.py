@@ -100,6 +100,7 @@ PRIMITIVE = Primitive(
     build=_build,
     describe=_describe,
     fitted=_fitted,
+    fixed=frozenset({"mode", "grid", "albedo", "density_scale", "sun", "up"}),
     render=_render,
     render_options=RENDER_OPTIONS,
     exporters={
