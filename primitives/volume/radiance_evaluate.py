@@ -20,7 +20,7 @@ from ngp_warp.rays.cameras import Camera, Up, orbit
 
 AZIMUTHS = (30.0, 150.0, 270.0)
 _ELEVATION, _DISTANCE, _SIDE = 20.0, 1.8, 200
-REFERENCE_SPP, SPP = 64, 64
+REFERENCE_SPP, SPP = 128, 64
 """Samples a pixel of each half of the reference, and of the learned picture."""
 _SILHOUETTE = 0.01
 """Opacity of the reference from which on a pixel counts."""

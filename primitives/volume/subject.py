@@ -53,12 +53,16 @@ class Subject:
 
     @property
     def default_threshold(self) -> float:
-        """Half a step of integers, a hundredth of a level set's range, a 500th of others'."""
+        """Half a step of integers, a hundredth of a level set's range, a 500th of others'.
+
+        Of floats no more than the largest error that was measured: what is written is within it.
+        """
         about = self.about
-        if about.is_level_set:
-            return BAND_THRESHOLD * about.transfer.range
-        whole = is_integer(about.dtype) and not self.has_radiance
-        return 0.5 if whole else FLOAT_THRESHOLD * about.transfer.range
+        if is_integer(about.dtype) and not self.has_radiance:
+            return 0.5
+        share = BAND_THRESHOLD if about.is_level_set else FLOAT_THRESHOLD
+        usual = share * about.transfer.range
+        return min(usual, self.run.metrics.get("max_error", usual))
 
     def volume(self, report: Report, threshold: float) -> Volume:
         """Return the decoded volume.
