@@ -120,7 +120,7 @@ class Composite:
         return launches
 
     def hyperparams(self) -> dict[str, Any]:
-        """Return the settings in tiny-cuda-nn's JSON form, from which ``make_encoding`` makes it."""
+        """Return the settings in tiny-cuda-nn's JSON form, nested ones included."""
         nested = [
             {"n_dims_to_encode": e.n_dims, "dims_to_encode_begin": begin, **e.hyperparams()}
             for e, begin in zip(self.encodings, self.begins, strict=True)
@@ -240,4 +240,5 @@ def _of(params: wp.array | None, encoding: Encoding, first: int) -> wp.array | N
     """Return a nested encoding's parameters or their gradients; None where it has none."""
     if params is None or encoding.n_params == 0:
         return None
-    return params[first : first + encoding.n_params]
+    part: Any = params[first : first + encoding.n_params]
+    return part

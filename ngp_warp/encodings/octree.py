@@ -90,7 +90,10 @@ class OctreeEncoding:
         if d_params is not None:
             launches.append(self._scatter(n_blocks, x, dy, None, d_params))
         if dx is not None:
-            kernel, n_items = kernels.backward_kernel(self.shape), block_items(n_blocks, self.device)
+            kernel, n_items = (
+                kernels.backward_kernel(self.shape),
+                block_items(n_blocks, self.device),
+            )
             launches.append(record(kernel, n_items, [x, params, *self._tree, dy, dx], self.device))
         return launches
 

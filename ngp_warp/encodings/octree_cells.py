@@ -1,6 +1,7 @@
 """A sparse octree (quadtree in two dimensions) over points, and the corners of its cells."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -53,7 +54,8 @@ class Octree:
             ConfigError: levels out of their range, or too many cells for 32-bit indices.
             DataError: no points, or points that are not in the unit cube.
         """
-        points = np.asarray(points)
+        # float32 like the kernels, so that a point lies in its own cell
+        points = np.asarray(points, np.float32)
         if points.ndim != 2 or points.shape[1] not in {2, 3} or len(points) == 0:
             raise DataError(f"an octree needs points [n, 2] or [n, 3], got {points.shape}")
         if not np.all((points >= 0) & (points <= 1)):
@@ -105,7 +107,9 @@ class Octree:
     @property
     def first_cell(self) -> int:
         """Number of the first node that is a cell: those of coarser levels have no corners."""
-        return len(self.child) + int(self.cell_offsets[-1] - self.cell_offsets[-2]) - len(self.corner)
+        return (
+            len(self.child) + int(self.cell_offsets[-1] - self.cell_offsets[-2]) - len(self.corner)
+        )
 
     @property
     def n_bytes(self) -> int:
@@ -149,7 +153,7 @@ def _children(levels: list[np.ndarray], n_dims: int) -> np.ndarray:
     n_inner = sum(map(len, levels[:-1]))
     child = np.full((n_inner, 1 << n_dims), -1, np.int32)
     first = 0
-    for parents, codes in zip(levels[:-1], levels[1:], strict=True):
+    for parents, codes in pairwise(levels):
         parent = first + np.searchsorted(parents, codes >> np.uint64(n_dims))
         column = (codes & np.uint64((1 << n_dims) - 1)).astype(np.int64)
         first += len(parents)

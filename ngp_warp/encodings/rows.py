@@ -43,4 +43,6 @@ def fill_rows(value: float, n: int, target: wp.array, target_rows: int, first: i
     """Record target[:, first : first + n] = value."""
     device = str(target.device)
     n_items = block_items(target.size // (32 * target_rows), device)
-    return record(kernels.fill_rows_kernel(), n_items, [value, n, target_rows, first, target], device)
+    return record(
+        kernels.fill_rows_kernel(), n_items, [value, n, target_rows, first, target], device
+    )

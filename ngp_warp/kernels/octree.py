@@ -16,97 +16,11 @@ instead, each an item, so that no two items write one address; CUDA uses atomics
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import warp as wp
 
+from ngp_warp.kernels.octree_walk import OctreeShape, along, points, product, walk
 from ngp_warp.launch import module_options
-
-
-@dataclass(frozen=True, kw_only=True)
-class OctreeShape:
-    """What the kernels are compiled for."""
-
-    n_dims: int
-    n_features: int
-    first_level: int
-    last_level: int
-    summed: bool = False
-
-    @property
-    def n_rows(self) -> int:
-        """Rows of the features."""
-        levels = 1 if self.summed else self.last_level - self.first_level + 1
-        return levels * self.n_features
-
-
-def _product(shape: OctreeShape, c: int, slopes: tuple[int, ...]) -> str:
-    """Return prod a_d of a corner, with s_d for the axes in ``slopes``."""
-    factors = []
-    for d in range(shape.n_dims):
-        bit = (c >> d) & 1
-        if d in slopes:
-            factors.append("scale" if bit else "-scale")
-        else:
-            factors.append(f"f{d}" if bit else f"(1.f - f{d})")
-    return " * ".join(factors)
-
-
-def _along(shape: OctreeShape, c: int) -> str:
-    """Return u_c = v . dw_c/dx."""
-    return " + ".join(f"v{d} * {_product(shape, c, (d,))}" for d in range(shape.n_dims))
-
-
-def _walk(shape: OctreeShape, each: str, only_level: str = "") -> str:
-    """Return the text that walks to a point's cells; ``each`` finds corners, scale and f0, f1, ..."""
-    n_dims, last = shape.n_dims, shape.last_level
-    axes = range(n_dims)
-    inside = " && ".join(f"x{d} >= 0.f && x{d} <= 1.f" for d in axes)
-    cell = "".join(
-        f"const int i{d} = (int)(x{d} * {1 << last}.f) < {(1 << last) - 1}"
-        f" ? (int)(x{d} * {1 << last}.f) : {(1 << last) - 1};"
-        for d in axes
-    )
-    column = " | ".join(f"((i{d} >> ({last} - l) & 1) << {d})" for d in axes)
-    fractions = "".join(f"const float f{d} = x{d} * scale - (i{d} >> ({last} - l));" for d in axes)
-    until = only_level or str(last)
-    return f"""
-    {" ".join(f"const float x{d} = X[{d * 32}];" for d in axes)}
-    if ({inside}) {{
-        {cell}
-        int node = 0;
-        for (int l = 0; l <= {until}; ++l) {{
-            if (l) node = child.data[node * {1 << n_dims} + ({column})];
-            if (node < 0) break;
-            if (l < {only_level or shape.first_level}) continue;
-            const float scale = (float)(1 << l);
-            {fractions}
-            const int* corners = corner.data + (node - first_cell) * {1 << n_dims};
-            const int row = {"0" if shape.summed else f"(l - {shape.first_level})"}
-                * {shape.n_features * 32};
-            {each}
-        }}
-    }}"""
-
-
-def _points(shape: OctreeShape, body: str) -> str:
-    """Return the text over the points of an item: a block on a CPU, one point on CUDA."""
-    text = f"""
-    const float* X = x.data + (size_t)block * {shape.n_dims * 32} + u;
-    const size_t at_x = (size_t)block * {shape.n_dims * 32} + u;
-    const size_t at = (size_t)block * {shape.n_rows * 32} + u;
-    {body}"""
-    return f"""
-#ifdef __CUDA_ARCH__
-const int block = item / 32, u = item % 32;
-{text}
-#else
-const int block = item;
-for (int u = 0; u < 32; ++u) {{
-{text}
-}}
-#endif
-"""
 
 
 def _corners(shape: OctreeShape, each: Callable[[int], str]) -> str:
@@ -127,13 +41,13 @@ def forward_kernel(shape: OctreeShape) -> wp.Kernel:
     each = _corners(
         shape,
         lambda c: (
-            f"const float w = {_product(shape, c, ())};"
+            f"const float w = {product(shape, c, ())};"
             + _each_feature(shape, "y.data[at + row + j * 32] += w * T[j];")
         ),
     )
     zero = f"for (int r = 0; r < {shape.n_rows}; ++r) y.data[at + r * 32] = 0.f;"
 
-    @wp.func_native(_points(shape, zero + _walk(shape, each)))
+    @wp.func_native(points(shape, zero + walk(shape, each)))
     def encode_item(
         x: wp.array[float],
         table: wp.array[float],
@@ -171,13 +85,13 @@ def backward_kernel(shape: OctreeShape) -> wp.Kernel:
         lambda c: (
             "float t = 0.f;"
             + _each_feature(shape, "t += dy.data[at + row + j * 32] * T[j];")
-            + "".join(f"g{d} += t * {_product(shape, c, (d,))};" for d in axes)
+            + "".join(f"g{d} += t * {product(shape, c, (d,))};" for d in axes)
         ),
     )
     before = "".join(f"float g{d} = 0.f;" for d in axes)
     after = "".join(f"dx.data[at_x + {d * 32}] = g{d};" for d in axes)
 
-    @wp.func_native(_points(shape, before + _walk(shape, each) + after))
+    @wp.func_native(points(shape, before + walk(shape, each) + after))
     def differentiate_item(
         x: wp.array[float],
         table: wp.array[float],
@@ -214,13 +128,13 @@ def second_order_kernel(shape: OctreeShape) -> wp.Kernel:
     axes = range(shape.n_dims)
 
     def hessian(c: int, d: int) -> str:
-        rest = (f"v{e} * {_product(shape, c, (d, e))}" for e in axes if e != d)
+        rest = (f"v{e} * {product(shape, c, (d, e))}" for e in axes if e != d)
         return f"g{d} += t * ({' + '.join(rest)});"
 
     each = _corners(
         shape,
         lambda c: (
-            f"const float w = {_along(shape, c)}; float t = 0.f;"
+            f"const float w = {along(shape, c)}; float t = 0.f;"
             + _each_feature(shape, "t += dy.data[at + row + j * 32] * T[j];")
             + "if (d_dy.data) "
             + _each_feature(shape, "d_dy.data[at + row + j * 32] += w * T[j];")
@@ -228,12 +142,12 @@ def second_order_kernel(shape: OctreeShape) -> wp.Kernel:
         ),
     )
     before = "".join(f"const float v{d} = v.data[at_x + {d * 32}]; float g{d} = 0.f;" for d in axes)
-    before += f"if (d_dy.data) for (int r = 0; r < {shape.n_rows}; ++r) d_dy.data[at + r * 32] = 0.f;"
+    before += (
+        f"if (d_dy.data) for (int r = 0; r < {shape.n_rows}; ++r) d_dy.data[at + r * 32] = 0.f;"
+    )
     after = "".join(f"dx.data[at_x + {d * 32}] = g{d};" for d in axes)
 
-    @wp.func_native(
-        _points(shape, before + _walk(shape, each) + f"if (dx.data) {{ {after} }}")
-    )
+    @wp.func_native(points(shape, before + walk(shape, each) + f"if (dx.data) {{ {after} }}"))
     def differentiate_twice(
         x: wp.array[float],
         table: wp.array[float],
@@ -263,20 +177,20 @@ def second_order_kernel(shape: OctreeShape) -> wp.Kernel:
         dx: wp.array[float],  # [n_blocks, n_dims, 32], or None
     ):
         """d_dy_lj = sum_c u_c T_cj; dx = sum_lc (sum_j dy_lj T_cj) (d^2 w_c / dx^2) v."""
-        differentiate_twice(
-            x, table, child, corner, first_cell, dy, v, begin + wp.tid(), d_dy, dx
-        )
+        differentiate_twice(x, table, child, corner, first_cell, dy, v, begin + wp.tid(), d_dy, dx)
 
     return octree_second_order
 
 
 def _scatter(shape: OctreeShape, second: bool) -> str:
     """Return the text that adds weights times dy: u_c for the second order, else w_c."""
+
     def each(add: str) -> str:
         return "\n".join(
-            f"{{ const float w = {_along(shape, c) if second else _product(shape, c, ())};"
+            f"{{ const float w = {along(shape, c) if second else product(shape, c, ())};"
             f"float* D = d_table.data + (size_t)corners[{c}] * {shape.n_features};"
-            + _each_feature(shape, add) + "}"
+            + _each_feature(shape, add)
+            + "}"
             for c in range(1 << shape.n_dims)
         )
 
@@ -293,12 +207,12 @@ def _scatter(shape: OctreeShape, second: bool) -> str:
 #ifdef __CUDA_ARCH__
 const int block = item / 32, u = item % 32;
 {point}
-{_walk(shape, each(f"atomicAdd(D + j, {value});"))}
+{walk(shape, each(f"atomicAdd(D + j, {value});"))}
 #else
 const int level = item + {shape.first_level};
 for (int block = 0; block < n_blocks; ++block) for (int u = 0; u < 32; ++u) {{
 {point}
-{_walk(shape, each(f"D[j] += {value};"), "level")}
+{walk(shape, each(f"D[j] += {value};"), "level")}
 }}
 #endif
 """
