@@ -2,7 +2,7 @@
 
 With d = 2 x - 1, row l^2 + l + m is N_lm p_lm(d_z) times the real (m >= 0) or imaginary (m < 0)
 part of (d_x + i d_y)^|m|, where p_lm is the associated Legendre function with the sign (-1)^m of
-Condon and Shortley and without its factor (1 - z^2)^(m/2) (Abramowitz and Stegun 1964, section 8.5).
+Condon and Shortley, without its factor (1 - z^2)^(m/2) (Abramowitz and Stegun 1964, section 8.5).
 These are tiny-cuda-nn's polynomials row by row and sign by sign, off the unit sphere too; those of
 kernels/spherical_harmonics.py are the same, of rays' directions in -1 to 1.
 

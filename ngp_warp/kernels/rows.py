@@ -91,17 +91,23 @@ def copy_rows_kernel() -> wp.Kernel:
     return copy_rows
 
 
+_ADD = """
+for (int r = 0; r < n_rows; ++r) {
+    v16* t = (v16*)(target.data + ((size_t)block * target_rows + first + r) * 32 + offset);
+    *t = *t + *(const v16*)(source.data + ((size_t)block * n_rows + r) * 32 + offset);
+}"""
+
+_FILL = """
+for (int r = 0; r < n_rows; ++r)
+    *(v16*)(target.data + ((size_t)block * target_rows + first + r) * 32 + offset) = (v16)(value);
+"""
+
+
 @functools.cache
 def add_rows_kernel() -> wp.Kernel:
     """Return the kernel that adds all rows of every block to some rows of another array."""
 
-    @wp.func_native(
-        on_both("""
-for (int r = 0; r < n_rows; ++r) {
-    v16* t = (v16*)(target.data + ((size_t)block * target_rows + first + r) * 32 + offset);
-    *t = *t + *(const v16*)(source.data + ((size_t)block * n_rows + r) * 32 + offset);
-}""")
-    )
+    @wp.func_native(on_both(_ADD))
     def add_item(
         source: wp.array[float],
         n_rows: int,
@@ -132,12 +138,7 @@ for (int r = 0; r < n_rows; ++r) {
 def fill_rows_kernel() -> wp.Kernel:
     """Return the kernel that sets some rows of every block to a value."""
 
-    @wp.func_native(
-        on_both("""
-for (int r = 0; r < n_rows; ++r)
-    *(v16*)(target.data + ((size_t)block * target_rows + first + r) * 32 + offset) = (v16)(value);
-""")
-    )
+    @wp.func_native(on_both(_FILL))
     def fill_item(
         value: float, n_rows: int, target_rows: int, first: int, item: int, target: wp.array[float]
     ): ...
