@@ -54,12 +54,18 @@ class Case:
     """What ``make`` makes it from, if it does."""
     faces: tuple[tuple[float, float], ...] = ()
     """(scale, offset): slopes jump where x * scale + offset is whole."""
+    around: np.ndarray | None = None
+    """[n, n_dims]: half of the points are drawn around these, where features are."""
     product: bool = False
     """Not linear in the parameters."""
 
     def points(self, n, seed=0, margin=2e-3):
         """float32 [n, n_dims] in the unit cube, ``margin`` of a cell away from faces."""
-        x = np.random.default_rng(seed).random((400 * n, self.twin.n_dims), dtype=np.float32)
+        rng = np.random.default_rng(seed)
+        x = rng.random((400 * n, self.twin.n_dims), dtype=np.float32)
+        if self.around is not None:
+            near = self.around[np.arange(200 * n) % len(self.around)]
+            x[::2] = np.clip(near + rng.uniform(-0.05, 0.05, near.shape), 0, 1)
         for scale, offset in self.faces:
             f = (x.astype(np.float64) * scale + offset) % 1
             x = x[np.all((f > margin) & (f < 1 - margin), axis=1)]
@@ -87,7 +93,8 @@ def octree_case(n_dims, n_features, summed):
 
     twin = OctreeFeatures(OCTREE_POINTS[n_dims], 1, 4, n_features, summed)
     name = f"octree {n_dims}D{' summed' if summed else ''}"
-    return Case(name=name, make=make, twin=twin, faces=((16.0, 0.0),))
+    return Case(name=name, make=make, twin=twin, faces=((16.0, 0.0),),
+                around=OCTREE_POINTS[n_dims])  # fmt: skip
 
 
 def grid_case(n_dims, otype, interpolation, n_features=2):

@@ -149,7 +149,7 @@ def test_arrays_that_do_not_fit_are_refused(runner):
     with pytest.raises(ShapeError, match="v must have"):
         e.second_order(x, params, y, small, d_dy=None, dx=None, d_params=None)
     if e.n_params:
-        with pytest.raises(ShapeError, match="params must have .* got none"):
+        with pytest.raises(ShapeError, match=r"params must have .* got none"):
             e.forward(x, None, y)
     else:
         run(e.forward(x, None, y))
