@@ -30,7 +30,7 @@ class GridTwin:
 
         self.config = small(**changes)
         self.n_dims, self.levels = n_dims, grid_levels(self.config, n_dims)
-        self.n_features = self.config.n_features_per_level
+        self.n_features = self.config.n_features_per_level or 2
         self.n_entries = self.levels[-1].offset + self.levels[-1].size
         self.n_params = self.n_entries * self.n_features
         self._args = self.levels, self.config.grid_type, self.config.interpolation

@@ -2,6 +2,7 @@
 
 from fractions import Fraction
 from math import ceil
+from typing import Any
 
 import numpy as np
 import pytest
@@ -72,7 +73,7 @@ SIZES = {
 }  # fmt: skip
 
 
-def built(*args, **kwargs):
+def built(*args: Any, **kwargs: Any) -> Any:
     """Make an encoding; Any, so that tests may look into it."""
     return make_encoding(*args, **kwargs)
 
