@@ -80,8 +80,10 @@ def grid_levels(config: GridEncodingConfig, n_dims: int) -> list[GridLevel]:
     offset = 0
     capacity = 1 << int(config.log2_hashmap_size or 0)
     for index in range(config.n_levels or 0):
-        # float32 like the reference, so that ceil() falls on the same side
-        growth = np.exp2(np.float32(index) * np.log2(np.float32(config.per_level_scale)))
+        # float32 like the reference, so that ceil() falls on the same side; rounded from float64,
+        # as NumPy's own float32 functions are another bit on another processor (and at 1.75)
+        log2_scale = np.float32(np.log2(np.float64(np.float32(config.per_level_scale))))
+        growth = np.float32(np.exp2(np.float64(np.float32(index) * log2_scale)))
         scale = float(np.float32(growth * np.float32(config.base_resolution) - np.float32(1)))
         resolution = int(np.ceil(scale)) + 1
         # Python integers: 1386**3 wraps a 32-bit int, and the level would pass as dense

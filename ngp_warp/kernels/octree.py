@@ -35,16 +35,32 @@ def _each_feature(shape: OctreeShape, text: str) -> str:
     return f"for (int j = 0; j < {shape.n_features}; ++j) {text}"
 
 
+# A cell's rows in registers: the compiler cannot know that y and the table are not one array
+def _loaded(shape: OctreeShape) -> str:
+    return f"float rows[{shape.n_features}];" + _each_feature(
+        shape, "rows[j] = dy.data[at + row + j * 32];"
+    )
+
+
+def _summed(shape: OctreeShape, body: str, array: str) -> str:
+    return (
+        f"float sums[{shape.n_features}] = {{}};"
+        + body
+        + _each_feature(shape, f"{array}.data[at + row + j * 32] += sums[j];")
+    )
+
+
 @functools.cache
 def forward_kernel(shape: OctreeShape) -> wp.Kernel:
     """Return the kernel of the features."""
-    each = _corners(
+    gather = _corners(
         shape,
         lambda c: (
             f"const float w = {product(shape, c, ())};"
-            + _each_feature(shape, "y.data[at + row + j * 32] += w * T[j];")
+            + _each_feature(shape, "sums[j] += w * T[j];")
         ),
     )
+    each = _summed(shape, gather, "y")
     zero = f"for (int r = 0; r < {shape.n_rows}; ++r) y.data[at + r * 32] = 0.f;"
 
     @wp.func_native(points(shape, zero + walk(shape, each)))
@@ -80,11 +96,11 @@ def forward_kernel(shape: OctreeShape) -> wp.Kernel:
 def backward_kernel(shape: OctreeShape) -> wp.Kernel:
     """Return the kernel of the gradient in the positions."""
     axes = range(shape.n_dims)
-    each = _corners(
+    each = _loaded(shape) + _corners(
         shape,
         lambda c: (
             "float t = 0.f;"
-            + _each_feature(shape, "t += dy.data[at + row + j * 32] * T[j];")
+            + _each_feature(shape, "t += rows[j] * T[j];")
             + "".join(f"g{d} += t * {product(shape, c, (d,))};" for d in axes)
         ),
     )
@@ -131,16 +147,15 @@ def second_order_kernel(shape: OctreeShape) -> wp.Kernel:
         rest = (f"v{e} * {product(shape, c, (d, e))}" for e in axes if e != d)
         return f"g{d} += t * ({' + '.join(rest)});"
 
-    each = _corners(
+    gather = _corners(
         shape,
         lambda c: (
             f"const float w = {along(shape, c)}; float t = 0.f;"
-            + _each_feature(shape, "t += dy.data[at + row + j * 32] * T[j];")
-            + "if (d_dy.data) "
-            + _each_feature(shape, "d_dy.data[at + row + j * 32] += w * T[j];")
+            + _each_feature(shape, "{ t += rows[j] * T[j]; sums[j] += w * T[j]; }")
             + "".join(hessian(c, d) for d in axes)
         ),
     )
+    each = _loaded(shape) + _summed(shape, gather, "if (d_dy.data) d_dy")
     before = "".join(f"const float v{d} = v.data[at_x + {d * 32}]; float g{d} = 0.f;" for d in axes)
     before += (
         f"if (d_dy.data) for (int r = 0; r < {shape.n_rows}; ++r) d_dy.data[at + r * 32] = 0.f;"
@@ -186,7 +201,7 @@ def _scatter(shape: OctreeShape, second: bool) -> str:
     """Return the text that adds weights times dy: u_c for the second order, else w_c."""
 
     def each(add: str) -> str:
-        return "\n".join(
+        return _loaded(shape) + "\n".join(
             f"{{ const float w = {along(shape, c) if second else product(shape, c, ())};"
             f"float* D = d_table.data + (size_t)corners[{c}] * {shape.n_features};"
             + _each_feature(shape, add)
@@ -197,7 +212,6 @@ def _scatter(shape: OctreeShape, second: bool) -> str:
     tangent = "".join(
         f"const float v{d} = v.data[at_x + {d * 32}];" for d in range(shape.n_dims) if second
     )
-    value = "w * dy.data[at + row + j * 32]"
     point = f"""
     const size_t at_x = (size_t)block * {shape.n_dims * 32} + u;
     const size_t at = (size_t)block * {shape.n_rows * 32} + u;
@@ -207,12 +221,12 @@ def _scatter(shape: OctreeShape, second: bool) -> str:
 #ifdef __CUDA_ARCH__
 const int block = item / 32, u = item % 32;
 {point}
-{walk(shape, each(f"atomicAdd(D + j, {value});"))}
+{walk(shape, each("atomicAdd(D + j, w * rows[j]);"))}
 #else
 const int level = item + {shape.first_level};
 for (int block = 0; block < n_blocks; ++block) for (int u = 0; u < 32; ++u) {{
 {point}
-{walk(shape, each(f"D[j] += {value};"), "level")}
+{walk(shape, each("D[j] += w * rows[j];"), "level")}
 }}
 #endif
 """
