@@ -5,13 +5,14 @@ import pytest
 import warp as wp
 
 from ngp_warp import launch
-from ngp_warp.encodings import fixed
+from ngp_warp.encodings import fixed, grid_slopes
 from ngp_warp.encodings.frequency import FrequencyEncoding
+from ngp_warp.encodings.grid_features import GridFeatures
 from ngp_warp.encodings.one_blob import OneBlob
 from ngp_warp.encodings.sinusoids import Sinusoids
 from ngp_warp.encodings.spherical_harmonics import SphericalHarmonics
 from ngp_warp.encodings.triangle_wave import TriangleWave
-from ngp_warp.kernels import coordinates, harmonics, spherical_harmonics, vector
+from ngp_warp.kernels import contract, coordinates, harmonics, spherical_harmonics, vector
 from tests.encoding_case import CASES, Runner, run
 from tests.reference import coordinates as twin
 from tests.reference import layout
@@ -19,12 +20,49 @@ from tests.reference import layout
 FIXED = [case for case in CASES if case.config and case.config["otype"] in
          {"Identity", "Frequency", "TriangleWave", "OneBlob", "SphericalHarmonics"}]  # fmt: skip
 
+GRIDS = [case for case in CASES if case.config and case.config["otype"].endswith("Grid")]
+
 
 def encode(encoding, x):
     blocked = layout.to_blocked(np.asarray(x, np.float32))
     y = wp.full(len(blocked) * 32 * encoding.n_outputs, np.nan, dtype=float, device=encoding.device)
     run(encoding.forward(wp.array(blocked.ravel(), dtype=float, device=encoding.device), None, y))
     return layout.from_blocked(y.numpy().reshape(-1, encoding.n_outputs, 32), len(x))
+
+
+@pytest.mark.parametrize("case", GRIDS, ids=lambda case: case.name)
+def test_grids_for_cuda_are_the_cpus(case, monkeypatch):
+    # the vector kernels in chunks of a block, for 45 points are two
+    monkeypatch.setattr(grid_slopes, "BLOCKS_PER_CHUNK", 1)
+    vectors, portable = Runner(case, "cpu"), Runner(case, "cpu")
+    portable.encoding = GridFeatures(case.twin.n_dims, case.twin.config, "cpu", "portable")
+    for name in ("forward", "backward", "second_order"):
+        got, wanted = getattr(portable, name)(), getattr(vectors, name)()
+        parts = (
+            zip(got.values(), wanted.values(), strict=True)
+            if name != "forward"
+            else [(got, wanted)]
+        )
+        for one, other in parts:
+            assert np.allclose(one, other, atol=3e-5 * max(np.abs(other).max(), 1))
+
+
+def test_contractions_are_einsums(device):
+    j, dy, v = (np.random.default_rng(5).normal(size=(2, n, 32)) for n in (15, 5, 3))
+    arrays = [
+        wp.array(a.astype(np.float32).ravel(), dtype=float, device=device) for a in (j, dy, v)
+    ]
+    dx, tangent = wp.empty_like(arrays[2]), wp.empty_like(arrays[1])
+    n_items = vector.block_items(2, device)
+    for kernel, a, out in (
+        (contract.input_kernel(), arrays[1], dx),
+        (contract.tangent_kernel(), arrays[2], tangent),
+    ):
+        launch.launch(kernel, n_items, [arrays[0], a, 3, 5, out], device)
+    j = j.reshape(2, 3, 5, 32)
+    wanted = np.einsum("bdfi,bfi->bdi", j, dy), np.einsum("bdfi,bdi->bfi", j, v)
+    assert np.allclose(dx.numpy(), wanted[0].ravel(), atol=1e-5)
+    assert np.allclose(tangent.numpy(), wanted[1].ravel(), atol=1e-5)
 
 
 def test_frequencies_are_those_of_the_original_nerf_in_another_order(device):

@@ -8,6 +8,7 @@ import warp as wp
 from ngp_warp.config import GridEncodingConfig
 from ngp_warp.encodings.encoding import check_rows
 from ngp_warp.encodings.grid import GridEncoding
+from ngp_warp.encodings.grid_slopes import GridSlopes
 from ngp_warp.errors import ConfigError
 from ngp_warp.kernels.grid import GROUP
 from ngp_warp.launch import Launch
@@ -25,15 +26,18 @@ class GridFeatures:
         n_dims: 2 or 3 (tiny-cuda-nn also has 4).
         config: resolved (see ``grid.resolve``), with a float32 table.
         device: "cpu" or a CUDA device.
+        backend: as in ``GridEncoding``.
 
     Raises:
         ConfigError: other dimensions, a float16 or a quantized table.
     """
 
-    def __init__(self, n_dims: int, config: GridEncodingConfig, device: str):
+    def __init__(self, n_dims: int, config: GridEncodingConfig, device: str, backend: str = "auto"):
         if config.half:
             raise ConfigError("an encoding's parameters are float32, got a float16 table")
-        self.grid = GridEncoding(n_dims, config, device)
+        self.grid = GridEncoding(n_dims, config, device, backend)
+        vectors = self.grid.backend == "vector" and config.interpolation != "nearest"
+        self._slopes = GridSlopes(self.grid) if vectors else None
         self.config = config
         self.n_dims = n_dims
         self.n_outputs = self.grid.n_outputs
@@ -65,7 +69,10 @@ class GridFeatures:
             launches.append(self.grid.backward(x, dy, d_params, self._flags(), self.n_outputs))
         if dx is not None:
             table = self._table(params)
-            launches.append(self.grid.input_gradient(x, dy, table, dx, self.n_outputs))
+            if self._slopes:
+                launches += self._slopes.input_gradient(x, table, dy, dx)
+            else:
+                launches.append(self.grid.input_gradient(x, dy, table, dx, self.n_outputs))
         return launches
 
     def second_order(
@@ -81,7 +88,15 @@ class GridFeatures:
     ) -> list[Launch]:
         """Record the gradients of <v, dx>."""
         check_rows(self, x=x, params=params, dy=dy, v=v, d_dy=d_dy, dx=dx, d_params=d_params)
-        args = x, dy, v, self._table(params), self.n_outputs
+        table = self._table(params)
+        args = x, dy, v, table, self.n_outputs
+        if self._slopes:
+            launches = self.grid.second_order_positions(*args, dx)
+            if d_dy is not None:
+                launches += self._slopes.tangent(x, table, v, d_dy)
+            if d_params is not None:
+                launches.append(self._slopes.table_gradient(x, dy, v, d_params))
+            return launches
         if d_dy is None and d_params is None:
             return self.grid.second_order_positions(*args, dx)
         # one kernel makes both: what is not wanted is scratch
