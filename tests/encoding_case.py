@@ -11,6 +11,7 @@ import numpy as np
 import warp as wp
 
 from ngp_warp.encodings.encoding import Encoding
+from ngp_warp.encodings.grid import grid_levels
 from ngp_warp.encodings.make import make_encoding
 from ngp_warp.encodings.octree import OctreeEncoding
 from ngp_warp.encodings.octree_cells import Octree
@@ -26,8 +27,6 @@ class GridTwin:
     """Twin of a small grid: tests/reference/grid.py."""
 
     def __init__(self, n_dims, **changes):
-        from ngp_warp.encodings.grid import grid_levels
-
         self.config = small(**changes)
         self.n_dims, self.levels = n_dims, grid_levels(self.config, n_dims)
         self.n_features = self.config.n_features_per_level or 2
