@@ -73,12 +73,14 @@ def module_options() -> dict[str, Any]:
     return {"enable_backward": False, "cpu_compiler_flags": CPU_COMPILER_FLAGS}
 
 
-def check_size(name: str, array: wp.array, size: int, device: str) -> None:
+def check_size(name: str, array: wp.array | None, size: int, device: str) -> None:
     """Raise unless an array has ``size`` values on ``device``: kernels do not look.
 
     Raises:
         ShapeError: names the array, what is wanted and what it is.
     """
+    if array is None:
+        raise ShapeError(f"{name} must have {size} values, got none")
     if array.size != size:
         raise ShapeError(f"{name} must have {size} values, got {array.size}")
     if str(array.device) != device:

@@ -18,16 +18,21 @@ from ngp_warp.kernels import (
     adam,
     adam_portable,
     composite,
+    contract,
+    coordinates,
     eikonal,
     frequency,
+    harmonics,
     hierarchical,
     hierarchical_composite,
     layout,
     linear_portable,
     march,
     occupancy,
+    octree,
     packed,
     radiance_counts,
+    reduction,
     rows,
     samplers,
     sphere_trace,
@@ -86,6 +91,15 @@ SHAPES = [FLAT, SOLID, ODD, WIDE, WIDEST]
 ADAM = (0.9, 0.99, 1e-15)
 SAMPLERS = [(kind, d) for kind in ("stratified", "uniform", "halton", "sobol") for d in (2, 3)]
 
+COORDINATES = [
+    (coordinates.Functions(kind="identity", scale=2.0, offset=-1.0), 3),
+    (coordinates.Functions(kind="frequency", n=12), 3),
+    (coordinates.Functions(kind="triangle_wave", n=12), 3),
+    (coordinates.Functions(kind="one_blob", n=16), 2),
+]
+QUADTREE = octree.OctreeShape(n_dims=2, n_features=2, first_level=0, last_level=4)
+OCTREE = octree.OctreeShape(n_dims=3, n_features=8, first_level=2, last_level=8, summed=True)
+
 # Factory: the arguments that it is compiled with here.
 KERNELS = {
     adam_portable.average_kernel: [(0.95,)],
@@ -100,6 +114,11 @@ KERNELS = {
         (composite.CompositeShape("huber", "srgb", False, False),),
         (composite.CompositeShape("relative_l2", "srgb", True, True),),
     ],
+    contract.input_kernel: [()],
+    contract.tangent_kernel: [()],
+    coordinates.backward_kernel: COORDINATES,
+    coordinates.forward_kernel: COORDINATES,
+    coordinates.second_order_kernel: COORDINATES,
     eikonal.delta_kernel: [("none",), ("sine",), ("softplus",)],
     eikonal.eikonal_kernel: [(2,), (3,)],
     eikonal.tangent_kernel: [("relu",), ("sine",), ("squareplus",)],
@@ -112,6 +131,9 @@ KERNELS = {
     grid.input_gradient_kernel: [(SOLID,), (WIDE,)],
     grid.second_order_kernel: [(SOLID,), (WIDE,)],
     grid.second_order_position_kernel: [(SOLID,), (WIDEST,)],
+    harmonics.backward_kernel: [(1,), (8,)],
+    harmonics.forward_kernel: [(1,), (8,)],
+    harmonics.second_order_kernel: [(1,), (8,)],
     hierarchical_composite.composite_gradient_kernel: [("relu",), ("softplus",)],
     hierarchical_composite.composite_kernel: [("relu",), ("softplus",)],
     image.raster_kernel: [()],
@@ -121,7 +143,16 @@ KERNELS = {
     linear_portable.slope_kernel: [("sigmoid",)],
     linear_portable.weight_gradient_kernel: [()],
     losses.loss_kernel: [(name,) for name in losses.LOSSES],
+    octree.backward_kernel: [(QUADTREE,), (OCTREE,)],
+    octree.forward_kernel: [(QUADTREE,), (OCTREE,)],
+    octree.scatter_kernel: [(QUADTREE, False), (OCTREE, True)],
+    octree.second_order_kernel: [(QUADTREE,), (OCTREE,)],
+    reduction.backward_kernel: [("sum",), ("product",)],
+    reduction.forward_kernel: [("sum",), ("product",)],
+    reduction.second_order_kernel: [("sum",), ("product",)],
+    rows.add_rows_kernel: [()],
     rows.copy_rows_kernel: [()],
+    rows.fill_rows_kernel: [()],
     nerf_draw.pick_kernel: [(wp.uint8, False, False), (wp.float16, True, True)],
     nerf_draw.ray_kernel: [
         (wp.uint8, False, False, "random", "srgb", False),

@@ -5,6 +5,7 @@ import pytest
 import warp as wp
 
 from ngp_warp import launch
+from ngp_warp.encodings import frequency as encodings
 from ngp_warp.encodings.frequency import FrequencyEncoding
 from ngp_warp.errors import ConfigError, ShapeError
 from ngp_warp.kernels import frequency as kernels
@@ -111,7 +112,7 @@ def test_the_text_for_cuda_is_the_twin(case, monkeypatch):
     monkeypatch.setattr(
         kernels, "_on_both", lambda text: both(text).replace("#ifdef __CUDA_ARCH__", "#if 1")
     )
-    monkeypatch.setattr(kernels, "block_items", lambda n_blocks, device: n_blocks * 32)
+    monkeypatch.setattr(encodings, "block_items", lambda n_blocks, device: n_blocks * 32)
     monkeypatch.setattr(kernels, "forward_kernel", kernels.forward_kernel.__wrapped__)
     x = points(70, case[0])
     assert np.abs(encode(case, x, "cpu") - frequency.encode(x, *case[1:])).max() < TOLERANCE

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import warp as wp
 
+from ngp_warp import launch
 from ngp_warp.config import GridEncodingConfig
 from ngp_warp.encodings.grid import GridEncoding, resolve
 from ngp_warp.kernels.grid import GROUP
@@ -107,6 +108,17 @@ def test_second_order_is_a_derivative_along_v(device, shape):
     assert error(ddx, twin_ddx) < 3 * SLOPE_TOLERANCE
     case.v = -case.v
     assert error(dd_out, along(case.twin_forward, case.x, case.v)) > 1.0
+
+
+def test_second_order_does_not_depend_on_threads():
+    results = []
+    for n_threads in (1, 4):
+        launch.set_num_threads(n_threads)
+        case = make((3, 2, "smoothstep", "float32"), "hash", "cpu", "portable")
+        results.append(case.second_order())
+    launch.set_num_threads(None)
+    for one, four in zip(*results, strict=True):
+        assert np.array_equal(one, four)
 
 
 def test_second_order_in_fixed_directions_is_symmetric(device):

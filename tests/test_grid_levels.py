@@ -30,6 +30,21 @@ def test_default_grid_in_three_dimensions():
     assert table[1].scale == pytest.approx(21.1104, abs=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("scale", "level", "resolution"),
+    [
+        # 16 * 1.75^2 = 49, 16 * 1.3125 = 21: whole numbers that float32 meets
+        (1.75, 2, 49),
+        (1.3125, 1, 21),
+        # 16 * 2.5^2 = 100, of which glibc's exp2f(2 * log2f(2.5f)) is a bit more than a sixteenth
+        (2.5, 2, 101),
+    ],
+)
+def test_whole_resolutions_are_the_c_librarys(scale, level, resolution):
+    table = levels(2, n_levels=4, per_level_scale=scale, log2_hashmap_size=19)
+    assert table[level].resolution == resolution
+
+
 def test_finest_resolution_gives_the_scale():
     config = resolve(GridEncodingConfig(finest_resolution=2048))
     # (2048 / 16)^(1 / 15) = 2^(7 / 15)

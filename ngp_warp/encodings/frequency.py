@@ -5,6 +5,7 @@ import warp as wp
 from ngp_warp import launch
 from ngp_warp.config import check_range
 from ngp_warp.kernels import frequency as kernels
+from ngp_warp.kernels.vector import block_items
 
 # 2^k x must leave bits for its fraction: a float32 has 24
 MAX_FREQUENCIES = 20
@@ -48,7 +49,7 @@ class FrequencyEncoding:
         """
         kernel = kernels.forward_kernel(self.n_dims, self.n_frequencies, self.identity)
         n_blocks, n_rows = self._check(x, "y", y, n_rows, first_row)
-        n_items = kernels.block_items(n_blocks, self.device)
+        n_items = block_items(n_blocks, self.device)
         return launch.record(kernel, n_items, [x, n_rows, first_row, y], self.device)
 
     def backward(
@@ -58,7 +59,7 @@ class FrequencyEncoding:
         kernel = kernels.backward_kernel(self.n_dims, self.n_frequencies, self.identity)
         n_blocks, n_rows = self._check(x, "dy", dy, n_rows, first_row)
         launch.check_size("dx", dx, x.size, self.device)
-        n_items = kernels.block_items(n_blocks, self.device)
+        n_items = block_items(n_blocks, self.device)
         return launch.record(kernel, n_items, [x, n_rows, first_row, dy, dx], self.device)
 
     def _check(

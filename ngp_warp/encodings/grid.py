@@ -80,8 +80,10 @@ def grid_levels(config: GridEncodingConfig, n_dims: int) -> list[GridLevel]:
     offset = 0
     capacity = 1 << int(config.log2_hashmap_size or 0)
     for index in range(config.n_levels or 0):
-        # float32 like the reference, so that ceil() falls on the same side
-        growth = np.exp2(np.float32(index) * np.log2(np.float32(config.per_level_scale)))
+        # float32 like the reference, so that ceil() falls on the same side; rounded from float64,
+        # as NumPy's own float32 functions are another bit on another processor (and at 1.75)
+        log2_scale = np.float32(np.log2(np.float64(np.float32(config.per_level_scale))))
+        growth = np.float32(np.exp2(np.float64(np.float32(index) * log2_scale)))
         scale = float(np.float32(growth * np.float32(config.base_resolution) - np.float32(1)))
         resolution = int(np.ceil(scale)) + 1
         # Python integers: 1386**3 wraps a 32-bit int, and the level would pass as dense
@@ -241,7 +243,7 @@ class GridEncoding:
         dd_out: wp.array,
         d_table: wp.array,
         touched: wp.array,
-        ddx: wp.array,
+        ddx: wp.array | None,
     ) -> list[launch.Launch]:
         """Record the adjoint of ``input_gradient`` for a loss on dx.
 
@@ -254,26 +256,39 @@ class GridEncoding:
             dd_out: out, gradient of the loss in d_out, blocked like d_out.
             d_table: float32, added to.
             touched: set where d_table was added to.
-            ddx: out, gradient of the loss in x, blocked like x.
+            ddx: out, gradient of the loss in x, blocked like x; None: not wanted.
         """
         n_points = self.n_blocks(x) * 32
-        for name, array in (("v", v), ("ddx", ddx)):
-            check_size(name, array, x.size, self.device)
+        check_size("v", v, x.size, self.device)
         for name, array in (("d_out", d_out), ("dd_out", dd_out)):
             check_size(name, array, n_points * n_rows, self.device)
         for name, array in (("table", table), ("d_table", d_table)):
             check_size(name, array, self.n_params, self.device)
         check_size("touched", touched, self.n_entries // vector.GROUP, self.device)
-        first = portable.second_order_kernel(self.shape)
+        kernel = portable.second_order_kernel(self.shape)
         args = [x, d_out, v, table, self.scale, self.meta, n_rows, n_points // 32]
         args += [dd_out, d_table, touched]
-        n_items = n_points * self.n_levels
-        second = portable.second_order_position_kernel(self.shape)
-        args2 = [x, d_out, v, table, self.scale, self.meta, self.n_levels, n_rows, ddx]
-        return [
-            launch.record(first, n_items, args, self.device, shards=1),
-            launch.record(second, n_points, args2, self.device),
-        ]
+        # a shard is a level on a CPU, so that no two write one address
+        n_items, shards = n_points * self.n_levels, self.n_levels
+        launches = [launch.record(kernel, n_items, args, self.device, shards=shards)]
+        return launches + self.second_order_positions(x, d_out, v, table, n_rows, ddx)
+
+    def second_order_positions(
+        self,
+        x: wp.array,
+        d_out: wp.array,
+        v: wp.array,
+        table: wp.array,
+        n_rows: int,
+        ddx: wp.array | None,
+    ) -> list[launch.Launch]:
+        """Record the part of ``second_order`` for the positions; nothing if ddx is None."""
+        if ddx is None:
+            return []
+        check_size("ddx", ddx, x.size, self.device)
+        kernel = portable.second_order_position_kernel(self.shape)
+        args = [x, d_out, v, table, self.scale, self.meta, self.n_levels, n_rows, ddx]
+        return [launch.record(kernel, self.n_blocks(x) * 32, args, self.device)]
 
     def n_blocks(self, x: wp.array) -> int:
         """Return the blocks of 32 positions in x, which is whole blocks on this device."""

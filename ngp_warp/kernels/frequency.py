@@ -14,11 +14,11 @@ import math
 
 import warp as wp
 
-from ngp_warp.kernels.vector import SCALAR, TYPES
+from ngp_warp.kernels.vector import on_both
 from ngp_warp.launch import module_options
 
 # Taylor series on +-pi / 4: sin to z^9, cos to z^8, errors below 3e-8
-_SIN_COS = """
+SIN_COS = """
 auto sin_cos_pi = [&](v16 a, v16& sine, v16& cosine) {
     const v16 n = vfloor(a * 2.f + 0.5f), half = vfloor(n * 0.5f);
     const v16 z = (a - n * 0.5f) * 3.14159265f, q = z * z;
@@ -34,30 +34,9 @@ auto sin_cos_pi = [&](v16 a, v16& sine, v16& cosine) {
 """
 
 
-def block_items(n_blocks: int, device: str) -> int:
-    """Return the number of items of the kernels here: blocks on a CPU, points on CUDA."""
-    return n_blocks if device == "cpu" else n_blocks * 32
-
-
 def _on_both(text: str) -> str:
     """Return a snippet of ``text`` for one point (CUDA) or the two vectors of a block (CPU)."""
-    return f"""
-#ifdef __CUDA_ARCH__
-{SCALAR}
-auto vfloor = [](v16 a) {{ return floorf(a); }};
-{_SIN_COS}
-const int block = item / 32, offset = item % 32;
-{text}
-#else
-{TYPES}
-auto vfloor = [](v16 a) __attribute__((always_inline)) {{ return __builtin_elementwise_floor(a); }};
-{_SIN_COS}
-const int block = item;
-for (int offset = 0; offset < 32; offset += 16) {{
-{text}
-}}
-#endif
-"""
+    return on_both(text, SIN_COS)
 
 
 def _text(n_dims: int, n_frequencies: int, identity: bool, backward: bool) -> str:

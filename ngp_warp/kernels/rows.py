@@ -7,6 +7,7 @@ import functools
 
 import warp as wp
 
+from ngp_warp.kernels.vector import on_both
 from ngp_warp.launch import module_options
 
 wp.set_module_options(module_options())
@@ -88,3 +89,72 @@ def copy_rows_kernel() -> wp.Kernel:
         )
 
     return copy_rows
+
+
+_ADD = """
+for (int r = 0; r < n_rows; ++r) {
+    v16* t = (v16*)(target.data + ((size_t)block * target_rows + first + r) * 32 + offset);
+    *t = *t + *(const v16*)(source.data + ((size_t)block * n_rows + r) * 32 + offset);
+}"""
+
+_FILL = """
+for (int r = 0; r < n_rows; ++r)
+    *(v16*)(target.data + ((size_t)block * target_rows + first + r) * 32 + offset) = (v16)(value);
+"""
+
+
+@functools.cache
+def add_rows_kernel() -> wp.Kernel:
+    """Return the kernel that adds all rows of every block to some rows of another array."""
+
+    @wp.func_native(on_both(_ADD))
+    def add_item(
+        source: wp.array[float],
+        n_rows: int,
+        target_rows: int,
+        first: int,
+        item: int,
+        target: wp.array[float],
+    ): ...
+
+    @wp.kernel(module="unique", module_options=module_options())
+    def add_rows(
+        begin: int,
+        # in
+        source: wp.array[float],  # [n_blocks, n_rows, 32]
+        n_rows: int,
+        target_rows: int,
+        first: int,
+        # in and out
+        target: wp.array[float],  # [n_blocks, target_rows, 32]
+    ):
+        """target[:, first + j] += source[:, j]."""
+        add_item(source, n_rows, target_rows, first, begin + wp.tid(), target)
+
+    return add_rows
+
+
+@functools.cache
+def fill_rows_kernel() -> wp.Kernel:
+    """Return the kernel that sets some rows of every block to a value."""
+
+    @wp.func_native(on_both(_FILL))
+    def fill_item(
+        value: float, n_rows: int, target_rows: int, first: int, item: int, target: wp.array[float]
+    ): ...
+
+    @wp.kernel(module="unique", module_options=module_options())
+    def fill_rows(
+        begin: int,
+        # in
+        value: float,
+        n_rows: int,
+        target_rows: int,
+        first: int,
+        # out
+        target: wp.array[float],  # [n_blocks, target_rows, 32]
+    ):
+        """target[:, first + j] = value."""
+        fill_item(value, n_rows, target_rows, first, begin + wp.tid(), target)
+
+    return fill_rows

@@ -75,6 +75,16 @@ auto vsin = [&](v16 a) __attribute__((always_inline)) { return __builtin_element
 auto vcos = [&](v16 a) __attribute__((always_inline)) { return __builtin_elementwise_cos(a); };
 """
 
+_MIN_MAX_FLOOR = """
+auto vmax = [](v16 a, v16 b) __attribute__((always_inline)) {
+    return __builtin_elementwise_max(a, b);
+};
+auto vmin = [](v16 a, v16 b) __attribute__((always_inline)) {
+    return __builtin_elementwise_min(a, b);
+};
+auto vfloor = [](v16 a) __attribute__((always_inline)) { return __builtin_elementwise_floor(a); };
+"""
+
 SIGN = """
 auto sign = [](v16 a) __attribute__((always_inline)) {
     return a > 0.f ? (v16)(1.f) : a < 0.f ? (v16)(-1.f) : (v16)(0.f);
@@ -94,3 +104,33 @@ auto vsin = [](v16 a) { return sinf(a); };
 auto vcos = [](v16 a) { return cosf(a); };
 auto sign = [](v16 a) { return a > 0.f ? 1.f : a < 0.f ? -1.f : 0.f; };
 """
+
+
+def on_both(text: str, helpers: str = "") -> str:
+    """Return a snippet of ``text`` for one point (CUDA) or the two vectors of a block (CPU).
+
+    ``text`` finds ``item``'s block in ``block`` and its first point in ``offset``; v16 is one float
+    on CUDA. ``helpers`` are lambdas on v16, which may use vfloor, vmin and vmax.
+    """
+    return f"""
+#ifdef __CUDA_ARCH__
+{SCALAR}
+auto vfloor = [](v16 a) {{ return floorf(a); }};
+{helpers}
+const int block = item / 32, offset = item % 32;
+{text}
+#else
+{TYPES}
+{_MIN_MAX_FLOOR}
+{helpers}
+const int block = item;
+for (int offset = 0; offset < 32; offset += 16) {{
+{text}
+}}
+#endif
+"""
+
+
+def block_items(n_blocks: int, device: str) -> int:
+    """Return the number of items of an ``on_both`` kernel: blocks on a CPU, points on CUDA."""
+    return n_blocks if device == "cpu" else n_blocks * 32
