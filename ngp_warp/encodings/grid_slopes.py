@@ -63,12 +63,13 @@ class GridSlopes:
         jacobian = scratch(most, g.n_dims * g.n_outputs, g.device)
         for begin, end in _chunks(n_blocks):
             n = end - begin
-            own = jacobian[: n * g.n_dims * g.n_outputs * 32]
-            part, inputs, outputs = (
+            own: Any = jacobian[: n * g.n_dims * g.n_outputs * 32]
+            parts: Any = (
                 array[begin * rows * 32 : end * rows * 32]
                 for array, rows in ((x, g.n_dims), source, target)
             )
-            spare = features[: n * g.n_outputs * 32]
+            part, inputs, outputs = parts
+            spare: Any = features[: n * g.n_outputs * 32]
             launches.append(self._jacobian.forward(part, table, spare, own))
             args = [own, inputs, g.n_dims, g.n_outputs, outputs]
             launches.append(record(kernel, block_items(n, g.device), args, g.device))
