@@ -33,6 +33,18 @@ def _check_device(value: str) -> str:
     return value
 
 
+def parse_numbers(text: str, form: str) -> tuple[float, ...]:
+    """Return the numbers of a list like ``low,high``; a usage error where there are not as many."""
+    count = form.count(",") + 1
+    try:
+        numbers = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        numbers = ()
+    if len(numbers) != count:
+        raise typer.BadParameter(f"{text!r} is not {form}: {count} numbers")
+    return numbers
+
+
 RunArgument = Annotated[
     Path, typer.Argument(metavar="RUN", help="A run's folder, its latest link or a checkpoint.")
 ]
