@@ -28,8 +28,8 @@ def command(
             "-f",
             help="Of a picture: dzi (a page to zoom in), png, tif, exr, npy, jpg; of a mesh: "
             "obj, ply, stl, glb, npz, nvdb; of photos: obj, ply, stl, glb, points (ply), nvdb, "
-            "npz, npy (the density), occupancy (npz); of a volume: nvdb, vdb, npy, npz, nii, and obj, "
-            "ply, stl, glb (a surface); of all but photos: compact.",
+            "npz, npy (the density), occupancy (npz); of a volume: nvdb, vdb, npy, npz, nii, and "
+            "obj, ply, stl, glb (a surface); of all but photos: compact.",
         ),
     ],
     output: Annotated[

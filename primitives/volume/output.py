@@ -8,7 +8,7 @@ from ngp_warp.config import check_range
 from ngp_warp.errors import ConfigError
 from ngp_warp.files import check_output
 from ngp_warp.primitive import Report, check_options, report_nothing
-from ngp_warp.primitives.film import SUFFIXES, check_fps, check_video, write_video
+from ngp_warp.primitives.film import SUFFIXES, check_video, film_cameras, write_video
 from ngp_warp.primitives.pictures import save_png
 from ngp_warp.primitives.volume.config import make_light
 from ngp_warp.primitives.volume.grid import world_cube
@@ -27,12 +27,10 @@ from ngp_warp.primitives.volume.painters import (
 from ngp_warp.primitives.volume.path_tracer import PathTracer
 from ngp_warp.primitives.volume.slices import render_slices
 from ngp_warp.primitives.volume.subject import Subject
-from ngp_warp.rays.camera_paths import load_camera_path
-from ngp_warp.rays.cameras import Camera, Up, parse_camera, turntable
+from ngp_warp.rays.cameras import Camera, Up, parse_camera
 
 Show = Literal["shaded", "reference", "surface", "mip", "transfer", "slices"]
 _SIDE = 800
-_TURN_FRAMES, _FPS = 120, 24.0
 
 _VIEW = {"camera", "up", "width", "height"}
 _LIGHT = {"spp", "exposure", "background", "progressive"}
@@ -141,7 +139,7 @@ def render(
         check_video(output, **size)
     eye = parse_camera(camera or DEFAULT_CAMERA, up=upright, **size)
     eye = eye.moved(*world_cube(frame.shape, frame.to_world, frame.first))
-    cameras, rate = _film(eye, camera_path, frames, fps, size) if film else ([eye], 0.0)
+    cameras, rate = film_cameras(eye, camera_path, frames, fps) if film else ([eye], 0.0)
     options = Options(
         spp=spp,
         level=level,
@@ -229,19 +227,3 @@ def _check(given: dict[str, Any], show: str, film: bool, output: Path, subject: 
 def _why(show: str, subject: Subject) -> str:
     learned = show in ("shaded", "reference") and subject.has_radiance
     return " of learned light (its sun and medium are the run's)" if learned else ""
-
-
-def _film(
-    at: Camera,
-    path: str | Path | None,
-    frames: int | None,
-    fps: float | None,
-    size: dict[str, int],
-) -> tuple[list[Camera], float]:
-    """Return the cameras of a film and the pictures a second."""
-    if path is None:
-        rate = _FPS if fps is None else fps
-        check_fps(rate)
-        return turntable(at, _TURN_FRAMES if frames is None else frames), rate
-    film = load_camera_path(path, width=size["width"], height=size["height"])
-    return list(film.cameras), film.fps
