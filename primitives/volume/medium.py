@@ -119,8 +119,6 @@ class Medium:
         if not np.isfinite(values).all() or values.max(initial=0) > _LARGEST:
             raise DataError("densities must be finite, as float32")
         grid = padded(values, block)
-        move = np.eye(4)
-        move[:3, 3] = 1 - np.array(first, np.float64)
         majorants = block_majorants(grid, block)
         if density_scale is None:
             density_scale = default_density_scale(values, matrix)
@@ -132,7 +130,7 @@ class Medium:
             data=data,
             majorants=majorants,
             block=block,
-            to_grid=move @ np.linalg.inv(matrix),
+            to_grid=grid_from_world(matrix, first),
             box=((0.0, 0.0, 0.0), (x, y, z)),
             density_scale=density_scale,
             albedo=albedo,
@@ -211,6 +209,18 @@ class Medium:
         """
         low, high = (np.array(corner) for corner in self.box)
         return bounding_cube(low, high, np.linalg.inv(self.to_grid))
+
+
+def grid_from_world(to_world: np.ndarray, first: Index) -> np.ndarray:
+    """Return the map from the world to grid coordinates, float64 [4, 4], of a volume.
+
+    Args:
+        to_world: float64 [4, 4], index to world.
+        first: index of the first value, which lies at 1: there is a plane of zeros before it.
+    """
+    move = np.eye(4)
+    move[:3, 3] = 1 - np.array(first, np.float64)
+    return move @ np.linalg.inv(to_world)
 
 
 def default_density_scale(values: np.ndarray, to_world: np.ndarray) -> float:
