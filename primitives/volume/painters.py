@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 
 from ngp_warp.config import check_range
-from ngp_warp.errors import DataError
 from ngp_warp.primitive import Progress, Report, report_nothing
 from ngp_warp.primitives.pictures import save_png, write_exr
-from ngp_warp.primitives.volume.grid import magnitudes
+from ngp_warp.primitives.volume.grid import magnitudes, no_surface
 from ngp_warp.primitives.volume.looks import DEFAULT_TRANSFER, display
 from ngp_warp.primitives.volume.path_tracer import Picture
 from ngp_warp.primitives.volume.projection import Kind, project
@@ -124,10 +123,7 @@ class Projected:
         shown = magnitudes(self._values)
         low, high = float(shown.min()), float(shown.max())
         if not low <= level <= high:
-            raise DataError(
-                f"the volume has no surface at level {level:g}: its values go from {low:g} to "
-                f"{high:g}; give another --level"
-            )
+            raise no_surface(level, low, high)
 
     def _project(self, camera: Camera, spp: int, progress: Report = report_nothing) -> Any:
         frame = self._about.frame
