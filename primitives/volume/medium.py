@@ -15,7 +15,7 @@ import warp as wp
 
 from ngp_warp import launch
 from ngp_warp.config import check_range
-from ngp_warp.errors import ConfigError, DataError
+from ngp_warp.errors import DataError
 from ngp_warp.primitives.volume.grid import Index, Volume, bounding_cube, checked_transform
 from ngp_warp.primitives.volume.kernels.blocks import Blocks
 from ngp_warp.primitives.volume.kernels.fields import (
@@ -74,10 +74,7 @@ class Medium:
     """Where the field lies."""
 
     def __post_init__(self):
-        if not 0 < self.density_scale < _LARGEST:
-            raise ConfigError(
-                f"density_scale must be above 0 and below {_LARGEST:g}, got {self.density_scale:g}"
-            )
+        check_range("density_scale", self.density_scale, *DENSITY_SCALES)
         check_range("albedo", self.albedo, 0, 1)
         check_range("g", self.g, -_MOST_ANISOTROPIC, _MOST_ANISOTROPIC)
 
@@ -123,7 +120,7 @@ class Medium:
         if density_scale is None:
             density_scale = default_density_scale(values, matrix)
         data: Any = DenseField()
-        data.values = wp.array(grid, dtype=wp.float32, device=device)
+        data.values = wp.array(grid, dtype=wp.float32, device=device, copy=False)
         x, y, z = (float(n + 1) for n in values.shape)
         return cls(
             kind=DENSE,
