@@ -22,6 +22,13 @@ def is_invertible(matrix: np.ndarray) -> bool:
     return bool(np.all(np.isfinite(matrix)) and np.linalg.det(matrix[:3, :3]) != 0)
 
 
+def lengths(values: np.ndarray, n_axes: int) -> np.ndarray:
+    """Return scalars on ``n_axes`` axes as they are, of vectors [..., channel] their lengths."""
+    if values.ndim == n_axes:
+        return values
+    return values[..., 0] if values.shape[-1] == 1 else np.linalg.norm(values, axis=-1)
+
+
 def magnitudes(values: np.ndarray) -> np.ndarray:
     """Return what is drawn of values: scalars [x, y, z] as they are, of vectors their lengths.
 
@@ -40,10 +47,7 @@ def magnitudes(values: np.ndarray) -> np.ndarray:
         raise ShapeError(
             f"values must have shape [x, y, z] or [x, y, z, channel], got {list(values.shape)}"
         )
-    if values.ndim == 4:
-        one = values.shape[3] == 1
-        values = values[..., 0] if one else np.linalg.norm(values, axis=3)
-    values = np.ascontiguousarray(values, np.float32)
+    values = np.ascontiguousarray(lengths(values, 3), np.float32)
     if values.size == 0 or not np.isfinite(values).all():
         raise DataError("a picture needs values that are finite as float32, and at least one")
     return values

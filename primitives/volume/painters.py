@@ -101,7 +101,7 @@ class Projected:
 
     def __init__(self, subject: Subject, kind: Kind, options: Options, progress: Report):
         self._about, self._options = subject.about, options
-        self._values = subject.values(progress)
+        self._values = magnitudes(subject.values(progress))
         self._kind: Kind = kind
         self._device = subject.field.device
         if kind == "surface" and options.level is not None:
@@ -110,8 +110,7 @@ class Projected:
         if kind == "transfer":
             low, high = self._about.transfer.low, self._about.transfer.high
             if self._about.n_channels > 1:
-                lengths = magnitudes(self._values)
-                low, high = float(lengths.min()), float(lengths.max())
+                low, high = self._range()
                 high = high if high > low else low + 1  # all alike
             self._transfer = TransferFunction.parse(options.transfer or DEFAULT_TRANSFER, low, high)
         colors = {"white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0), "transparent": None}
@@ -120,10 +119,12 @@ class Projected:
     def _check_level(self, level: float) -> None:
         """Raise DataError where a surface would be missing, or the box itself."""
         check_range("level", level, -math.inf)
-        shown = magnitudes(self._values)
-        low, high = float(shown.min()), float(shown.max())
+        low, high = self._range()
         if not low <= level <= high:
             raise no_surface(level, low, high)
+
+    def _range(self) -> tuple[float, float]:
+        return float(self._values.min()), float(self._values.max())
 
     def _project(self, camera: Camera, spp: int, progress: Report = report_nothing) -> Any:
         frame = self._about.frame

@@ -13,8 +13,8 @@ from ngp_warp.config import check_choice, check_range
 from ngp_warp.errors import ShapeError
 from ngp_warp.primitives.contours import draw_slice, round_number
 from ngp_warp.primitives.pictures import make_figure, picture_row
-from ngp_warp.primitives.volume.grid import Index, check_window, magnitudes
-from ngp_warp.primitives.volume.planes import AXES, Plane, lengths, middle_planes
+from ngp_warp.primitives.volume.grid import Index, check_window, lengths, magnitudes
+from ngp_warp.primitives.volume.planes import AXES, Plane, middle_planes
 from ngp_warp.rays.cameras import Up
 
 COLORMAPS = ("grey", "viridis", "inferno", "magma", "cividis")
@@ -76,7 +76,7 @@ def render_slices(
     scalars = magnitudes(values)
     planes = middle_planes(values.shape, to_world, first, at=at, up=up)
     pixel = max(side for plane in planes for side in plane.size) / size
-    cuts = [plane.picture(lengths(plane.section(values)), pixel) for plane in planes]
+    cuts = [plane.picture(lengths(plane.section(values), 2), pixel) for plane in planes]
     if level_set:
         paint: Any = _Contours.of(cuts, pixel)
     else:
@@ -128,11 +128,11 @@ def compare_slices(
     pixel = max(side for plane in planes for side in plane.size) / (100 * _COLUMN)
     sections = [[plane.section(values) for values in (target, result)] for plane in planes]
     cuts = [
-        [plane.picture(lengths(section), pixel) for section in pair]
+        [plane.picture(lengths(section, 2), pixel) for section in pair]
         for plane, pair in zip(planes, sections, strict=True)
     ]
     errors = [
-        plane.picture(lengths(np.abs(pair[0] - pair[1])), pixel)
+        plane.picture(lengths(np.abs(pair[0] - pair[1]), 2), pixel)
         for plane, pair in zip(planes, sections, strict=True)
     ]
     if level_set:
