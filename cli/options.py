@@ -33,6 +33,18 @@ def _check_device(value: str) -> str:
     return value
 
 
+def parse_numbers(text: str, form: str) -> tuple[float, ...]:
+    """Return the numbers of a list like ``low,high``; a usage error where there are not as many."""
+    count = form.count(",") + 1
+    try:
+        numbers = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        numbers = ()
+    if len(numbers) != count:
+        raise typer.BadParameter(f"{text!r} is not {form}: {count} numbers")
+    return numbers
+
+
 RunArgument = Annotated[
     Path, typer.Argument(metavar="RUN", help="A run's folder, its latest link or a checkpoint.")
 ]
@@ -102,19 +114,21 @@ def field_docs(cls: type) -> dict[str, str]:
     return docs
 
 
-def flags_of(cls: type, path: tuple[str, ...] = ()) -> list[Flag]:
+def flags_of(cls: type) -> list[Flag]:
     """Return the flags of a config dataclass and of its nested ones, in the order of the fields."""
-    hints, docs = get_type_hints(cls), field_docs(cls)
+    return _flags(cls(), ())
+
+
+def _flags(config: Any, path: tuple[str, ...]) -> list[Flag]:
+    """Return the flags of a config; a nested default may differ from its class's."""
+    hints, docs = get_type_hints(type(config)), field_docs(type(config))
     flags = []
-    for field in dataclasses.fields(cls):
-        hint, here = hints[field.name], (*path, field.name)
-        if dataclasses.is_dataclass(hint):
-            flags += flags_of(hint, here)  # type: ignore[arg-type]
+    for field in dataclasses.fields(config):
+        value, here = getattr(config, field.name), (*path, field.name)
+        if dataclasses.is_dataclass(hints[field.name]):
+            flags += _flags(value, here)
         else:
-            default = field.default
-            if field.default_factory is not dataclasses.MISSING:
-                default = field.default_factory()
-            flags.append(Flag(here, hint, default, docs.get(field.name, "")))
+            flags.append(Flag(here, hints[field.name], value, docs.get(field.name, "")))
     return flags
 
 

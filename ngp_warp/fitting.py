@@ -62,7 +62,7 @@ def fit(
     check_out(Path(out) if out else None)
     path = _source(source, previous)
     if previous is not None:
-        _check_fixed(kind, config, previous.config)
+        config = _kept(kind, config, previous.config)
         config = kind.resumed(config, previous.header["data"])
     report(Progress(stage="load", message=f"reading {path}"))
     data = kind.load(path, config, report)
@@ -118,14 +118,19 @@ def _nested(given: dict[str, Any]) -> dict[str, Any]:
     return above
 
 
-def _check_fixed(kind: Primitive, config: Any, then: Any) -> None:
-    """Raise where a resumed run would learn something else than it has."""
+def _kept(kind: Primitive, config: Any, then: Any) -> Any:
+    """Return a resumed run's config: of what it must keep, None is what it has.
+
+    Raises:
+        ConfigError: it would learn something else than it has.
+    """
     for name in sorted(kind.fixed):
-        if getattr(config, name) != getattr(then, name):
+        given, kept = getattr(config, name), getattr(then, name)
+        if given is not None and given != kept:
             raise ConfigError(
-                f"the run has {name} {getattr(then, name)}, not {getattr(config, name)}; to have "
-                "another, start a new run"
+                f"the run has {name} {kept}, not {given}; to have another, start a new run"
             )
+    return replace(config, **{name: getattr(then, name) for name in kind.fixed})
 
 
 def _fit(

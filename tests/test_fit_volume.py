@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -227,6 +228,15 @@ def test_a_run_is_not_resumed_to_learn_something_else(
     with pytest.raises(ConfigError, match=f"the run has {name}"):
         fit(None, resume=run.path, steps=STEPS + 1, **{name: value})
     assert sorted(run.path.rglob("*")) == before
+
+
+def test_a_resumed_run_keeps_what_a_config_leaves_open(volume_runs: Any, tmp_path: Path) -> None:
+    settings: Any = {"mode": "radiance", "density_scale": 0.7, "up": "z"}
+    run = fit(volume_runs.source("fog"), **settings, steps=3, out=tmp_path / "run")
+    given = replace(run.config, density_scale=None, up=None)
+    resumed = fit(None, resume=run.path, config=given, steps=4)
+    assert resumed.header["step"] == 4
+    assert (resumed.config.density_scale, resumed.config.up) == (0.7, "z")
 
 
 @pytest.mark.parametrize("mode", MODES)

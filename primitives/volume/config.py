@@ -52,11 +52,13 @@ class VolumeConfig:
     target: Target = "voxel"
     """Of density mode: samples at voxels' middles, or anywhere with trilinear values."""
     occupied_share: float | None = None
-    """Of density mode: share of the samples that lie in occupied blocks alone."""
+    """Of density mode: share of the samples that lie in occupied blocks alone; if not given, half
+    where those fill less than half of the box, else none."""
     albedo: float = DEFAULT_ALBEDO
     """Share of the light that a collision scatters; the rest is absorbed."""
     density_scale: float | None = None
-    """Extinction of density 1 for each unit of the world."""
+    """Extinction of density 1 for each unit of the world; if not given, such that the box's longest
+    side has an optical depth of 60 at the largest density."""
     sun: str = DEFAULT_SUN
     """Direction of the sun: its azimuth and elevation in degrees, or none."""
     up: Up | None = None
