@@ -319,3 +319,9 @@ def test_a_medium_of_which_nothing_is_seen_is_measured(tmp_path: Path) -> None:
     run = fit(tmp_path / "a.npy", mode="radiance", density_scale=1e-20, steps=3, out=tmp_path / "r")
     assert run.metrics["psnr"] is None
     assert run.metrics["opacity_error"] == 0
+
+
+@pytest.mark.parametrize(("name", "value"), [("target", "voxel"), ("occupied_share", 0.5)])
+def test_settings_of_the_other_mode_are_refused(name: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=f"{name} is for density mode"):
+        get("volume").config(mode="radiance", **{name: value})

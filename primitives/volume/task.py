@@ -30,7 +30,7 @@ def estimate(
     if config.density_scale is None and volume.n_channels == 1:
         scale = default_density_scale(volume.values, volume.to_world)
         config = replace(config, density_scale=scale)
-    if config.occupied_share is None:
+    if config.mode == "density" and config.occupied_share is None:
         mask = occupied(volume)
         share = len(occupied_blocks(mask)) * BLOCK**3 / mask.size
         config = replace(config, occupied_share=0.5 if 0 < share < 0.5 else 0.0)
