@@ -26,8 +26,9 @@ from ngp_warp.files import format_bytes
 MODES = ("nerf", "sdf", "image", "volume")
 MAX_BYTES = 1 << 32
 """Of a file once it is decompressed."""
-PADDING = 16
-"""Inputs and outputs of tiny-cuda-nn's networks are padded to multiples of this."""
+PADDINGS = (16, 8)
+"""Inputs and outputs of tiny-cuda-nn's networks are padded to multiples of the first; those of its
+CutlassMLP were to the second in 2022."""
 CELLS = 128
 FIRST_HARMONIC = 0.28209479177387814
 """Spherical harmonics' constant."""
@@ -195,12 +196,15 @@ class PaddedNetwork:
     """Inputs without padding."""
     n_out: int
     """Outputs without padding."""
+    padding: int = PADDINGS[0]
+    """Of inputs and outputs."""
 
     @property
     def layers(self) -> list[tuple[int, int]]:
         """Outputs and inputs of each stored matrix."""
-        widths = [pad(self.n_in), *[self.config.n_neurons] * self.config.n_hidden_layers]
-        widths.append(pad(self.n_out))
+        widths = [pad(self.n_in, self.padding)]
+        widths += [self.config.n_neurons] * self.config.n_hidden_layers
+        widths.append(pad(self.n_out, self.padding))
         return [(b, a) for a, b in pairwise(widths)]
 
     @property
@@ -218,9 +222,26 @@ class PaddedNetwork:
         return found
 
 
-def pad(n: int) -> int:
-    """Return the multiple of 16 that ``n`` is padded to."""
-    return -(-n // PADDING) * PADDING
+def pad(n: int, padding: int) -> int:
+    """Return the multiple of ``padding`` that ``n`` is padded to."""
+    return -(-n // padding) * padding
+
+
+def padding_of(snapshot: Snapshot, counts: dict[int, int]) -> tuple[int, list[str]]:
+    """Return the padding that the number of bytes fits, and what there is to say of it.
+
+    Args:
+        snapshot: as read.
+        counts: parameters that there would be, by padding; the first is the usual one.
+    """
+    data: Any = snapshot.values.get("params_binary")
+    usual, *others = counts
+    n_bytes = len(data) if isinstance(data, bytes) else 0
+    for padding in others:
+        fits, n = counts[padding], counts[usual]
+        if n_bytes in (2 * fits, 4 * fits) and n_bytes not in (2 * n, 4 * n):
+            return padding, [f"networks are padded to {padding}, by the number of parameters"]
+    return usual, []
 
 
 def flat_parameters(snapshot: Snapshot, expected: int, parts: str) -> np.ndarray:

@@ -16,12 +16,14 @@ from ngp_warp.encodings.grid import grid_levels
 from ngp_warp.errors import ConfigError, DataError
 from ngp_warp.ngp_config import settings_from_ngp
 from ngp_warp.ngp_snapshot import (
+    PADDINGS,
     PaddedNetwork,
     Snapshot,
     contents,
     flat_parameters,
     is_half,
     mode_of,
+    padding_of,
     read_snapshot,
     unknown,
 )
@@ -35,6 +37,7 @@ UNPROVEN = (
     "with what instant-ngp shows"
 )
 _KNOWN = {"params_binary", "n_params", "params_type", "mode", "training_step"}
+_LEFT = ("parent", "loss", "optimizer")
 # Of four outputs: how instant-ngp places a volume in the unit cube is not documented.
 _OUTPUTS = {"image": 3, "sdf": 1, "volume": 4}
 _DIMS = {"image": 2, "sdf": 3, "volume": 3}
@@ -74,9 +77,11 @@ def import_snapshot(
     kind = mode_of(snapshot, mode)
     about = {"mode": kind, "contents": contents(snapshot), "notes": [UNPROVEN]}
     progress(Progress(stage="load", message=UNPROVEN))
-    config = {name: value for name, value in snapshot.config.items() if name != "parent"}
+    config = {n: value for n, value in snapshot.config.items() if n not in _LEFT}
     settings, notes = settings_from_ngp(config, kind, path)
     notes = [note for note in notes[1:] if not note.startswith("encoding has no per_level_scale")]
+    if left := [name for name in snapshot.config if name in _LEFT]:
+        notes.append(f"not taken over: {', '.join(left)} (nothing is trained)")
     config, data, arrays, said = _converted(snapshot, kind, settings, source)
     about["notes"] += [*notes, *said]
     for note in about["notes"][1:]:
@@ -125,7 +130,7 @@ def _converted(
         config, data = _image(snapshot, config, source, notes)
     else:
         config, data = _solid(mode, config, notes)
-    weights, table, half = _parameters(snapshot, config, _DIMS[mode], _OUTPUTS[mode])
+    weights, table, half = _parameters(snapshot, config, _DIMS[mode], _OUTPUTS[mode], notes)
     config = replace(
         config,
         encoding=replace(config.encoding, dtype="float16" if half else "float32"),
@@ -188,7 +193,7 @@ def _solid(mode: str, config: Any, notes: list[str]) -> tuple[Any, dict[str, Any
 
 
 def _parameters(
-    snapshot: Snapshot, config: Any, n_dims: int, n_outputs: int
+    snapshot: Snapshot, config: Any, n_dims: int, n_outputs: int, notes: list[str]
 ) -> tuple[np.ndarray, np.ndarray, bool]:
     """Return a field's weights and table in our layout, and whether they were float16."""
     encoding = config.encoding
@@ -196,8 +201,11 @@ def _parameters(
     last = grid_levels(encoding, n_dims)[-1]
     n_table = (last.offset + last.size) * n_features
     n_encoded = int(encoding.n_levels or 0) * n_features
-    network = PaddedNetwork(config.network, n_encoded, n_outputs)
-    expected = network.n_params + n_table
+    networks = {p: PaddedNetwork(config.network, n_encoded, n_outputs, p) for p in PADDINGS}
+    counts = {p: network.n_params + n_table for p, network in networks.items()}
+    padding, said = padding_of(snapshot, counts)
+    notes += said
+    network, expected = networks[padding], counts[padding]
     parts = f"a network of {network.n_params}, a grid of {n_table}"
     flat = flat_parameters(snapshot, expected, parts)
     matrices = network.matrices(flat)

@@ -22,12 +22,14 @@ from ngp_warp.encodings.grid import grid_levels
 from ngp_warp.errors import DataError
 from ngp_warp.ngp_snapshot import (
     FIRST_HARMONIC,
+    PADDINGS,
     PaddedNetwork,
     Snapshot,
     density_cells,
     flat_parameters,
     is_half,
     pad,
+    padding_of,
     unknown,
 )
 from ngp_warp.primitives.nerf.config import NerfConfig, resolve
@@ -138,10 +140,18 @@ def _parameters(
     last = grid_levels(encoding, 3)[-1]
     n_table = (last.offset + last.size) * n_features
     n_encoded = int(encoding.n_levels or 0) * n_features
-    density = PaddedNetwork(config.density_network, n_encoded, N_GEOMETRY)
-    n_directions = pad(N_DIRECTION + extra)
-    color = PaddedNetwork(config.color_network, N_GEOMETRY + n_directions, 3)
-    expected = density.n_params + color.n_params + n_table
+
+    def networks(padding: int) -> tuple[PaddedNetwork, PaddedNetwork]:
+        n_in = N_GEOMETRY + pad(N_DIRECTION + extra, padding)
+        return (
+            PaddedNetwork(config.density_network, n_encoded, N_GEOMETRY, padding),
+            PaddedNetwork(config.color_network, n_in, 3, padding),
+        )
+
+    counts = {p: sum(n.n_params for n in networks(p)) + n_table for p in PADDINGS}
+    padding, notes = padding_of(snapshot, counts)
+    density, color = networks(padding)
+    expected = counts[padding]
     parts = f"networks of {density.n_params} and {color.n_params}, a grid of {n_table}"
     flat = flat_parameters(snapshot, expected, parts)
     first = density.matrices(flat)
@@ -149,10 +159,9 @@ def _parameters(
     second = color.matrices(flat[density.n_params :])
     entry = second[0]
     second[0] = entry[:, : N_GEOMETRY + N_DIRECTION].copy()
-    ones = entry[:, N_GEOMETRY + N_DIRECTION + extra : N_GEOMETRY + n_directions]
+    ones = entry[:, N_GEOMETRY + N_DIRECTION + extra :]
     second[0][:, N_GEOMETRY] += ones.sum(axis=1) / np.float32(FIRST_HARMONIC)
     weights = np.concatenate([matrix.reshape(-1) for matrix in (*first, *second)])
-    notes = []
     if extra:
         notes.append(f"not taken over: the photos' learned vectors of {extra} values (as if zero)")
     table = flat[density.n_params + color.n_params :]
