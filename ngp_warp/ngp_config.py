@@ -233,7 +233,7 @@ class _Reader:
 
     def _number(self, value: Any, where: str) -> float:
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not abs(value) < float("inf"):
+        if not number or not abs(value) < 1e300:  # whole numbers have no end
             raise self._error(where, f"must be a number, got {value!r}")
         return value
 

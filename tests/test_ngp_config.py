@@ -207,6 +207,7 @@ def _chained(*otypes: str) -> dict[str, Any]:
         ("image", {"optimizer": {"otype": "Ema", "nested": []}}, "must be an object"),
         ("image", {"optimizer": {"otype": "Adam", "beta1": "x"}}, r"optimizer\.beta1 must be a n"),
         ("image", {"optimizer": {"otype": "Adam", "beta1": float("nan")}}, "must be a number"),
+        ("image", {"network": {"otype": "MLP", "n_neurons": 10**400}}, "must be a number"),
         ("image", {"encoding": {"otype": "Frequency"}}, "encoding Frequency .* HashGrid"),
         ("sdf", {"encoding": {"otype": "Takikawa"}}, "encoding Takikawa .* HashGrid"),
         ("image", {"encoding": {"otype": "HashGrid", "hash": "Rng"}}, "must be CoherentPrime"),

@@ -172,6 +172,20 @@ def test_without_a_grid_or_cameras_there_are_stand_ins(nerf: Any, tmp_path: Path
     assert (tmp_path / "a.png").stat().st_size > 0
 
 
+@pytest.mark.parametrize("value", [None, "x", 1e300, float("nan"), [[1, 2], [3]], {"start": 1}])
+def test_cameras_that_cannot_be_are_left_out(value: Any, nerf: Any, tmp_path: Path) -> None:
+    values = nerf_snapshot(nerf.fitted)
+    values["snapshot"]["nerf"]["dataset"]["xforms"][2] = value
+    path = write(tmp_path / "a.ingp", values, "plain")
+    _, about = import_snapshot(path, write=False)
+    assert any("not taken over: cameras (xforms[2]" in note for note in about["notes"])
+    values = nerf_snapshot(nerf.fitted)
+    values["snapshot"]["nerf"]["dataset"]["metadata"][2]["focal_length"] = value
+    path = write(tmp_path / "a.ingp", values, "plain")
+    _, about = import_snapshot(path, write=False)
+    assert any("lenses of 1 cameras are not in the file" in note for note in about["notes"])
+
+
 def test_the_commands_open_it(nerf: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path, out = write(tmp_path / "a.ingp", nerf_snapshot(nerf.fitted)), str(tmp_path / "run")
     capfd.readouterr()

@@ -39,6 +39,7 @@ from ngp_warp.radiance.settings import AABB_SCALES, N_DIRECTION, N_GEOMETRY
 from ngp_warp.rays.lenses import Lens
 
 _STEPS = 1024  # in the inner cube's diagonal, as the reference has them
+_LARGE = 1e9  # beyond it a number is none that a scene has
 _SIDE = 800  # of a picture where no camera is known
 _KNOWN: dict[tuple[str, ...], set[str]] = {
     (): {
@@ -176,7 +177,9 @@ def _describe(snapshot: Snapshot, aabb_scale: int) -> tuple[dict[str, Any], list
     scale, offset = _numbers([dataset.get("scale")], 1), _numbers(dataset.get("offset"), 3)
     if scale is None or offset is None:
         scale, offset = np.ones(1), np.zeros(3)
-        notes.append("scale and offset are not in the file: the scene's units are the inner cube's")
+        notes.append(
+            "scale and offset are not in the file, or cannot be: units are those of the inner cube"
+        )
     x, y, z = offset.tolist()
     frame = Frame.from_inner(float(scale[0]), (x, y, z), aabb_scale)
     cameras, said = _cameras(dataset, float(scale[0]), offset)
@@ -247,7 +250,7 @@ def _pose(value: Any) -> np.ndarray | None:
     except (TypeError, ValueError):
         return None
     matrix = matrix.T if matrix.shape == (4, 3) else matrix
-    if matrix.shape != (3, 4) or not np.isfinite(matrix).all():
+    if matrix.shape != (3, 4) or not (np.abs(matrix) < _LARGE).all():
         return None
     turned = matrix[:, :3]
     return matrix if np.allclose(turned @ turned.T, np.eye(3), atol=1e-3) else None
@@ -283,10 +286,10 @@ def _outside(frame: Frame) -> dict[str, Any]:
 
 
 def _numbers(value: Any, n: int) -> np.ndarray | None:
-    """Return n finite numbers as float64, or None."""
+    """Return n numbers that float32 computes with, as float64, or None."""
     if not isinstance(value, list) or len(value) != n:
         return None
     if not all(isinstance(v, int | float) and not isinstance(v, bool) for v in value):
         return None
     numbers = np.array(value, np.float64)
-    return numbers if np.isfinite(numbers).all() else None
+    return numbers if (np.abs(numbers) < _LARGE).all() else None
