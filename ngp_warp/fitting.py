@@ -199,6 +199,10 @@ def _resumed(primitive: str, resume: str | Path | None, out: str | Path | None) 
     run = open_run(resume)
     if run.primitive != primitive:
         raise CheckpointError(f"{resume} is a run of {run.primitive!r}, not of {primitive!r}")
+    if run.header.get("imported"):
+        raise CheckpointError(
+            f"{resume} is an imported snapshot, which cannot be trained on; fit the input anew"
+        )
     if run.header.get("compact"):
         raise CheckpointError(f"{resume} is a compact export; resume the run that it was made from")
     return run
