@@ -55,7 +55,14 @@ class EncodedField:
         """Number of trained values."""
         return self.network.n_params + self.encoding.n_params
 
-    def train(self, draw: Callable[..., Stages], n_points: int, loss: Loss, seconds: float) -> int:
+    def train(
+        self,
+        draw: Callable[..., Stages],
+        n_points: int,
+        loss: Loss,
+        seconds: float,
+        n_steps: int = 0,
+    ) -> int:
         """Train, and return the steps.
 
         Args:
@@ -63,13 +70,14 @@ class EncodedField:
             n_points: of a batch.
             loss: of the values.
             seconds: how long; the learning rate decays towards the end.
+            n_steps: how many steps instead; 0: as many as there is time for.
         """
         x = wp.zeros(n_points * self.encoding.n_dims, dtype=float)
         target = wp.zeros(n_points * self.n_outputs, dtype=float)
         stages = [[self.optimizer.advance()], *draw(self.optimizer.step, x, target)]
         stages += self._step(x, target, n_points, loss)
-        self.optimizer.n_steps.fill_(0)
-        start, steps, total = time.perf_counter(), 0, 0
+        self.optimizer.n_steps.fill_(n_steps)
+        start, steps, total = time.perf_counter(), 0, n_steps
         while not total or steps < total:
             for stage in stages:
                 launch.run_all(stage)
