@@ -15,13 +15,15 @@ from ngp_warp.primitive import report_nothing
 from ngp_warp.primitives.image.kernels import target_kernel
 from ngp_warp.primitives.sdf.config import SdfConfig
 from ngp_warp.primitives.sdf.data import load
-from ngp_warp.primitives.sdf.samples import Batches, surface_points, uniform_points
+from ngp_warp.primitives.sdf.samples import Batches, surface_points
 from ngp_warp.primitives.sdf.truth import SignedDistance
 from ngp_warp.views import flat_view
 
 _SIDE = 1024
 _EVALUATED = 2**18
 _SURFACE = 2**19
+_NEAR = 0.01
+"""Half the side of cubes about surface points in which a distance is measured, in unit space."""
 
 
 def image_problem(path: Path) -> Problem:
@@ -58,14 +60,16 @@ def image_problem(path: Path) -> Problem:
 
 
 def mesh_problem(path: Path) -> Problem:
-    """Return a mesh's signed distance; IoU of points that are uniform in the unit cube.
+    """Return a mesh's signed distance; IoU of points near the surface: an octree knows no others.
 
     Raises:
         DataError: the mesh cannot be read.
     """
     data = load(path, SdfConfig(), report_nothing)
     truth = SignedDistance(*data.unit_mesh, data.sign, "cpu")
-    points = uniform_points(_EVALUATED, 0x454E43)
+    rng = np.random.default_rng(0x454E43)
+    near = surface_points(truth, _EVALUATED, 2) + rng.uniform(-_NEAR, _NEAR, (_EVALUATED, 3))
+    points = np.clip(near, 0, 1).astype(np.float32)
     inside = truth.query(points) < 0
 
     def draw(step: wp.array, x: wp.array, target: wp.array) -> Stages:

@@ -243,6 +243,7 @@ def plot(results: dict[str, Any], folder: Path) -> list[Path]:
             title=f"{name}, {results['seconds']:g} s each",
             x_label="log2 of the trained values",
             y_label=found["metric"],
+            from_zero=False,
         )
         made.append(path)
     return made

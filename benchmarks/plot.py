@@ -8,7 +8,7 @@ from ngp_warp.files import atomic_path
 
 _SIZE = (1200, 800)
 _BOX = (110, 80, 1160, 700)  # left, top, right, bottom of the axes, in pixels
-_COLORS = ("#0b6fb8", "#d1491b", "#3a8f3a", "#7a4fa3")
+_COLORS = ("#0b6fb8", "#d1491b", "#3a8f3a", "#7a4fa3", "#b58900", "#444444")
 _GRAY, _BLACK = "#cccccc", "#222222"
 _N_TICKS = 6
 
@@ -30,15 +30,17 @@ def line_plot(
     title: str,
     x_label: str,
     y_label: str,
+    from_zero: bool = True,
 ) -> None:
-    """Draw curves of (x, y) points to a PNG.
+    """Draw curves of (x, y) points to a PNG, x from 0 on if ``from_zero``.
 
     Raises:
         ResourceError: it cannot be written.
     """
     from PIL import Image, ImageDraw, ImageFont
 
-    x_ticks = ticks(0.0, max(x for points in curves.values() for x, _ in points))
+    places = [x for points in curves.values() for x, _ in points]
+    x_ticks = ticks(0.0 if from_zero else min(places), max(places))
     values = [y for points in curves.values() for _, y in points]
     y_ticks = ticks(min(values), max(values))
     left, top, right, bottom = _BOX
