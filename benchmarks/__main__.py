@@ -65,7 +65,12 @@ def _parser() -> argparse.ArgumentParser:
     volume.add_argument("volume", type=Path)
     volume.add_argument("--seconds", type=float, default=20.0, help="training before measuring")
     volume.set_defaults(run=_volume)
-    for command in (step, image, gigapixel, distance, radiance, volume):
+    modules = commands.add_parser("torch", help="a torch module, its twin and our own step's parts")
+    modules.add_argument("--dims", type=int, choices=(2, 3), default=3)
+    modules.add_argument("--batch-log2", type=int, default=18, help="log2 of the points of a batch")
+    modules.add_argument("--table-log2", type=int, default=19, help="log2 of a level's most entries")
+    modules.set_defaults(run=_torch)
+    for command in (step, image, gigapixel, distance, radiance, volume, modules):
         command.add_argument("--threads", type=int, help="CPU threads; every core if not given")
     for command in commands.choices.values():
         command.add_argument("--json", type=Path, metavar="FILE", help="also write the results")
@@ -135,6 +140,15 @@ def _volume(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
 
     results = volume.run(args.volume, args.seconds)
     return volume.describe(results), results
+
+
+def _torch(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    from benchmarks import torch_modules
+    from benchmarks.training_step import StepSize
+
+    size = StepSize(n_dims=args.dims, batch_log2=args.batch_log2, table_log2=args.table_log2)
+    results = torch_modules.run(size)
+    return torch_modules.describe(results), results
 
 
 def main(argv: list[str] | None = None) -> int:
