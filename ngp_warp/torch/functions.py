@@ -84,7 +84,7 @@ class ForwardPass(torch.autograd.Function):
     def backward(ctx: Any, *dys: torch.Tensor | None) -> tuple[Any, ...]:
         """Return the gradients in points and params that are needed."""
         (dy,) = dys
-        needs = ctx.needs_input_grad[2:]
+        needs = _needs(ctx)
         if dy is None or not any(needs):
             return None, None, None, None
         x, params, features = ctx.saved_tensors
@@ -109,7 +109,7 @@ class Encode(torch.autograd.Function):
     def backward(ctx: Any, *dys: torch.Tensor | None) -> tuple[Any, ...]:
         """Return the gradients in points and parameters that are needed."""
         (dy,) = dys
-        needs = ctx.needs_input_grad[1:]
+        needs = _needs(ctx)
         if dy is None or not any(needs):
             return None, None, None
         x, table = ctx.saved_tensors
@@ -162,6 +162,26 @@ class EncodeBackward(torch.autograd.Function):
             if needs[2]:
                 sums[2] = _added(sums[2], native.encode(x, values), sign)
         return None, None, *sums
+
+
+def _needs(ctx: Any) -> tuple[bool, bool]:
+    """Return whether the running backward pass asks for the gradients of the last two inputs.
+
+    ``needs_input_grad`` says what requires gradients at all. An eikonal term asks for that of the
+    points alone, and the scatter into the table that is spared is most of its time.
+    """
+    x, params = (
+        needed and _is_asked_for(node)
+        for needed, (node, _) in zip(ctx.needs_input_grad[-2:], ctx.next_functions[-2:], strict=True)
+    )
+    return x, params
+
+
+def _is_asked_for(node: Any) -> bool:
+    try:
+        return torch._C._will_engine_execute_node(node)
+    except (AttributeError, RuntimeError):  # a leaf that was asked for by name, or another version
+        return True
 
 
 def _added(
