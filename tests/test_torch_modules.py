@@ -106,8 +106,8 @@ def test_a_network_reads_matrices_row_by_row_and_ones_in_its_padding():
     x = np.random.default_rng(0).random((40, 3), np.float32)
     h = np.maximum(np.hstack([x, np.ones((40, 13))]) @ w1.T, 0)
     wanted = np.maximum(h @ w2.T, 0) @ w3[:2].T
-    assert np.abs(wanted).max() > 0.1
-    assert np.allclose(network(torch.from_numpy(x)).detach(), wanted, atol=1e-5)
+    assert np.abs(wanted).max() > 0.01
+    assert np.allclose(network(torch.from_numpy(x)).detach(), wanted, atol=1e-6)
 
 
 def test_padded_rows_change_nothing_and_get_no_gradient():
@@ -315,6 +315,8 @@ def test_autocast_changes_nothing():
     assert torch.equal(again, y)
 
 
+# torch's own, of every tensor that has a graph where a compiled model breaks
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
 def test_it_lives_in_a_compiled_model():
     class Model(torch.nn.Module):
         def __init__(self):
@@ -384,9 +386,9 @@ def test_the_number_of_threads_changes_nothing():
 def test_a_step_of_an_optimizer_is_seen():
     # the kernels read the parameters' own memory, and keep no copy
     module = field()
-    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    optimizer = torch.optim.Adam(module.parameters(), lr=1e-2)
     x, losses = torch.rand(500, 3), []
-    for _ in range(20):
+    for _ in range(40):
         loss = (module(x) - x).square().mean()
         losses.append(loss.item())
         optimizer.zero_grad()

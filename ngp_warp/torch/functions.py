@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch.autograd.function import once_differentiable
 
 from ngp_warp.errors import ConfigError
 from ngp_warp.torch.native import BLOCK, Native
@@ -135,33 +134,62 @@ class EncodeBackward(torch.autograd.Function):
         return native.encode_backward(x, table, dy, needs)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, v: torch.Tensor | None, u: torch.Tensor | None) -> tuple[Any, ...]:
-        """Return the gradients of <v, dx> + <u, d table>.
-
-        The second is <dy, y'>, with y' the features of the parameters u without their constants,
-        where the encoding is linear in them.
-        """
-        native: Native = ctx.native
-        x, table, dy = ctx.saved_tensors
-        needs = ctx.needs_input_grad[2:]
-        sums: list[torch.Tensor | None] = [None, None, None]
-        if v is not None:
-            v = v.contiguous()
-            sums = list(native.encode_second_order(x, table, dy, v, needs))
-        if u is None or native.encoding.n_params == 0:
-            return None, None, *sums
-        if not native.is_linear:
-            raise ConfigError(
-                "a product of encodings has no second order in its parameters' gradient"
-            )
-        for sign, values in ((1, u.contiguous()), (-1, torch.zeros_like(u))):
-            if needs[0]:
-                dx, _ = native.encode_backward(x, values, dy, (True, False))
-                sums[0] = _added(sums[0], dx, sign)
-            if needs[2]:
-                sums[2] = _added(sums[2], native.encode(x, values), sign)
+    def backward(ctx: Any, *gradients: torch.Tensor | None) -> tuple[Any, ...]:
+        """Return the gradients of <v, dx> + <u, d table>."""
+        v, u = gradients
+        tensors = ctx.saved_tensors
+        with torch.no_grad():
+            sums = _second_order(ctx.native, *tensors, v, u, ctx.needs_input_grad[2:])
+        if torch.is_grad_enabled():
+            sums = [None if s is None else _apply(NoThirdOrder, s, *tensors, v, u) for s in sums]
         return None, None, *sums
+
+
+class NoThirdOrder(torch.autograd.Function):
+    """Passes on a second-order gradient, and refuses to be differentiated.
+
+    ``once_differentiable`` would take it for a constant where v and u are.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, value: torch.Tensor, *of: torch.Tensor | None) -> torch.Tensor:
+        """Return the value, which depends on the tensors ``of``."""
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+        """Raise."""
+        raise ConfigError("encodings are differentiable twice, not a third time")
+
+
+def _second_order(
+    native: Native,
+    x: torch.Tensor,
+    table: torch.Tensor,
+    dy: torch.Tensor,
+    v: torch.Tensor | None,
+    u: torch.Tensor | None,
+    needs: tuple[bool, bool, bool],
+) -> list[torch.Tensor | None]:
+    """Return the gradients of <v, dx> + <u, d table> in x, table and dy, if needed.
+
+    The second term is <dy, y'>, with y' the features of the parameters u without their constants,
+    where the encoding is linear in them.
+    """
+    sums: list[torch.Tensor | None] = [None, None, None]
+    if v is not None:
+        sums = list(native.encode_second_order(x, table, dy, v.contiguous(), needs))
+    if u is None or native.encoding.n_params == 0:
+        return sums
+    if not native.is_linear:
+        raise ConfigError("a product of encodings has no second order in its parameters' gradient")
+    for sign, values in ((1, u.contiguous()), (-1, torch.zeros_like(u))):
+        if needs[0]:
+            dx, _ = native.encode_backward(x, values, dy, (True, False))
+            sums[0] = _added(sums[0], dx, sign)
+        if needs[2]:
+            sums[2] = _added(sums[2], native.encode(x, values), sign)
+    return sums
 
 
 def _needs(ctx: Any) -> tuple[bool, bool]:
@@ -200,15 +228,19 @@ def _differentiable_gradients(
 ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     """Return the gradients of <y, dy> with a graph of their own."""
     wanted = [tensor for tensor, need in zip((x, params), needs, strict=True) if need]
-    with torch.amp.autocast(x.device.type, enabled=False):
-        y = _composed(native, x, params)
-        found = iter(torch.autograd.grad(y, wanted, dy, create_graph=True))
+    y = _composed(native, x, params)
+    found = iter(torch.autograd.grad(y, wanted, dy, create_graph=True))
     dx, d_params = (next(found) if need else None for need in needs)
     return dx, d_params
 
 
 def _composed(native: Native, x: torch.Tensor, params: torch.Tensor) -> torch.Tensor:
     """Return the outputs by the encoding, and the network in torch."""
+    with torch.amp.autocast(x.device.type, enabled=False):
+        return _composed_float32(native, x, params)
+
+
+def _composed_float32(native: Native, x: torch.Tensor, params: torch.Tensor) -> torch.Tensor:
     assert native.settings is not None
     sizes = [native.n_weights, native.encoding.n_params]
     # one split: its gradient is one concatenation, where slices would each fill a whole array
