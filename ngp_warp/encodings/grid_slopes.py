@@ -1,6 +1,7 @@
 """A grid's gradients by its Jacobian on a CPU, where vector kernels make that faster."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import warp as wp
 
