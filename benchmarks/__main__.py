@@ -65,10 +65,12 @@ def _parser() -> argparse.ArgumentParser:
     volume.add_argument("volume", type=Path)
     volume.add_argument("--seconds", type=float, default=20.0, help="training before measuring")
     volume.set_defaults(run=_volume)
-    modules = commands.add_parser("torch", help="a torch module, its twin and our own step's parts")
+    modules = commands.add_parser("torch", help="a torch module, its twin, our step's parts")
     modules.add_argument("--dims", type=int, choices=(2, 3), default=3)
     modules.add_argument("--batch-log2", type=int, default=18, help="log2 of the points of a batch")
-    modules.add_argument("--table-log2", type=int, default=19, help="log2 of a level's most entries")
+    modules.add_argument(
+        "--table-log2", type=int, default=19, help="log2 of a level's most entries"
+    )
     modules.set_defaults(run=_torch)
     for command in (step, image, gigapixel, distance, radiance, volume, modules):
         command.add_argument("--threads", type=int, help="CPU threads; every core if not given")

@@ -1,4 +1,4 @@
-"""``python -m benchmarks torch``: a torch module beside the plain PyTorch twin and our own step's parts."""
+"""``python -m benchmarks torch``: a torch module, its plain twin and our step's parts."""
 
 from collections.abc import Callable
 from typing import Any
@@ -141,7 +141,8 @@ def describe(results: dict[str, Any]) -> str:
         f"T=2^{results['table_log2']}, 2x64, L2, float32; no optimizer"
     )
     return (
-        f"{head}\n\n{report.table(rows)}\n\nOur training step makes forward pass, loss and backward "
-        "pass in one sweep; autograd needs the\noutputs first, so that the forward pass is run twice. "
+        f"{head}\n\n{report.table(rows)}\n\n"
+        "Our training step makes forward pass, loss and backward pass in one sweep; autograd\n"
+        "needs the outputs first, so that the forward pass is run twice. "
         f"Module and twin differ by {results['difference']:.0e}."
     )

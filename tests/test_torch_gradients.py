@@ -140,9 +140,7 @@ def test_only_what_is_asked_for_is_computed(monkeypatch):
 
     asked = []
     original = Native.backward
-    monkeypatch.setattr(
-        Native, "backward", lambda *args: asked.append(args[5]) or original(*args)
-    )
+    monkeypatch.setattr(Native, "backward", lambda *args: asked.append(args[5]) or original(*args))
     runner = field_runner("HashGrid smoothstep 3D", "cpu")
     x, params = runner.tensor(runner.x, True), runner.module.params
     torch.autograd.grad(runner.module(x).sum(), x)

@@ -92,8 +92,8 @@ def test_parameter_counts_are_the_references(n_in, n_out, encoding, network, wan
 
 
 def test_an_encoding_alone_is_not_padded():
-    nested = [{"otype": "HashGrid", "n_levels": 2, "n_features_per_level": 4, "n_dims_to_encode": 2},
-              {"otype": "Identity"}]  # fmt: skip
+    grid = {"otype": "HashGrid", "n_levels": 2, "n_features_per_level": 4}
+    nested = [{**grid, "n_dims_to_encode": 2}, {"otype": "Identity"}]
     assert tcnn.Encoding(5, {"otype": "Composite", "nested": nested}).n_output_dims == 11
     assert tcnn.Encoding(3, {"otype": "Frequency"}).n_output_dims == 72
     assert tcnn.Encoding(3, HARMONICS).n_output_dims == 16
@@ -129,7 +129,8 @@ def test_initial_parameters_have_the_references_distributions():
     assert torch.equal(first, again)
     seeded = tcnn.NetworkWithInputEncoding(3, 3, SMALL, {**FUSED, "n_neurons": 16}, seed=1)
     assert not torch.equal(first, seeded.params)
-    weights, table = other[:7168 - 2048 + 1024], other[16 * 64 + 64 * 64 + 64 * 16 :]
+    n_weights = 16 * 64 + 64 * 64 + 64 * 16
+    weights, table = other[:n_weights], other[n_weights:]
     assert table.abs().max() <= 1e-4 < 1.05 * table.abs().max()
     assert abs(table.mean()) < 1e-5
     bound = np.sqrt(6 / (16 + 64))
@@ -254,8 +255,8 @@ def test_feedback_alignment_may_be_declined():
 
 
 def test_a_state_dict_is_the_flat_parameters():
-    module, other = field(), tcnn.NetworkWithInputEncoding(3, 3, SMALL,
-                                                           {**FUSED, "n_neurons": 16}, seed=2)  # fmt: skip
+    module = field()
+    other = tcnn.NetworkWithInputEncoding(3, 3, SMALL, {**FUSED, "n_neurons": 16}, seed=2)
     x = torch.rand(40, 3)
     assert list(module.state_dict()) == ["params"]
     assert not torch.equal(module(x), other(x))

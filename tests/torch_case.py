@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 import ngp_warp.torch as tcnn
+from ngp_warp.torch.config import network_settings
 from tests import encoding_case
 from tests.reference import mlp
 
@@ -95,7 +96,8 @@ class Runner:
         """Return (y, dx, d params) of the module."""
         x = self.tensor(self.x, True)
         y = self.module(x)
-        gradients = torch.autograd.grad(y, (x, self.module.params), self.tensor(self.dy).to(y.dtype))
+        dy = self.tensor(self.dy).to(y.dtype)
+        gradients = torch.autograd.grad(y, (x, self.module.params), dy)
         return tuple(value.detach().cpu().double().numpy() for value in (y, *gradients))
 
     def twin_first(self, t=0.0, with_params=True):
@@ -142,8 +144,8 @@ PADDINGS = {
 
 
 def field_runner(
-    name, device, activation="Softplus", output_activation="None", otype="FullyFusedMLP", n_neurons=16,
-    n_hidden_layers=2, n_out=3, **more,
+    name, device, activation="Softplus", output_activation="None", otype="FullyFusedMLP",
+    n_neurons=16, n_hidden_layers=2, n_out=3, **more,
 ):  # fmt: skip
     """A network behind one of PADDINGS."""
     case, padding = ENCODINGS[name], PADDINGS[name]
@@ -157,8 +159,8 @@ def field_runner(
     module = tcnn.NetworkWithInputEncoding(case.twin.n_dims, n_out, case.config, config)
     n_in = -(-case.make("cpu").n_outputs // 16) * 16
     widths = [n_in, *[n_neurons] * n_hidden_layers, -(-n_out // 16) * 16]
-    names = (tcnn.modules.network_settings(config).activation,
-             tcnn.modules.network_settings(config).output_activation)  # fmt: skip
+    settings = network_settings(config)
+    names = settings.activation, settings.output_activation
     twin = FieldTwin(case, padding, widths, *names, n_out)
     return Runner(module, twin, case, device, scale=0.5, **more)
 

@@ -1,7 +1,7 @@
 """Encodings and networks as torch modules, with tiny-cuda-nn's names, configs and weights.
 
-``import ngp_warp.torch as tcnn`` runs models that were written for tiny-cuda-nn's torch bindings, on a
-CPU and on CUDA. ``modules.py`` says what is the same and what is not.
+``import ngp_warp.torch as tcnn`` runs models that were written for tiny-cuda-nn's torch bindings,
+on a CPU and on CUDA. ``modules.py`` says what is the same and what is not.
 
 Importing ``ngp_warp`` does not import this package, nor torch.
 """

@@ -1,8 +1,9 @@
 """Autograd functions of encodings and networks, to second order.
 
-First order: ``ForwardPass`` runs encoding and network in our kernels, and so does its backward pass.
-With ``create_graph`` that pass is instead built from what is differentiable again: ``Encode``, whose
-second order is ``Encoding.second_order``, and the network in torch operations on the same weights.
+First order: ``ForwardPass`` runs encoding and network in our kernels, and so does its backward
+pass. With ``create_graph`` that pass is instead built from what is differentiable again:
+``Encode``, whose second order is ``Encoding.second_order``, and the network in torch's operations
+on the same weights.
 
 Differentiable in points and parameters. Tensors are as in ``native.py``.
 Source of the activations: tiny-cuda-nn's common_device.h, K = 10. Twin: tests/reference/mlp.py.
@@ -136,12 +137,12 @@ class EncodeBackward(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor | None) -> tuple[Any, ...]:
         """Return the gradients of <v, dx> + <u, d table>."""
-        v, u = gradients
-        tensors = ctx.saved_tensors
+        x, table, dy = ctx.saved_tensors
+        tensors = (x, table, dy, *gradients)
         with torch.no_grad():
-            sums = _second_order(ctx.native, *tensors, v, u, ctx.needs_input_grad[2:])
+            sums = _second_order(ctx.native, tensors, ctx.needs_input_grad[2:])
         if torch.is_grad_enabled():
-            sums = [None if s is None else _apply(NoThirdOrder, s, *tensors, v, u) for s in sums]
+            sums = [None if s is None else _apply(NoThirdOrder, s, *tensors) for s in sums]
         return None, None, *sums
 
 
@@ -163,19 +164,16 @@ class NoThirdOrder(torch.autograd.Function):
 
 
 def _second_order(
-    native: Native,
-    x: torch.Tensor,
-    table: torch.Tensor,
-    dy: torch.Tensor,
-    v: torch.Tensor | None,
-    u: torch.Tensor | None,
-    needs: tuple[bool, bool, bool],
+    native: Native, tensors: tuple[Any, ...], needs: tuple[bool, bool, bool]
 ) -> list[torch.Tensor | None]:
     """Return the gradients of <v, dx> + <u, d table> in x, table and dy, if needed.
+
+    Tensors are x, table, dy, v and u, of which the last two may be None.
 
     The second term is <dy, y'>, with y' the features of the parameters u without their constants,
     where the encoding is linear in them.
     """
+    x, table, dy, v, u = tensors
     sums: list[torch.Tensor | None] = [None, None, None]
     if v is not None:
         sums = list(native.encode_second_order(x, table, dy, v.contiguous(), needs))
@@ -198,10 +196,9 @@ def _needs(ctx: Any) -> tuple[bool, bool]:
     ``needs_input_grad`` says what requires gradients at all. An eikonal term asks for that of the
     points alone, and the scatter into the table that is spared is most of its time.
     """
-    x, params = (
-        needed and _is_asked_for(node)
-        for needed, (node, _) in zip(ctx.needs_input_grad[-2:], ctx.next_functions[-2:], strict=True)
-    )
+    nodes = [node for node, _ in ctx.next_functions[-2:]]
+    static = ctx.needs_input_grad[-2:]
+    x, params = (need and _is_asked_for(node) for need, node in zip(static, nodes, strict=True))
     return x, params
 
 
@@ -212,9 +209,7 @@ def _is_asked_for(node: Any) -> bool:
         return True
 
 
-def _added(
-    total: torch.Tensor | None, term: torch.Tensor | None, sign: int
-) -> torch.Tensor | None:
+def _added(total: torch.Tensor | None, term: torch.Tensor | None, sign: int) -> torch.Tensor | None:
     assert term is not None
     return term * sign if total is None else total.add_(term, alpha=sign)
 

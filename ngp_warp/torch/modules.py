@@ -1,17 +1,18 @@
 """tiny-cuda-nn's torch modules: the same constructors, attributes, parameters and conventions.
 
 What is the same: configs, the number and order of the parameters (one flat float32 ``params``, the
-network's matrices first, row-major, then the encoding's), padding, so that a ``state_dict`` of one is
-one of the other; activations, signs, gradients.
+network's matrices first, row-major, then the encoding's), padding, so that a ``state_dict`` of one
+is one of the other; activations, signs, gradients.
 
 What is not:
 
-- Where parameters are made: on torch's default device, a CPU unless told otherwise; ``.to`` moves them.
-  Inputs on another device are an error, where there they are moved.
+- Where parameters are made: on torch's default device, a CPU unless told otherwise; ``.to`` moves
+  them. Inputs on another device are an error, where there they are moved.
 - Outputs are float32 on a CPU. On CUDA they are float16, as there, but for Encoding(dtype=float32):
   the network works with float16 operands and float32 sums, an encoding reads float32 parameters.
 - Initial parameters have the reference's distributions, not its random numbers.
-- Second order is complete, and exact for every activation; a third is not there.
+- Second order is complete, and exact for every activation, but for products of encodings in their
+  parameters' gradient; a third order is refused.
 - Unknown settings are errors.
 
 Sources: tiny-cuda-nn's bindings/torch/tinycudann/modules.py and src/cpp_api.cu (BSD-3).
@@ -31,11 +32,11 @@ HALF_LOSS_SCALE = 128.0
 
 
 def free_temporary_memory() -> None:
-    """Collect garbage; there is no other memory to free, for nothing outlives the call it is for."""
+    """Collect garbage; there is no other memory to free: nothing outlives the call it is for."""
     gc.collect()
 
 
-def supports_jit_fusion(device: Any = None) -> bool:  # noqa: ARG001
+def supports_jit_fusion(device: Any = None) -> bool:
     """Return False: kernels are compiled when they are first used, and there is no other mode."""
     return False
 
@@ -49,8 +50,8 @@ class Module(torch.nn.Module):
         params: flat Parameter, float32 when made. Of another dtype (``half()``, ``double()``) it is
             read as float32, which all is computed in.
         seed: of its initial values.
-        loss_scale: what half-precision gradients of a network are carried times on CUDA, and divided
-            by again; on a CPU it changes nothing.
+        loss_scale: what half-precision gradients of a network are carried times on CUDA, and
+            divided by again; on a CPU it changes nothing.
         jit_fusion: ignored.
 
     Modules can be copied, pickled, moved, and trained by several threads or processes.
@@ -92,7 +93,7 @@ class Module(torch.nn.Module):
         return torch.float32 if self.params.device.type == "cpu" else torch.float16
 
     @torch.compiler.disable
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor) -> torch.Tensor:  # pyright: ignore
         """Return the outputs [n, n_output_dims] of points, differentiable twice in x and params.
 
         Args:
@@ -138,7 +139,7 @@ class Module(torch.nn.Module):
         """Raise unless x is what ``forward`` takes."""
         if not isinstance(x, torch.Tensor):
             raise ShapeError(f"the input must be a tensor, got {type(x).__name__}")
-        if torch._C._functorch.peek_interpreter_stack() is not None:
+        if torch._C._functorch.peek_interpreter_stack() is not None:  # pyright: ignore
             raise ConfigError(
                 "modules do not run inside of torch.func's transforms (vmap, grad, jvp): their "
                 "kernels take whole batches; use torch.autograd.grad on a batch instead"
@@ -167,7 +168,8 @@ class Encoding(Module):
         n_input_dims: columns of the input.
         encoding_config: tiny-cuda-nn's JSON (``encodings.make``).
         seed: of the initial parameters (grids: uniform in +-1e-4).
-        dtype: of the outputs: torch.float32 or torch.float16; None: float32 on a CPU, float16 on CUDA.
+        dtype: of the outputs: torch.float32 or torch.float16; None: float32 on a CPU, float16 on
+            CUDA.
 
     Raises:
         ConfigError: a config that describes no encoding, or another dtype.
