@@ -408,13 +408,36 @@ def test_gradients_add_up_over_backward_passes():
 
 
 def test_memory_that_is_large_is_zero_and_aligned():
-    from ngp_warp.torch.native import _LARGE, _allocate
+    from ngp_warp.torch.memory import _LARGE, allocate
 
     for n in (7, _LARGE, _LARGE + 3):
-        zeros = _allocate(n, "cpu", zero=True)
+        zeros = allocate(n, "cpu", zero=True)
         assert zeros.shape == (n,)
         assert not zeros.any()
-        assert _allocate(n, "cpu", zero=False).data_ptr() % 64 == 0
+        assert allocate(n, "cpu").data_ptr() % 64 == 0
+
+
+@pytest.mark.parametrize("n_rows", [1, 2, 3, 40])
+@pytest.mark.parametrize("n", [0, 1, 32, 77])
+def test_blocks_are_the_twins_and_their_gradients_the_inverse(n, n_rows):
+    from ngp_warp.torch.layout import from_blocked, to_blocked
+    from tests.reference import layout
+
+    x = torch.rand(n, n_rows, requires_grad=True)
+    blocked = to_blocked(x)
+    assert blocked.shape == (-(-n // 32), n_rows, 32)
+    padded = np.zeros((len(blocked) * 32, n_rows), np.float32)
+    padded[:n] = x.detach()
+    if n:
+        assert np.array_equal(blocked.detach(), layout.to_blocked(padded))
+    back = from_blocked(blocked, n)
+    assert torch.equal(back, x)
+    w = torch.rand(n, n_rows)
+    (g,) = torch.autograd.grad((back.square() * w).sum(), x, create_graph=True)
+    assert torch.equal(g, 2 * x * w)
+    (second,) = torch.autograd.grad(g.sum(), x)
+    assert torch.equal(second, 2 * w)
+    assert not torch.equal(back.flip(0), x) or n < 2
 
 
 def test_the_default_size_trains():

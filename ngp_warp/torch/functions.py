@@ -16,7 +16,9 @@ import torch
 import torch.nn.functional as F
 
 from ngp_warp.errors import ConfigError
-from ngp_warp.torch.native import BLOCK, Native
+from ngp_warp.torch.layout import from_blocked, to_blocked
+from ngp_warp.torch.memory import BLOCK
+from ngp_warp.torch.native import Native
 
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "none": lambda z: z,
@@ -50,20 +52,6 @@ def evaluate(
     if torch.is_grad_enabled() and (x.requires_grad or params.requires_grad):
         return _apply(ForwardPass, native, gradient_scale, x, params)
     return native.forward(x, params, keep=False)[1]
-
-
-def to_blocked(points: torch.Tensor) -> torch.Tensor:
-    """Return points [n, n_rows] as [n_blocks, n_rows, 32], padded with zeros."""
-    n, n_rows = points.shape
-    if n % BLOCK:
-        points = F.pad(points, (0, 0, 0, -n % BLOCK))
-    return points.reshape(-1, BLOCK, n_rows).transpose(1, 2).contiguous()
-
-
-def from_blocked(blocked: torch.Tensor, n: int) -> torch.Tensor:
-    """Return the first n points of [n_blocks, n_rows, 32] as contiguous [n, n_rows]."""
-    points = blocked.transpose(1, 2).reshape(-1, blocked.shape[1])
-    return points if len(points) == n else points[:n]
 
 
 class ForwardPass(torch.autograd.Function):

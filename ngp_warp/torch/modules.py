@@ -25,8 +25,10 @@ import torch
 
 from ngp_warp.errors import ConfigError, ShapeError
 from ngp_warp.torch.config import NetworkSettings, network_settings
-from ngp_warp.torch.functions import evaluate, from_blocked, to_blocked
-from ngp_warp.torch.native import Native, warp_device
+from ngp_warp.torch.functions import evaluate
+from ngp_warp.torch.layout import from_blocked, to_blocked
+from ngp_warp.torch.memory import warp_device
+from ngp_warp.torch.native import Native
 
 HALF_LOSS_SCALE = 128.0
 

@@ -6,9 +6,7 @@ current stream. Launches are recorded for each call, which is less than 0.7 ms o
 their own would cost copies, and several threads may call at a time.
 """
 
-import contextlib
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,21 +18,12 @@ from ngp_warp.encodings.composite import Composite
 from ngp_warp.encodings.encoding import Encoding
 from ngp_warp.encodings.make import make_encoding
 from ngp_warp.encodings.padding import Padded
-from ngp_warp.errors import ConfigError
 from ngp_warp.field import QUERY_POINTS
 from ngp_warp.kernels import reduction
 from ngp_warp.launch import Launch
 from ngp_warp.networks.mlp import make_network
 from ngp_warp.torch.config import ALIGNMENT, NetworkSettings
-
-BLOCK = 32
-_LARGE = 1 << 20
-"""Floats from which NumPy's memory is worth it: huge pages, and zeros that the system makes when
-they are first touched. A gradient of 12 million floats, all touched, costs 13 ms that way and 39 ms
-with torch.zeros; the features of 2^18 points (32 MB) cost 12 and 20 ms (2 cores of an EPYC)."""
-
-# Making kernels and compiling modules is not for two threads at once; running them is.
-_RECORDING = threading.RLock()
+from ngp_warp.torch.memory import BLOCK, allocate, flat, flat_or_none, run
 
 
 class Native:
@@ -89,7 +78,7 @@ class Native:
     def encode(self, x: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
         """Return the features [n_blocks, n_features, 32] of points; table: its parameters."""
         y = self._empty(len(x), self.encoding.n_outputs)
-        self._run(lambda: _chain(self.encoding.forward(_flat(x), _flat(table), _flat(y))), x)
+        self._run(lambda: _chain(self.encoding.forward(flat(x), flat(table), flat(y))), x)
         return y
 
     def encode_backward(
@@ -100,8 +89,8 @@ class Native:
         d_table = self._zeros(self.encoding.n_params) if needs[1] else None
 
         def record() -> list[list[Launch]]:
-            args = _flat(x), _flat(table), _flat(dy)
-            gradients = {"dx": _flat_or_none(dx), "d_params": _flat_or_none(d_table)}
+            args = flat(x), flat(table), flat(dy)
+            gradients = {"dx": flat_or_none(dx), "d_params": flat_or_none(d_table)}
             return _chain(self.encoding.backward(*args, **gradients))
 
         self._run(record, x)
@@ -122,9 +111,9 @@ class Native:
         d_dy = self._empty(len(x), e.n_outputs) if needs[2] else None
 
         def record() -> list[list[Launch]]:
-            args = _flat(x), _flat(table), _flat(dy), _flat(v)
-            gradients = {"dx": _flat_or_none(dx), "d_params": _flat_or_none(d_table)}
-            return _chain(e.second_order(*args, d_dy=_flat_or_none(d_dy), **gradients))
+            args = flat(x), flat(table), flat(dy), flat(v)
+            gradients = {"dx": flat_or_none(dx), "d_params": flat_or_none(d_table)}
+            return _chain(e.second_order(*args, d_dy=flat_or_none(d_dy), **gradients))
 
         self._run(record, x)
         return dx, d_table, d_dy
@@ -150,8 +139,8 @@ class Native:
 
             def record(part: slice = part) -> list[list[Launch]]:
                 w, table = self._split(params)
-                points, out = _flat(x[part]), _flat(y[part])
-                own: Any = _flat(features)[: len(x[part]) * n_features * BLOCK]
+                points, out = flat(x[part]), flat(y[part])
+                own: Any = flat(features)[: len(x[part]) * n_features * BLOCK]
                 assert self.network is not None
                 encode = self.encoding.forward(points, table, own)
                 return _chain([*encode, *self.network.forward(w, own, out)])
@@ -181,12 +170,12 @@ class Native:
             assert self.network is not None
             d_features = wp.empty(features.numel(), dtype=float, device=self.device)
             passes = self.network.backward(
-                w, _flat(features), _flat(dy), d_features, dw, gradient_scale
+                w, flat(features), flat(dy), d_features, dw, gradient_scale
             )
-            gradients = {"dx": _flat_or_none(dx), "d_params": d_table}
+            gradients = {"dx": flat_or_none(dx), "d_params": d_table}
             if dx is None and (d_table is None or self.encoding.n_params == 0):
                 return _chain(passes)
-            scatter = self.encoding.backward(_flat(x), table, d_features, **gradients)
+            scatter = self.encoding.backward(flat(x), table, d_features, **gradients)
             # the last pass sums the weights' gradients, and may run beside what reads d_features
             return [*_chain(passes[:-1]), passes[-1:] + scatter[:1], *_chain(scatter[1:])]
 
@@ -196,48 +185,23 @@ class Native:
     def _split(self, params: torch.Tensor) -> tuple[wp.array, wp.array]:
         """Return the network's weights without padded rows, and the encoding's parameters."""
         assert self.network is not None
-        return _flat(params[: self.network.n_params]), _flat(params[self.n_weights :])
+        return flat(params[: self.network.n_params]), flat(params[self.n_weights :])
 
     def _run(self, record: Callable[[], list[list[Launch]]], x: torch.Tensor) -> None:
         """Record and run stages of launches; nothing for no points."""
-        if len(x) == 0:
-            return
-        with _torch_stream(x.device):
-            with _RECORDING:
-                stages = record()
-            for stage in stages:
-                launch.run_all(stage)
-            # scratch arrays are freed here, in the order of the stream
-            del stages
+        if len(x):
+            run(record, x.device)
 
     def _empty(self, n_blocks: int, n_rows: int) -> torch.Tensor:
         n = n_blocks * n_rows * BLOCK
-        return _allocate(n, self.device, zero=False).view(n_blocks, n_rows, BLOCK)
+        return allocate(n, self.device).view(n_blocks, n_rows, BLOCK)
 
     def _zeros(self, n: int) -> torch.Tensor:
-        return _allocate(n, self.device, zero=True)
-
-
-def _allocate(n: int, device: str, *, zero: bool) -> torch.Tensor:
-    if device != "cpu" or n < _LARGE:
-        return torch.zeros(n, device=device) if zero else torch.empty(n, device=device)
-    # 16 floats more, so that it can begin at a whole vector
-    memory = np.zeros(n + 16, np.float32) if zero else np.empty(n + 16, np.float32)
-    first = -memory.ctypes.data % 64 // 4
-    return torch.from_numpy(memory)[first : first + n]
+        return allocate(n, self.device, zero=True)
 
 
 def _chain(launches: list[Launch]) -> list[list[Launch]]:
     return [[item] for item in launches]
-
-
-def _flat(tensor: torch.Tensor) -> wp.array:
-    """Return a tensor's memory as a flat Warp array."""
-    return wp.from_torch(tensor.view(-1), dtype=wp.float32, requires_grad=False)
-
-
-def _flat_or_none(tensor: torch.Tensor | None) -> wp.array | None:
-    return None if tensor is None else _flat(tensor)
 
 
 def _is_linear(encoding: Encoding) -> bool:
@@ -247,28 +211,3 @@ def _is_linear(encoding: Encoding) -> bool:
         product = encoding.reduction == reduction.PRODUCT
         return not product and all(_is_linear(e) for e in encoding.encodings)
     return True
-
-
-@contextlib.contextmanager
-def _torch_stream(device: torch.device) -> Iterator[None]:
-    """Make torch's current stream Warp's; there are none on a CPU."""
-    if device.type != "cuda":
-        yield
-        return
-    stream = wp.stream_from_torch(torch.cuda.current_stream(device))
-    with wp.ScopedStream(stream, sync_enter=False):
-        yield
-
-
-def warp_device(device: torch.device) -> str:
-    """Return Warp's name of a torch device.
-
-    Raises:
-        ConfigError: neither a CPU nor CUDA.
-    """
-    if device.type == "cpu":
-        return "cpu"
-    if device.type != "cuda":
-        raise ConfigError(f"modules run on cpu and cuda, their parameters are on {device}")
-    index = torch.cuda.current_device() if device.index is None else device.index
-    return f"cuda:{index}"
