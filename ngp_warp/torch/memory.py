@@ -24,13 +24,18 @@ _RECORDING = threading.RLock()
 
 def run(record: Callable[[], list[list[Launch]]], device: torch.device) -> None:
     """Record stages of launches, and run them one after another, each one's side by side."""
-    with _torch_stream(device):
-        with _RECORDING:
+    if device.type != "cpu":
+        with on_torch_stream(device):
             stages = record()
-        for stage in stages:
-            launch.run_all(stage)
-        # scratch arrays are freed here, in the order of the stream
-        del stages
+            for stage in stages:
+                launch.run_all(stage)
+            # scratch arrays are freed here, in the order of the stream
+            del stages
+        return
+    with _RECORDING:
+        stages = record()
+    for stage in stages:
+        launch.run_all(stage)
 
 
 def allocate(n: int, device: str, *, zero: bool = False) -> torch.Tensor:
@@ -54,13 +59,13 @@ def flat_or_none(tensor: torch.Tensor | None) -> wp.array | None:
 
 
 @contextlib.contextmanager
-def _torch_stream(device: torch.device) -> Iterator[None]:
-    """Make torch's current stream Warp's; there are none on a CPU."""
+def on_torch_stream(device: torch.device) -> Iterator[None]:
+    """Make torch's current stream Warp's, which all threads have in common; no-op on a CPU."""
     if device.type != "cuda":
         yield
         return
     stream = wp.stream_from_torch(torch.cuda.current_stream(device))
-    with wp.ScopedStream(stream, sync_enter=False):
+    with _RECORDING, wp.ScopedStream(stream, sync_enter=False):
         yield
 
 

@@ -23,7 +23,7 @@ from ngp_warp.kernels import reduction
 from ngp_warp.launch import Launch
 from ngp_warp.networks.mlp import make_network
 from ngp_warp.torch.config import ALIGNMENT, NetworkSettings
-from ngp_warp.torch.memory import BLOCK, allocate, flat, flat_or_none, run
+from ngp_warp.torch.memory import BLOCK, allocate, flat, flat_or_none, on_torch_stream, run
 
 
 class Native:
@@ -51,7 +51,8 @@ class Native:
         launch.init()
         self.device = device
         alignment = 0 if network is None else ALIGNMENT
-        self.encoding = make_encoding(n_in, encoding, device, alignment=alignment)
+        with on_torch_stream(torch.device(device)):
+            self.encoding = make_encoding(n_in, encoding, device, alignment=alignment)
         self.settings = network
         self.n_out = self.encoding.n_outputs if network is None else n_out
         self.layers = [] if network is None else network.layers(self.encoding.n_outputs, n_out)
