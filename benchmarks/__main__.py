@@ -53,6 +53,16 @@ def _parser() -> argparse.ArgumentParser:
     gigapixel.add_argument("--cache-dir", type=Path, help="as ngp fit-image's")
     gigapixel.add_argument("--crop", default="100,100,1000,1000", metavar="x,y,w,h")
     gigapixel.set_defaults(run=_gigapixel)
+    others = _add_fields(commands)
+    for command in (step, image, gigapixel, *others):
+        command.add_argument("--threads", type=int, help="CPU threads; every core if not given")
+    for command in commands.choices.values():
+        command.add_argument("--json", type=Path, metavar="FILE", help="also write the results")
+    return parser
+
+
+def _add_fields(commands: Any) -> list[argparse.ArgumentParser]:
+    """Add the benchmarks of distances, scenes, volumes, encodings and torch modules."""
     distance = commands.add_parser("distance", help="exact signed distances to a mesh a second")
     distance.add_argument("mesh", type=Path)
     distance.add_argument("--points-log2", type=int, default=18, help="log2 of a query's points")
@@ -65,18 +75,20 @@ def _parser() -> argparse.ArgumentParser:
     volume.add_argument("volume", type=Path)
     volume.add_argument("--seconds", type=float, default=20.0, help="training before measuring")
     volume.set_defaults(run=_volume)
+    encodings = commands.add_parser("encodings", help="other encodings, in equal time and size")
+    encodings.add_argument("--image", type=Path, default=_ROOT / "examples" / "seeding.jpg")
+    encodings.add_argument("--mesh", type=Path, default=_ROOT / "examples" / "spot.obj")
+    encodings.add_argument("--scene", type=Path, help="also a radiance field of this scene")
+    encodings.add_argument("--seconds", type=float, default=30.0, help="training of each")
+    encodings.add_argument("--scene-seconds", type=float, default=60.0)
+    encodings.add_argument("--plots", type=Path, metavar="DIR", default=_ROOT / "docs")
+    encodings.set_defaults(run=_encodings)
     modules = commands.add_parser("torch", help="a torch module, its twin, our step's parts")
     modules.add_argument("--dims", type=int, choices=(2, 3), default=3)
     modules.add_argument("--batch-log2", type=int, default=18, help="log2 of the points of a batch")
-    modules.add_argument(
-        "--table-log2", type=int, default=19, help="log2 of a level's most entries"
-    )
+    modules.add_argument("--table-log2", type=int, default=19, help="log2 of a level's entries")
     modules.set_defaults(run=_torch)
-    for command in (step, image, gigapixel, distance, radiance, volume, modules):
-        command.add_argument("--threads", type=int, help="CPU threads; every core if not given")
-    for command in commands.choices.values():
-        command.add_argument("--json", type=Path, metavar="FILE", help="also write the results")
-    return parser
+    return [distance, radiance, volume, encodings, modules]
 
 
 def _step(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
@@ -142,6 +154,19 @@ def _volume(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
 
     results = volume.run(args.volume, args.seconds)
     return volume.describe(results), results
+
+
+def _encodings(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    from benchmarks import encodings
+    from benchmarks.encoding_problems import image_problem, mesh_problem
+
+    problems = [image_problem(args.image), mesh_problem(args.mesh)]
+    results = encodings.run(problems, args.seconds)
+    if args.scene:
+        found = encodings.run_scene(args.scene, args.scene_seconds, downscale=4.0)
+        results["problems"][f"scene ({args.scene_seconds:g} s)"] = found
+    made = encodings.plot(results, args.plots)
+    return encodings.describe(results) + "\n\nplots " + ", ".join(map(str, made)), results
 
 
 def _torch(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:

@@ -41,9 +41,9 @@ def run(scene: Path, seconds: float) -> dict[str, Any]:
     model.optimizer.n_steps.fill_(0)  # not known: the learning rate stays as it is
     parts = _parts(model)
     model.radiance.fill_occupancy()
-    _train(model, parts, seconds)
+    report.train(parts, seconds)
     before = model.radiance.counters()
-    steps, elapsed, times = _train(model, parts, _MEASURED_SECONDS)
+    steps, elapsed, times = report.train(parts, _MEASURED_SECONDS)
     counted = {name: n - before[name] for name, n in model.radiance.counters().items()}
     return {
         "scene": scene.name,
@@ -72,22 +72,6 @@ def _parts(model: NerfModel) -> dict[str, list[list[launch.Launch]]]:
         parts["rays to parameters"] = stages
     parts["occupancy"] = field.occupancy_stages()
     return parts
-
-
-def _train(
-    model: NerfModel, parts: dict[str, list[list[launch.Launch]]], seconds: float
-) -> tuple[int, float, dict[str, float]]:
-    """Train for some seconds; return the steps, their time and that of each part."""
-    times = dict.fromkeys(parts, 0.0)
-    start, steps = time.perf_counter(), 0
-    while steps == 0 or time.perf_counter() - start < seconds:
-        for name, stages in parts.items():
-            begin = time.perf_counter()
-            for stage in stages:
-                launch.run_all(stage)
-            times[name] += time.perf_counter() - begin
-        steps += 1
-    return steps, time.perf_counter() - start, times
 
 
 def _time_view(model: NerfModel) -> dict[str, Any]:

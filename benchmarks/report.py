@@ -1,4 +1,4 @@
-"""Timing in turns, tables in plain text, results as JSON."""
+"""Timing in turns and step by step, tables in plain text, results as JSON."""
 
 import json
 import platform
@@ -34,6 +34,30 @@ def interleave(parts: Mapping[str, Callable[[], Any]], repetitions: int) -> dict
             if round_:
                 times[name].append(time.perf_counter() - start)
     return times
+
+
+def train(
+    parts: dict[str, list[list[launch.Launch]]], seconds: float
+) -> tuple[int, float, dict[str, float]]:
+    """Train for some seconds, but at least a step.
+
+    Args:
+        parts: name to the stages of a part of a step, in their order.
+        seconds: of training.
+
+    Returns:
+        The number of steps, their time in seconds, and that of each part.
+    """
+    times = dict.fromkeys(parts, 0.0)
+    start, steps = time.perf_counter(), 0
+    while steps == 0 or time.perf_counter() - start < seconds:
+        for name, stages in parts.items():
+            begin = time.perf_counter()
+            for stage in stages:
+                launch.run_all(stage)
+            times[name] += time.perf_counter() - begin
+        steps += 1
+    return steps, time.perf_counter() - start, times
 
 
 def medians(times: Mapping[str, Sequence[float]]) -> dict[str, float]:

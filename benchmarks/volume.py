@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from benchmarks import report
-from ngp_warp import launch
 from ngp_warp.primitive import report_nothing
 from ngp_warp.primitives.volume.config import VolumeConfig
 from ngp_warp.primitives.volume.describe import Described, load
@@ -43,8 +42,8 @@ def run(source: Path, seconds: float) -> dict[str, Any]:
         stages = task.stages()
         parts = {name: [stage] for name, stage in zip(names, stages, strict=False)}
         parts["field"] = stages[len(names) :]
-        _train(parts, seconds)
-        steps, elapsed, times = _train(parts, _MEASURED_SECONDS)
+        report.train(parts, seconds)
+        steps, elapsed, times = report.train(parts, _MEASURED_SECONDS)
         n = int(config.training.batch_size or 0)
         results[mode] = {
             "step_seconds": elapsed / steps,
@@ -59,22 +58,6 @@ def run(source: Path, seconds: float) -> dict[str, Any]:
         else:
             results["pictures"] = _pictures(task, config)
     return results
-
-
-def _train(
-    parts: dict[str, list[list[launch.Launch]]], seconds: float
-) -> tuple[int, float, dict[str, float]]:
-    """Train for some seconds; return the steps, their time and that of each part."""
-    times = dict.fromkeys(parts, 0.0)
-    start, steps = time.perf_counter(), 0
-    while steps == 0 or time.perf_counter() - start < seconds:
-        for name, stages in parts.items():
-            begin = time.perf_counter()
-            for stage in stages:
-                launch.run_all(stage)
-            times[name] += time.perf_counter() - begin
-        steps += 1
-    return steps, time.perf_counter() - start, times
 
 
 def _pictures(task: Any, config: VolumeConfig) -> dict[str, float]:

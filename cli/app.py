@@ -40,6 +40,10 @@ COMMANDS = {
     "view": ("ngp_warp.cli.view", "Show a mesh's run beside the original."),
     "eval": ("ngp_warp.cli.eval", "Measure a run against the original."),
     "validate": ("ngp_warp.cli.validate", "Check a scene of photos before it is trained."),
+    "import-snapshot": (
+        "ngp_warp.cli.import_snapshot",
+        "Make a run of a snapshot of instant-ngp (unproven).",
+    ),
     "info": ("ngp_warp.cli.info", "Say what a run or a checkpoint holds."),
 }
 

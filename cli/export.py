@@ -13,18 +13,10 @@ from ngp_warp.cli.options import (
     RunArgument,
     ThreadsOption,
     open_for,
+    parse_numbers,
 )
 
-
-def parse_box(text: str) -> tuple[float, ...]:
-    """Return two corners from ``x0,y0,z0,x1,y1,z1``; a usage error where they are not."""
-    try:
-        corners = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        corners = ()
-    if len(corners) != 6:
-        raise typer.BadParameter(f"{text!r} is not x0,y0,z0,x1,y1,z1: six numbers")
-    return corners
+_BOX = "x0,y0,z0,x1,y1,z1"
 
 
 def command(
@@ -35,9 +27,9 @@ def command(
             "--format",
             "-f",
             help="Of a picture: dzi (a page to zoom in), png, tif, exr, npy, jpg; of a mesh: "
-            "obj, ply, stl, glb, npz, nvdb; of both: compact; of photos: obj, ply, stl, glb, "
-            "points (ply), nvdb, npz, npy (the density), occupancy (npz); of a volume: nvdb, vdb, "
-            "npy, npz, nii, and obj, ply, stl, glb (a surface).",
+            "obj, ply, stl, glb, npz, nvdb; of photos: obj, ply, stl, glb, points (ply), nvdb, "
+            "npz, npy (the density), occupancy (npz); of a volume: nvdb, vdb, npy, npz, nii, and "
+            "obj, ply, stl, glb (a surface); of all but photos: compact.",
         ),
     ],
     output: Annotated[
@@ -72,7 +64,7 @@ def command(
     box: Annotated[
         str | None,
         typer.Option(
-            metavar="x0,y0,z0,x1,y1,z1",
+            metavar=_BOX,
             help="Of photos: limits in scene units; the inner cube if not given (points: all).",
         ),
     ] = None,
@@ -98,7 +90,7 @@ def command(
         "largest_only": largest_only or None,
         "threshold": threshold,
         "level": level,
-        "box": None if box is None else parse_box(box),
+        "box": None if box is None else parse_numbers(box, _BOX),
         "texture": texture,
         "points": points,
         "opacity": opacity,

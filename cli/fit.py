@@ -17,6 +17,7 @@ from ngp_warp.cli.options import (
     with_config_flags,
 )
 from ngp_warp.errors import ConfigError
+from ngp_warp.primitive import Progress
 from ngp_warp.primitives import get as get_primitive
 
 SourceArgument = Annotated[
@@ -26,7 +27,9 @@ SourceArgument = Annotated[
 ConfigOption = Annotated[
     Path | None,
     typer.Option(
-        "--config", metavar="FILE.json", help="Settings: a run's config.json or a part of one."
+        "--config",
+        metavar="FILE.json",
+        help="Settings: a run's config.json, a part of one, or a network config of instant-ngp's.",
     ),
 ]
 OutOption = Annotated[
@@ -60,12 +63,15 @@ def fit_command(primitive: str, summary: str) -> Callable[..., dict[str, Any]]:
     ) -> dict[str, Any]:
         if source is None and resume is None:
             raise ConfigError("nothing to fit: give a file, or a run with --resume")
-        settings = None
+        settings, notes = None, []
         if resume is None or flags or config:
-            settings = config_from_flags(cls, flags, base_settings(cls, config, resume))
+            below, notes = base_settings(cls, config, resume, primitive)
+            settings = config_from_flags(cls, flags, below)
         from ngp_warp.fitting import fit
 
         with Console(quiet=quiet, as_json=as_json) as console:
+            for note in notes:
+                console.progress(Progress(stage="load", message=note))
             run = fit(
                 primitive,
                 source,

@@ -8,7 +8,6 @@ override; everything else comes from ``--config``, a resumed run or the field's 
 import ast
 import dataclasses
 import inspect
-import json
 import re
 import textwrap
 from collections.abc import Callable
@@ -21,6 +20,7 @@ import typer
 
 from ngp_warp.config import from_dict, override, to_dict
 from ngp_warp.errors import ConfigError
+from ngp_warp.ngp_config import is_ngp_config, parse_json, settings_from_ngp
 
 _C = TypeVar("_C")
 
@@ -31,6 +31,18 @@ def _check_device(value: str) -> str:
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
         raise typer.BadParameter(f"{value!r} is not auto, cpu, cuda or cuda:N")
     return value
+
+
+def parse_numbers(text: str, form: str) -> tuple[float, ...]:
+    """Return the numbers of a list like ``low,high``; a usage error where there are not as many."""
+    count = form.count(",") + 1
+    try:
+        numbers = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        numbers = ()
+    if len(numbers) != count:
+        raise typer.BadParameter(f"{text!r} is not {form}: {count} numbers")
+    return numbers
 
 
 RunArgument = Annotated[
@@ -102,19 +114,21 @@ def field_docs(cls: type) -> dict[str, str]:
     return docs
 
 
-def flags_of(cls: type, path: tuple[str, ...] = ()) -> list[Flag]:
+def flags_of(cls: type) -> list[Flag]:
     """Return the flags of a config dataclass and of its nested ones, in the order of the fields."""
-    hints, docs = get_type_hints(cls), field_docs(cls)
+    return _flags(cls(), ())
+
+
+def _flags(config: Any, path: tuple[str, ...]) -> list[Flag]:
+    """Return the flags of a config; a nested default may differ from its class's."""
+    hints, docs = get_type_hints(type(config)), field_docs(type(config))
     flags = []
-    for field in dataclasses.fields(cls):
-        hint, here = hints[field.name], (*path, field.name)
-        if dataclasses.is_dataclass(hint):
-            flags += flags_of(hint, here)  # type: ignore[arg-type]
+    for field in dataclasses.fields(config):
+        value, here = getattr(config, field.name), (*path, field.name)
+        if dataclasses.is_dataclass(hints[field.name]):
+            flags += _flags(value, here)
         else:
-            default = field.default
-            if field.default_factory is not dataclasses.MISSING:
-                default = field.default_factory()
-            flags.append(Flag(here, hint, default, docs.get(field.name, "")))
+            flags.append(Flag(here, hints[field.name], value, docs.get(field.name, "")))
     return flags
 
 
@@ -139,22 +153,27 @@ def config_from_flags(cls: type[_C], flags: dict[str, Any], base: dict[str, Any]
     return from_dict(cls, override(base, given), "settings")
 
 
-def read_config(cls: type, path: Path) -> dict[str, Any]:
-    """Return the settings that a JSON file holds: a run's config.json or a part of one.
+def read_config(cls: type, path: Path, primitive: str) -> tuple[dict[str, Any], list[str]]:
+    """Return the settings that a JSON file holds, and what there is to say of them.
+
+    The file is a run's config.json, a part of one, or a network config of instant-ngp's.
 
     Raises:
         ConfigError: not readable, not JSON, or not settings of ``cls``.
     """
     try:
-        values: Any = json.loads(path.read_text(encoding="utf-8"))
+        values: Any = parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read settings from {path}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not a JSON file: {error}") from None
+    notes: list[str] = []
     if isinstance(values, dict) and "primitive" in values:  # a run's: its settings and more
         values = values.get("config", {})
+    elif is_ngp_config(values):
+        values, notes = settings_from_ngp(values, primitive, path)
     from_dict(cls, values, str(path))
-    return values
+    return values, notes
 
 
 def open_for(run: Path, device: str, threads: int | None) -> Any:
@@ -172,8 +191,12 @@ def open_for(run: Path, device: str, threads: int | None) -> Any:
     return open_run(run, device=None if device == "auto" else device)
 
 
-def base_settings(cls: type, file: Path | None, resume: Path | None) -> dict[str, Any]:
-    """Return the settings that the flags override: the resumed run's, then the file's over them.
+def base_settings(
+    cls: type, file: Path | None, resume: Path | None, primitive: str
+) -> tuple[dict[str, Any], list[str]]:
+    """Return the settings that the flags override, and what there is to say of the file.
+
+    They are the resumed run's, then the file's over them.
 
     Raises:
         ConfigError: a file or a run that does not hold settings of ``cls``.
@@ -189,7 +212,10 @@ def base_settings(cls: type, file: Path | None, resume: Path | None) -> dict[str
                 f"{resume} is a run of the {run.primitive} primitive: resume it there"
             )
         values = to_dict(run.config)
-    return override(values, read_config(cls, file)) if file is not None else values
+    if file is None:
+        return values, []
+    above, notes = read_config(cls, file, primitive)
+    return override(values, above), notes
 
 
 def with_config_flags(cls: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -14,6 +14,7 @@ from ngp_warp.cli.options import (
     RunArgument,
     ThreadsOption,
     open_for,
+    parse_numbers,
 )
 from ngp_warp.errors import ConfigError
 
@@ -27,17 +28,6 @@ def parse_crop(text: str) -> tuple[int, int, int, int]:
     if min(x, y) < 0 or min(width, height) < 1:
         raise typer.BadParameter(f"{text!r} must have x and y of at least 0, w and h of at least 1")
     return x, y, width, height
-
-
-def parse_numbers(text: str, count: int, example: str) -> tuple[float, ...]:
-    """Return ``count`` numbers of a list with commas; a usage error where they are not."""
-    try:
-        numbers = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        numbers = ()
-    if len(numbers) != count:
-        raise typer.BadParameter(f"{text!r} is not {example}: {count} numbers")
-    return numbers
 
 
 def command(
@@ -183,8 +173,8 @@ def command(
         "appearance": appearance,
         "level": level,
         "transfer": transfer,
-        "window": None if window is None else parse_numbers(window, 2, "low,high"),
-        "at": None if at is None else parse_numbers(at, 3, "i,j,k"),
+        "window": None if window is None else parse_numbers(window, "low,high"),
+        "at": None if at is None else parse_numbers(at, "i,j,k"),
         "exposure": exposure,
         "sun": sun,
         "albedo": albedo,

@@ -142,7 +142,7 @@ class OptimizerConfig:
     """Adam with the settings of Mueller et al. 2022, section 4, and a decay over the run."""
 
     learning_rate: float | None = 1e-2
-    """Learning rate before its decay."""
+    """Learning rate before its decay; where it has no default, what suits the mode."""
     beta1: float = 0.9
     """Decay of the first moment."""
     beta2: float = 0.99
@@ -152,7 +152,8 @@ class OptimizerConfig:
     l2_regularization: float = 1e-6
     """Weight of the L2 penalty on the network's weights; table entries have none."""
     decay_start: float | None = 0.75
-    """Share of the run's steps after which the learning rate decays."""
+    """Share of the run's steps after which the learning rate decays; where it has no default, what
+    suits the mode."""
     final_learning_rate: float = 0.01
     """Learning rate at the last step, as a share of learning_rate (exponential decay)."""
     ema_decay: float = 0.0

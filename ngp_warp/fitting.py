@@ -62,7 +62,7 @@ def fit(
     check_out(Path(out) if out else None)
     path = _source(source, previous)
     if previous is not None:
-        _check_fixed(kind, config, previous.config)
+        config = _kept(kind, config, previous.config)
         config = kind.resumed(config, previous.header["data"])
     report(Progress(stage="load", message=f"reading {path}"))
     data = kind.load(path, config, report)
@@ -118,14 +118,19 @@ def _nested(given: dict[str, Any]) -> dict[str, Any]:
     return above
 
 
-def _check_fixed(kind: Primitive, config: Any, then: Any) -> None:
-    """Raise where a resumed run would learn something else than it has."""
+def _kept(kind: Primitive, config: Any, then: Any) -> Any:
+    """Return a resumed run's config: of what it must keep, None is what it has.
+
+    Raises:
+        ConfigError: it would learn something else than it has.
+    """
     for name in sorted(kind.fixed):
-        if getattr(config, name) != getattr(then, name):
+        given, kept = getattr(config, name), getattr(then, name)
+        if given is not None and given != kept:
             raise ConfigError(
-                f"the run has {name} {getattr(then, name)}, not {getattr(config, name)}; to have "
-                "another, start a new run"
+                f"the run has {name} {kept}, not {given}; to have another, start a new run"
             )
+    return replace(config, **{name: getattr(then, name) for name in kind.fixed})
 
 
 def _fit(
@@ -194,6 +199,10 @@ def _resumed(primitive: str, resume: str | Path | None, out: str | Path | None) 
     run = open_run(resume)
     if run.primitive != primitive:
         raise CheckpointError(f"{resume} is a run of {run.primitive!r}, not of {primitive!r}")
+    if run.header.get("imported"):
+        raise CheckpointError(
+            f"{resume} is an imported snapshot, which cannot be trained on; fit the input anew"
+        )
     if run.header.get("compact"):
         raise CheckpointError(f"{resume} is a compact export; resume the run that it was made from")
     return run

@@ -9,8 +9,12 @@ import numpy as np
 
 from ngp_warp.errors import ConfigError, DataError, ResourceError, ShapeError
 from ngp_warp.files import atomic_path
+from ngp_warp.rays.camera_paths import load_camera_path
+from ngp_warp.rays.cameras import Camera, turntable
 
 SUFFIXES = (".mp4", ".mov", ".mkv")
+TURN_FRAMES, TURN_FPS = 120, 24.0
+"""Of a turntable, where nothing else is asked for."""
 
 _CODEC = "libx264"
 # Constant rate factor: visually lossless for smooth renderings; 18 doubles the size.
@@ -41,6 +45,29 @@ def check_fps(fps: float) -> None:
     """Raise ConfigError unless a film may have so many pictures a second."""
     if not (0 < fps <= 1000 and math.isfinite(fps)):
         raise ConfigError(f"fps must be above 0 and at most 1000, got {fps:g}")
+
+
+def film_cameras(
+    at: Camera, path: str | Path | None, frames: int | None, fps: float | None
+) -> tuple[list[Camera], float]:
+    """Return the cameras of a film and its pictures a second.
+
+    Args:
+        at: where a turntable begins; of a path, its size alone counts.
+        path: JSON as ``camera_paths.load_camera_path`` reads it; None: a turntable.
+        frames: of a turntable; None: ``TURN_FRAMES``.
+        fps: of a turntable; None: ``TURN_FPS``.
+
+    Raises:
+        ConfigError: a number out of its range.
+        DataError: the path cannot be read.
+    """
+    if path is None:
+        rate = TURN_FPS if fps is None else fps
+        check_fps(rate)
+        return turntable(at, TURN_FRAMES if frames is None else frames), rate
+    film = load_camera_path(path, width=at.width, height=at.height)
+    return list(film.cameras), film.fps
 
 
 def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float = 24.0) -> Path:

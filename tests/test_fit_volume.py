@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -229,6 +230,15 @@ def test_a_run_is_not_resumed_to_learn_something_else(
     assert sorted(run.path.rglob("*")) == before
 
 
+def test_a_resumed_run_keeps_what_a_config_leaves_open(volume_runs: Any, tmp_path: Path) -> None:
+    settings: Any = {"mode": "radiance", "density_scale": 0.7, "up": "z"}
+    run = fit(volume_runs.source("fog"), **settings, steps=3, out=tmp_path / "run")
+    given = replace(run.config, density_scale=None, up=None)
+    resumed = fit(None, resume=run.path, config=given, steps=4)
+    assert resumed.header["step"] == 4
+    assert (resumed.config.density_scale, resumed.config.up) == (0.7, "z")
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_what_is_odd_is_told(mode: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     values = fog().values.copy()
@@ -309,3 +319,9 @@ def test_a_medium_of_which_nothing_is_seen_is_measured(tmp_path: Path) -> None:
     run = fit(tmp_path / "a.npy", mode="radiance", density_scale=1e-20, steps=3, out=tmp_path / "r")
     assert run.metrics["psnr"] is None
     assert run.metrics["opacity_error"] == 0
+
+
+@pytest.mark.parametrize(("name", "value"), [("target", "voxel"), ("occupied_share", 0.5)])
+def test_settings_of_the_other_mode_are_refused(name: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=f"{name} is for density mode"):
+        get("volume").config(mode="radiance", **{name: value})

@@ -388,7 +388,7 @@ def test_densities_are_for_a_scene_unit(tmp_path, aabb_scale):
     assert (density == 0).mean() > 0.5
     export_volume(tmp_path / "d.npy", a, frame, resolution=24)
     np.testing.assert_array_equal(np.load(tmp_path / "d.npy"), density)
-    beside = json.loads((tmp_path / "d.json").read_text())
+    beside = json.loads((tmp_path / "d.npy.json").read_text())
     assert (beside["origin"], beside["voxel_size"]) == (pytest.approx(origin.tolist()), size)
 
 

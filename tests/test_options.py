@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from ngp_warp import config as c
 from ngp_warp.cli import app, options
+from ngp_warp.primitives import NAMES, get
 
 
 def flags_for(config: Any) -> list[str]:
@@ -48,6 +49,16 @@ def test_help_of_a_flag_is_its_docstring_with_choices_and_default(
 
 def test_every_shared_setting_has_a_docstring(fake_core: Any) -> None:
     assert [flag.name for flag in options.flags_of(fake_core.Config) if not flag.help] == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_flag_has_the_default_of_its_primitive(name: str) -> None:
+    config = get(name).config()
+    for flag in options.flags_of(type(config)):
+        value = config
+        for part in flag.path:
+            value = getattr(value, part)
+        assert flag.default == value, flag.name
 
 
 encodings = st.builds(

@@ -84,7 +84,7 @@ def test_dense_files_keep_place_type_and_values(
     assert found.dtype == ("uint8" if kind == "scan" else "float32")
     assert tuple(made["voxel_size"]) == true.voxel_size
     if name == "npy":
-        beside = json.loads((tmp_path / "a.json").read_text())
+        beside = json.loads((tmp_path / "a.npy.json").read_text())
         assert np.array_equal(beside["to_world"], true.to_world)
         assert beside["first"] == list(true.first)
         return

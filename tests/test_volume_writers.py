@@ -486,7 +486,7 @@ def test_numpy_as_numpy_reads_it(tmp_path: Path) -> None:
         assert "origin" not in arrays
     save_volume(tmp_path / "c.npy", CASES["vectors"])
     np.testing.assert_array_equal(np.load(tmp_path / "c.npy"), CASES["vectors"].values)
-    told = json.loads((tmp_path / "c.json").read_text())
+    told = json.loads((tmp_path / "c.npy.json").read_text())
     np.testing.assert_array_equal(told["to_world"], SCALED)
     assert (told["first"], told["background"]) == ([-10, -4100, 4090], [1, 2, 3])
     assert (told["axes"], told["grid_class"], told["unit"]) == ("xyz", "staggered", "")

@@ -122,6 +122,32 @@ class OccupancyGrid:
                 launch.run_all(stage)
         self._all_bits()
 
+    def set_values(self, values: np.ndarray) -> None:
+        """Set all cells at once, from another program's grid.
+
+        Args:
+            values: float32 [n_cascades, 128, 128, 128], indexed [cascade, z, y, x], optical
+                thickness of the shortest step; below 0: never occupied.
+
+        Raises:
+            ShapeError: another shape.
+        """
+        shape = (self.n_cascades, CELLS, CELLS, CELLS)
+        if values.shape != shape:
+            raise ShapeError(f"values must have shape {list(shape)}, got {list(values.shape)}")
+        used = self._empty >= 0
+        flat = np.where(used, values.reshape(-1), -1.0).astype(np.float32)
+        self.values.assign(flat)
+        cells: Any = self._cells.numpy()
+        first: Any = self._first.numpy()
+        thick = np.maximum(flat[cells], 0)
+        sums = np.concatenate([[0.0], np.cumsum(thick, dtype=np.float64)])
+        slices = sums[first[1:]] - sums[first[:-1]]
+        self.slice_sums.assign(slices.astype(np.float32))
+        mean = float(slices.sum()) / max(self.n_used, 1)
+        self.threshold.fill_(min(kernels.MAX_THRESHOLD, kernels.MEAN_SHARE * mean))
+        self._all_bits()
+
     def _update_stages(self, step: wp.array, seed: int, evaluate: Evaluate) -> Stages:
         early = _DECAY ** (self.n_slices / 2 / _DECAY_STEPS)
         plan, first, cells = self._plan, self._first, self._cells

@@ -10,6 +10,7 @@ from ngp_warp.field import Field
 from ngp_warp.kernels import layout
 from ngp_warp.primitives.image import kernels
 from ngp_warp.primitives.image.transfer import Transfer
+from ngp_warp.primitives.pictures import linear_to_srgb
 
 _BAND_POINTS = 2**18
 
@@ -82,5 +83,4 @@ def quantize(values: np.ndarray, dtype: str) -> np.ndarray:
 def tone_map(values: np.ndarray) -> np.ndarray:
     """Return sRGB values in 0..1 of linear light: v / (1 + v) (Reinhard et al. 2002), then sRGB."""
     light = np.maximum(values, 0)
-    light = light / (1 + light)
-    return np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    return linear_to_srgb(light / (1 + light))

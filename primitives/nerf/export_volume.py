@@ -75,7 +75,7 @@ def export_volume(
         n_bytes = write_npz(path, lattice, placement, done, "density")
     else:
         # the transform first: where the grid is, its place is known
-        with atomic_path(path.with_suffix(".json")) as temporary:
+        with atomic_path(path.with_name(f"{path.name}.json")) as temporary:
             temporary.write_text(json.dumps({**told, "axes": "xyz"}, indent=2) + "\n")
         n_bytes = write_npy(path, lattice, placement, done)
     return {**told, "shape": [resolution + 1] * 3, "bytes": n_bytes}

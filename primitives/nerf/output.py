@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 from ngp_warp.errors import ConfigError
 from ngp_warp.files import check_output
 from ngp_warp.primitive import Report, check_options, report_nothing
-from ngp_warp.primitives.film import SUFFIXES, check_fps, check_video
+from ngp_warp.primitives.film import SUFFIXES, TURN_FPS, TURN_FRAMES, check_fps, check_video
 from ngp_warp.primitives.nerf import shots
 from ngp_warp.primitives.nerf.colors import parse_background
 from ngp_warp.primitives.nerf.passes import Shot
@@ -19,7 +19,6 @@ from ngp_warp.rays.camera_paths import load_camera_path
 from ngp_warp.rays.cameras import Up, turntable
 
 Path3D = Literal["orbit", "spiral"]
-_FRAMES, _FPS = 120, 24.0
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class _Series:
     """Pictures that belong together."""
 
     shots: Sequence[Shot]
-    fps: float = _FPS
+    fps: float = TURN_FPS
     names: Sequence[str] | None = None
     """File names in a folder; None: numbers."""
 
@@ -218,8 +217,8 @@ class _Where:
                 camera_path, **shots.pinhole_size(self.size), look_at=shots.triple(middle)
             )
             return _Series([shots.shot_of(c, self.latent) for c in film.cameras], film.fps)
-        n_frames = _FRAMES if frames is None else frames
-        rate = _FPS if fps is None else fps
+        n_frames = TURN_FRAMES if frames is None else frames
+        rate = TURN_FPS if fps is None else fps
         check_fps(rate)
         if camera is not None:
             cameras = turntable(self._orbit(camera), n_frames)

@@ -4,7 +4,7 @@ The box is the unit cube in which a field is trained: p_box = scale * p_scene + 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from ngp_warp.primitives.nerf.frame import Frame
 from ngp_warp.primitives.nerf.types import Photos, View
 from ngp_warp.radiance.settings import ColorSpace
 from ngp_warp.rays.lenses import Lens, lens_table
+from ngp_warp.views import flat_view
 
 
 @dataclass
@@ -44,8 +45,6 @@ class ViewArrays:
     """float32 [n_views * 16]: kernels/lens.py."""
     exposures: wp.array
     """float32 [n_views * 3]: doublings of the light."""
-    _held: list[Any] = field(default_factory=list, repr=False)
-    """What owns the memory of the large arrays."""
 
     def __len__(self) -> int:
         return len(self.views)
@@ -76,7 +75,6 @@ def make_views(
             f"{n} views and {len(photos.sizes)} photos: training needs at least one of each, "
             "and a photo for every view"
         )
-    held: list[Any] = []
     lenses = tuple(
         view.lens.scaled(int(width), int(height))
         for view, (width, height) in zip(views, photos.sizes, strict=True)
@@ -86,9 +84,10 @@ def make_views(
     def small(values: Any, dtype: Any) -> wp.array:
         return wp.array(np.ravel(values), dtype=dtype, device=device)
 
+    def large(values: np.ndarray | None, dtype: Any) -> wp.array:
+        return flat_view(np.ascontiguousarray(empty if values is None else values, dtype), device)
+
     half = photos.pixels.dtype == np.float16
-    masks = empty if photos.masks is None else photos.masks
-    depths = empty if photos.depths is None else photos.depths
     poses = np.stack([frame.poses_to_box(view.pose) for view in views])
     return ViewArrays(
         device=device,
@@ -97,15 +96,14 @@ def make_views(
         frame=frame,
         color_space=photos.color_space,
         has_alpha=photos.has_alpha,
-        pixels=_large(photos.pixels, wp.float16 if half else wp.uint8, device, held),
-        masks=_large(masks, wp.uint8, device, held),
-        depths=_large(depths, wp.float32, device, held),
+        pixels=large(photos.pixels, np.float16 if half else np.uint8),
+        masks=large(photos.masks, np.uint8),
+        depths=large(photos.depths, np.float32),
         offsets=small(photos.offsets, wp.int64),
         sizes=small(photos.sizes, wp.int32),
         poses=small(poses, wp.float32),
         lenses=small(lens_table(lenses), wp.float32),
         exposures=small(np.zeros(n * 3), wp.float32),
-        _held=held,
     )
 
 
@@ -138,21 +136,3 @@ def rays_of(
     directions = (local @ matrix[:, :3].T).astype(np.float32)
     origins = np.tile(matrix[:, 3].astype(np.float32), (len(local), 1))
     return origins, directions, valid
-
-
-def _large(values: np.ndarray, dtype: Any, device: str, held: list[Any]) -> wp.array:
-    """Return the values on the device; of more than 2^31 - 1, which kernels address, the first."""
-    values = np.ascontiguousarray(values)
-    if values.size == 0:
-        return wp.zeros(0, dtype=dtype, device=device)
-    address = values.ctypes.data
-    if device == "cpu":
-        held.append(values)
-    else:
-        # rows, as a dimension has at most 2^31 - 1
-        rows = values.reshape(len(values), -1)
-        owner = wp.array(rows, dtype=dtype, device=device)
-        held.append(owner)
-        address = owner.ptr
-    shape = (min(values.size, 2**31 - 1),)
-    return wp.array(ptr=address, dtype=dtype, shape=shape, device=device)

@@ -8,19 +8,17 @@ import numpy as np
 from ngp_warp.errors import ConfigError
 from ngp_warp.files import atomic_path, check_output
 from ngp_warp.primitive import Report, check_options, report_nothing
-from ngp_warp.primitives.film import SUFFIXES, check_fps, check_video
+from ngp_warp.primitives.film import SUFFIXES, check_video, film_cameras
 from ngp_warp.primitives.pictures import save_png
 from ngp_warp.primitives.sdf.query import frame_of
 from ngp_warp.primitives.sdf.render import DEFAULT_SPP, Renderer
 from ngp_warp.primitives.sdf.slices import render_slices
 from ngp_warp.primitives.sdf.video import render_video
-from ngp_warp.rays.camera_paths import load_camera_path
-from ngp_warp.rays.cameras import Camera, Up, parse_camera, turntable
+from ngp_warp.rays.cameras import Up, parse_camera
 
 Show = Literal["shaded", "normals", "depth", "slices"]
 DEFAULT_CAMERA = "orbit:30,20,2"
 _DEFAULT_SIDE = 800
-_TURN_FRAMES, _FPS = 120, 24.0
 
 
 def render(
@@ -75,7 +73,7 @@ def render(
     at = parse_camera(camera or DEFAULT_CAMERA, up=up, **size)
     if film:
         check_video(output, **size)
-    cameras, rate = _film(at, camera_path, frames, fps, size) if film else ([at], 0.0)
+    cameras, rate = film_cameras(at, camera_path, frames, fps) if film else ([at], 0.0)
     renderer = Renderer(run.fitted, up=up, floor=show == "shaded")
     samples = DEFAULT_SPP if spp is None else spp
     if film:
@@ -113,23 +111,6 @@ def _check(given: dict[str, Any], show: str, film: bool, output: Path) -> None:
             f"cannot write {output}: a picture is named {wanted}, a film *{', *'.join(SUFFIXES)}"
         )
     check_output(output, suffixes)
-
-
-def _film(
-    at: Camera,
-    path: str | Path | None,
-    frames: int | None,
-    fps: float | None,
-    size: dict[str, int],
-) -> tuple[list[Camera], float]:
-    """Return the cameras of a film and the pictures a second."""
-    if path is None:
-        n_frames = _TURN_FRAMES if frames is None else frames
-        rate = _FPS if fps is None else fps
-        check_fps(rate)
-        return turntable(at, n_frames), rate
-    film = load_camera_path(path, width=size["width"], height=size["height"])
-    return list(film.cameras), film.fps
 
 
 def _write_depth(output: Path, depth: np.ndarray, run: Any) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ngp_warp.primitives.pictures import linear_to_srgb
 from ngp_warp.rays.cameras import Camera
 
 LIGHT_RADIUS = 0.14
@@ -118,8 +119,7 @@ def to_srgb(linear: np.ndarray) -> np.ndarray:
     knee = np.float32(0.8)
     over = np.maximum(linear - knee, 0)
     light = np.minimum(linear, knee) + (1 - knee) * (over / (over + (1 - knee)))
-    low, high = 12.92 * light, 1.055 * np.maximum(light, 1e-6) ** (1 / 2.4) - 0.055
-    return np.rint(np.where(light <= 0.0031308, low, high) * 255).astype(np.uint8)
+    return np.rint(linear_to_srgb(light) * 255).astype(np.uint8)
 
 
 def _ambient(studio: Studio, normals: np.ndarray) -> np.ndarray:

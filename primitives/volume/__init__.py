@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ngp_warp.primitive import Primitive, Progress, Report, check_same, report_nothing
+from ngp_warp.primitive import Primitive, Report, report_nothing
 from ngp_warp.primitives.volume.config import VolumeConfig
 from ngp_warp.primitives.volume.options import EXPORT_OPTIONS, RENDER_OPTIONS
 
@@ -12,10 +12,7 @@ from ngp_warp.primitives.volume.options import EXPORT_OPTIONS, RENDER_OPTIONS
 def _load(source: Path, config: VolumeConfig, report: Report) -> Any:
     from ngp_warp.primitives.volume.describe import load
 
-    volume = load(source, config)
-    for remark in volume.remarks():
-        report(Progress(stage="load", message=remark))
-    return volume
+    return load(source, config, report)
 
 
 def _estimate(volume: Any, config: VolumeConfig, device: str) -> tuple[Any, dict[str, int]]:
@@ -57,8 +54,9 @@ def _render(run: Any, output: Path, **options: Any) -> None:
 
 
 def _evaluate(run: Any, *, progress: Report = report_nothing) -> dict[str, Any]:
-    volume = _load(run.source, run.config, progress)
-    check_same(run.source, _describe(volume), run.header["data"])
+    from ngp_warp.primitives.volume.subject import Subject
+
+    volume = Subject.of(run).original(progress)
     if run.config.mode == "radiance":
         from ngp_warp.primitives.volume.radiance_evaluate import measure
         from ngp_warp.primitives.volume.radiance_task import make_medium

@@ -49,14 +49,17 @@ class VolumeConfig:
     """Of a raw file: what its numbers are."""
     big_endian: bool = False
     """Of a raw file: whether its numbers begin with their highest byte."""
-    target: Target = "voxel"
-    """Of density mode: samples at voxels' middles, or anywhere with trilinear values."""
+    target: Target | None = None
+    """Of density mode: samples at voxels' middles (if not given), or anywhere with trilinear
+    values."""
     occupied_share: float | None = None
-    """Of density mode: share of the samples that lie in occupied blocks alone."""
+    """Of density mode: share of the samples that lie in occupied blocks alone; if not given, half
+    where those fill less than half of the box, else none."""
     albedo: float = DEFAULT_ALBEDO
     """Share of the light that a collision scatters; the rest is absorbed."""
     density_scale: float | None = None
-    """Extinction of density 1 for each unit of the world."""
+    """Extinction of density 1 for each unit of the world; if not given, such that the box's longest
+    side has an optical depth of 60 at the largest density."""
     sun: str = DEFAULT_SUN
     """Direction of the sun: its azimuth and elevation in degrees, or none."""
     up: Up | None = None
@@ -66,7 +69,11 @@ class VolumeConfig:
         check_choice("mode", self.mode, get_args(Mode))
         if self.loss is not None:
             check_choice("loss", self.loss, get_args(Loss))
-        check_choice("target", self.target, get_args(Target))
+        if self.target is not None:
+            check_choice("target", self.target, get_args(Target))
+        for name in ("target", "occupied_share"):
+            if self.mode == "radiance" and getattr(self, name) is not None:
+                raise ConfigError(f"{name} is for density mode; radiance mode follows light")
         check_range("occupied_share", self.occupied_share, 0.0, 1.0)
         check_range("albedo", self.albedo, 0.0, 1.0)
         check_range("density_scale", self.density_scale, *DENSITY_SCALES)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ngp_warp.errors import DataError
+from ngp_warp.primitive import Progress, Report, report_nothing
 from ngp_warp.primitives.volume.config import VolumeConfig, raw_layout
 from ngp_warp.primitives.volume.data import load_volume
 from ngp_warp.primitives.volume.frame import Frame
@@ -17,8 +18,8 @@ from ngp_warp.primitives.volume.transfer import Transfer, dense_bytes, is_intege
 _LEAST_SPAN, _MOST_SPAN = 1e-37, 3e38
 
 
-def load(source: Path, config: VolumeConfig) -> Volume:
-    """Read the grid that a config names.
+def load(source: Path, config: VolumeConfig, report: Report = report_nothing) -> Volume:
+    """Read the grid that a config names; report what is odd about it.
 
     Raises:
         NgpError: as ``load_volume``.
@@ -31,6 +32,8 @@ def load(source: Path, config: VolumeConfig) -> Volume:
             f"cannot fit {source}: its values differ by {span:g}, and must by {_LEAST_SPAN:g} to "
             f"{_MOST_SPAN:g}; scale them"
         )
+    for remark in volume.remarks():
+        report(Progress(stage="load", message=remark))
     return volume
 
 

@@ -92,15 +92,19 @@ def _write_error(path: Path, error: np.ndarray, metrics: dict[str, Any]) -> None
     error = np.abs(error)
     top = max(float(np.percentile(error.max(axis=0), 99.5)), 1e-12)
     figure = make_figure(13.0, 5.0)
-    shown = None
+    image = None
     for axis, (name, right, up) in enumerate((("x", "y", "z"), ("y", "x", "z"), ("z", "x", "y"))):
         axes = figure.add_subplot(1, 3, axis + 1)
-        image = error.max(axis=axis).T
-        shown = axes.imshow(
-            image, cmap="inferno", vmin=0, vmax=top, origin="lower", interpolation="nearest"
+        image = axes.imshow(
+            error.max(axis=axis).T,
+            cmap="inferno",
+            vmin=0,
+            vmax=top,
+            origin="lower",
+            interpolation="nearest",
         )
         axes.set(title=f"along {name}", xlabel=right, ylabel=up)
     figure.suptitle(f"largest absolute error ({metrics['psnr']:.2f} dB over all voxels)")
-    figure.colorbar(shown, ax=figure.axes, shrink=0.8)
+    figure.colorbar(image, ax=figure.axes, shrink=0.8)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png")

@@ -1,6 +1,7 @@
 """A run's exports: the volume in its own grid, and level sets of it as meshes."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ import numpy as np
 from ngp_warp.config import check_range
 from ngp_warp.errors import ConfigError, DataError
 from ngp_warp.primitive import Report, report_nothing
+from ngp_warp.primitives.volume.grid import no_surface
 from ngp_warp.primitives.volume.options import DENSE_FORMATS, MESH_FORMATS
+from ngp_warp.primitives.volume.query import values_at
 from ngp_warp.primitives.volume.subject import Subject
 from ngp_warp.primitives.volume.transfer import is_integer
 from ngp_warp.primitives.volume.writers import save_volume
@@ -156,27 +159,24 @@ def export_mesh(
     transfer = about.transfer
     if level is None:
         level = 0.0 if about.is_level_set else transfer.low + transfer.range / 2
-    missing = (
-        f"the volume has no surface at level {level:g}: its values go from {transfer.low:g} to "
-        f"{transfer.high:g}; give another --level"
-    )
+    missing = no_surface(level, transfer.low, transfer.high)
     if not transfer.low <= level <= transfer.high:
-        raise DataError(missing)  # the whole box might be inside
-    evaluate = _inside_negative(subject, level)
+        raise missing  # the whole box might be inside
     # nodes at the voxels' middles, from one before the first to one after the last
     side = max(frame.shape)
+    resolution = side + 1 if resolution is None else resolution
     lower, upper = (frame.unit_from_voxel(np.full((1, 3), v))[0] for v in (-1.0, float(side)))
     try:
         mesh = extract(
-            evaluate,
-            side + 1 if resolution is None else resolution,
+            _inside_negative(subject, level),
+            resolution,
             lower=tuple(lower.tolist()),
             upper=tuple(upper.tolist()),
             lipschitz=math.inf,
             progress=progress,
         )
     except DataError as error:
-        raise DataError(missing) from error
+        raise missing from error
     vertices, triangles = mesh.vertices, mesh.faces
     pieces = find_pieces(vertices, triangles)
     n_dropped = len(pieces) - 1 if largest_only else 0
@@ -196,26 +196,25 @@ def export_mesh(
         "watertight": is_closed(triangles),
         "bounds": [places.min(axis=0).tolist(), places.max(axis=0).tolist()],
         "level": level,
-        "resolution": side + 1 if resolution is None else resolution,
+        "resolution": resolution,
         "n_evaluated": mesh.n_evaluated,
         "bytes": n_bytes,
     }
 
 
-def _inside_negative(subject: Subject, level: float) -> Any:
+def _inside_negative(subject: Subject, level: float) -> Callable[[np.ndarray], np.ndarray]:
     """Return the field as a function of points [n, 3] of the unit cube, negative inside."""
-    from ngp_warp.primitives.volume.query import values_at
-
     about, frame = subject.about, subject.about.frame
     sign = 1.0 if about.is_level_set else -1.0
     outside = np.float32(about.transfer.range)
+    channel = 3 if subject.has_radiance else 0  # the density, behind the radiance
 
     def evaluate(points: np.ndarray) -> np.ndarray:
         voxels = frame.voxel_from_unit(points)
         # rounded in float32: the outermost middles belong to the box
         inside = np.all((voxels > -1e-3) & (voxels < np.array(frame.shape) - 1 + 1e-3), axis=1)
         result = np.full(len(points), outside)
-        values = values_at(subject, voxels[inside])[:, 0 if not subject.has_radiance else 3]
+        values = values_at(subject, voxels[inside])[:, channel]
         result[inside] = sign * (values - np.float32(level))
         return result
 

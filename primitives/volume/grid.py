@@ -1,12 +1,13 @@
 """A volume in memory, and what is known of one before it is read."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from ngp_warp.errors import DataError, ShapeError
+from ngp_warp.errors import ConfigError, DataError, ShapeError
 
 GridClass = Literal["fog", "level set", "staggered", "unknown"]
 """fog: densities of at least 0; level set: distances, negative inside; staggered: vectors whose
@@ -19,6 +20,13 @@ Index = tuple[int, int, int]
 def is_invertible(matrix: np.ndarray) -> bool:
     """Whether an affine map [4, 4] is finite and has an inverse."""
     return bool(np.all(np.isfinite(matrix)) and np.linalg.det(matrix[:3, :3]) != 0)
+
+
+def lengths(values: np.ndarray, n_axes: int) -> np.ndarray:
+    """Return scalars on ``n_axes`` axes as they are, of vectors [..., channel] their lengths."""
+    if values.ndim == n_axes:
+        return values
+    return values[..., 0] if values.shape[-1] == 1 else np.linalg.norm(values, axis=-1)
 
 
 def magnitudes(values: np.ndarray) -> np.ndarray:
@@ -39,13 +47,25 @@ def magnitudes(values: np.ndarray) -> np.ndarray:
         raise ShapeError(
             f"values must have shape [x, y, z] or [x, y, z, channel], got {list(values.shape)}"
         )
-    if values.ndim == 4:
-        one = values.shape[3] == 1
-        values = values[..., 0] if one else np.linalg.norm(values, axis=3)
-    values = np.ascontiguousarray(values, np.float32)
+    values = np.ascontiguousarray(lengths(values, 3), np.float32)
     if values.size == 0 or not np.isfinite(values).all():
         raise DataError("a picture needs values that are finite as float32, and at least one")
     return values
+
+
+def check_window(window: tuple[float, float]) -> None:
+    """Raise ConfigError unless a window of values is two finite ones that rise."""
+    low, high = window
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise ConfigError(f"a window must be two finite values that rise, got {window}")
+
+
+def no_surface(level: float, low: float, high: float) -> DataError:
+    """Return what to raise where values from ``low`` to ``high`` have no surface at a level."""
+    return DataError(
+        f"the volume has no surface at level {level:g}: its values go from {low:g} to {high:g}; "
+        "give another --level"
+    )
 
 
 def checked_transform(to_world: np.ndarray | None) -> np.ndarray:

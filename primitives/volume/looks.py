@@ -1,13 +1,15 @@
 """The pictures that a volume's values have: path traced, or projections of the values."""
 
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from ngp_warp.primitive import Report, report_nothing
 from ngp_warp.primitives.pictures import linear_to_srgb
+from ngp_warp.primitives.volume.describe import Described
 from ngp_warp.primitives.volume.light import Light
-from ngp_warp.primitives.volume.path_tracer import Picture
+from ngp_warp.primitives.volume.medium import Medium
+from ngp_warp.primitives.volume.path_tracer import Picture, render
 from ngp_warp.primitives.volume.projection import Kind, project
 from ngp_warp.primitives.volume.transfer_function import TransferFunction
 from ngp_warp.rays.cameras import Camera
@@ -51,7 +53,7 @@ def display(picture: Picture, exposure: float = 1.0, *, transparent: bool = Fals
 def shown(
     look: Look,
     values: np.ndarray,
-    about: Any,
+    about: Described,
     camera: Camera,
     *,
     light: Light,
@@ -66,7 +68,7 @@ def shown(
     Args:
         look: how.
         values: float32 [x, y, z(, channel)].
-        about: a ``describe.Described``: where they lie.
+        about: where they lie.
         camera: in the world.
         light: of the shaded look.
         albedo: of the shaded look.
@@ -77,9 +79,6 @@ def shown(
     """
     frame = about.frame
     if look == "shaded":
-        from ngp_warp.primitives.volume.medium import Medium
-        from ngp_warp.primitives.volume.path_tracer import render
-
         medium = Medium.from_values(
             values,
             frame.to_world,

@@ -15,7 +15,7 @@ import warp as wp
 
 from ngp_warp import launch
 from ngp_warp.config import check_range
-from ngp_warp.errors import ConfigError, DataError
+from ngp_warp.errors import DataError
 from ngp_warp.primitives.volume.grid import Index, Volume, bounding_cube, checked_transform
 from ngp_warp.primitives.volume.kernels.blocks import Blocks
 from ngp_warp.primitives.volume.kernels.fields import (
@@ -74,10 +74,7 @@ class Medium:
     """Where the field lies."""
 
     def __post_init__(self):
-        if not 0 < self.density_scale < _LARGEST:
-            raise ConfigError(
-                f"density_scale must be above 0 and below {_LARGEST:g}, got {self.density_scale:g}"
-            )
+        check_range("density_scale", self.density_scale, *DENSITY_SCALES)
         check_range("albedo", self.albedo, 0, 1)
         check_range("g", self.g, -_MOST_ANISOTROPIC, _MOST_ANISOTROPIC)
 
@@ -119,20 +116,18 @@ class Medium:
         if not np.isfinite(values).all() or values.max(initial=0) > _LARGEST:
             raise DataError("densities must be finite, as float32")
         grid = padded(values, block)
-        move = np.eye(4)
-        move[:3, 3] = 1 - np.array(first, np.float64)
         majorants = block_majorants(grid, block)
         if density_scale is None:
             density_scale = default_density_scale(values, matrix)
         data: Any = DenseField()
-        data.values = wp.array(grid, dtype=wp.float32, device=device)
+        data.values = wp.array(grid, dtype=wp.float32, device=device, copy=False)
         x, y, z = (float(n + 1) for n in values.shape)
         return cls(
             kind=DENSE,
             data=data,
             majorants=majorants,
             block=block,
-            to_grid=move @ np.linalg.inv(matrix),
+            to_grid=grid_from_world(matrix, first),
             box=((0.0, 0.0, 0.0), (x, y, z)),
             density_scale=density_scale,
             albedo=albedo,
@@ -211,6 +206,18 @@ class Medium:
         """
         low, high = (np.array(corner) for corner in self.box)
         return bounding_cube(low, high, np.linalg.inv(self.to_grid))
+
+
+def grid_from_world(to_world: np.ndarray, first: Index) -> np.ndarray:
+    """Return the map from the world to grid coordinates, float64 [4, 4], of a volume.
+
+    Args:
+        to_world: float64 [4, 4], index to world.
+        first: index of the first value, which lies at 1: there is a plane of zeros before it.
+    """
+    move = np.eye(4)
+    move[:3, 3] = 1 - np.array(first, np.float64)
+    return move @ np.linalg.inv(to_world)
 
 
 def default_density_scale(values: np.ndarray, to_world: np.ndarray) -> float:

@@ -12,8 +12,6 @@ from ngp_warp.primitive import Progress, Report, report_nothing
 from ngp_warp.primitives.tiles import check_memory, tiles
 from ngp_warp.primitives.volume.kernels import events as kernels
 from ngp_warp.primitives.volume.light import Light
-from ngp_warp.primitives.volume.majorants import BLOCK
-from ngp_warp.primitives.volume.medium import cloud_structs
 from ngp_warp.primitives.volume.path_tracer import MAX_SPP, Picture, make_view
 from ngp_warp.primitives.volume.radiance_field import N_OUTPUTS, RadianceField
 from ngp_warp.primitives.volume.transport import check_seed, mean_and_error
@@ -70,14 +68,6 @@ class NeuralTracer:
         self.device = field.device
         self._light, self._sky, self._seed = light.data(), int(sky), seed
         self._view = make_view(field.to_grid, camera)
-        self._structs = cloud_structs(
-            field.majorants.numpy(),
-            BLOCK,
-            field.to_grid,
-            float(field.config.density_scale or 0.0),
-            albedo=field.config.albedo,
-            device=self.device,
-        )
         on_cpu = self.device == "cpu"
         self._flights = _make_flights(_CPU_RAYS if on_cpu else _CUDA_RAYS, self.device)
         slots = _CPU_SLOTS if on_cpu else _CUDA_SLOTS
@@ -128,14 +118,14 @@ class NeuralTracer:
         pixels = (rows * self.camera.width + columns).astype(np.int32)
         flights, n, device = self._flights, len(pixels), self.device
         chosen = wp.array(pixels, dtype=int, device=device)
-        args = [self._structs[0], self._view, chosen, self._seed, sample, flights]
+        args = [self.field.cloud, self._view, chosen, self._seed, sample, flights]
         launch.launch(kernels.start_kernel, n, args, device)
         self._rays.run(n, lambda slots: self._pass(slots).run())
         launch.launch(kernels.finish_kernel, n, [self._light, self._sky, flights], device)
-        light = flights.light.numpy()[:n].astype(np.float64)
+        light = flights.light[:n].numpy().astype(np.float64)
         self._sums[rows, columns] += light
         self._squares[rows, columns] += light**2
-        self._opacity[rows, columns] += 1.0 - flights.left.numpy()[:n]
+        self._opacity[rows, columns] += 1.0 - flights.left[:n].numpy()
 
     def _pass(self, slots: int) -> _Pass:
         if slots not in self._passes:
@@ -143,12 +133,12 @@ class NeuralTracer:
         return self._passes[slots]
 
     def _record(self, slots: int) -> _Pass:
-        field, device, cloud = self.field, self.device, self._structs[0]
+        field, device = self.field, self.device
         n_points = slots * _EVENTS
         x, y = field.zeros(n_points, 3), field.zeros(n_points, N_OUTPUTS)
         majorants = wp.zeros(n_points, dtype=wp.float32, device=device)
         taken = [self._rays.span, self._rays.active]
-        args = [*taken, cloud, float(field.frame.side), self._flights, x, majorants]
+        args = [*taken, field.cloud, float(field.frame.side), self._flights, x, majorants]
         events = launch.record(kernels.event_kernel(_EVENTS), slots, args, device)
         args = [*taken, majorants, y, field.density_gain, self._flights]
         composite = launch.record(kernels.composite_kernel(_EVENTS), slots, args, device)

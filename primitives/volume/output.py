@@ -8,7 +8,7 @@ from ngp_warp.config import check_range
 from ngp_warp.errors import ConfigError
 from ngp_warp.files import check_output
 from ngp_warp.primitive import Report, check_options, report_nothing
-from ngp_warp.primitives.film import SUFFIXES, check_fps, check_video, write_video
+from ngp_warp.primitives.film import SUFFIXES, check_video, film_cameras, write_video
 from ngp_warp.primitives.pictures import save_png
 from ngp_warp.primitives.volume.config import make_light
 from ngp_warp.primitives.volume.grid import world_cube
@@ -27,13 +27,13 @@ from ngp_warp.primitives.volume.painters import (
 from ngp_warp.primitives.volume.path_tracer import PathTracer
 from ngp_warp.primitives.volume.slices import render_slices
 from ngp_warp.primitives.volume.subject import Subject
-from ngp_warp.rays.camera_paths import load_camera_path
-from ngp_warp.rays.cameras import Camera, Up, parse_camera, turntable
+from ngp_warp.rays.cameras import Camera, Up, parse_camera
 
 Show = Literal["shaded", "reference", "surface", "mip", "transfer", "slices"]
 _SIDE = 800
-_TURN_FRAMES, _FPS = 120, 24.0
 
+_LIT = ("shaded", "reference")
+"""What shows light, and not values."""
 _VIEW = {"camera", "up", "width", "height"}
 _LIGHT = {"spp", "exposure", "background", "progressive"}
 _SETTINGS = {"sun", "albedo", "density_scale"}
@@ -141,7 +141,7 @@ def render(
         check_video(output, **size)
     eye = parse_camera(camera or DEFAULT_CAMERA, up=upright, **size)
     eye = eye.moved(*world_cube(frame.shape, frame.to_world, frame.first))
-    cameras, rate = _film(eye, camera_path, frames, fps, size) if film else ([eye], 0.0)
+    cameras, rate = film_cameras(eye, camera_path, frames, fps) if film else ([eye], 0.0)
     options = Options(
         spp=spp,
         level=level,
@@ -154,13 +154,13 @@ def render(
     # learned light has its own sky
     light = config.light if subject.has_radiance else make_light(sun or config.sun, upright)
     maker: Any
-    if show in ("shaded", "reference"):
+    if show in _LIT:
         tracer = _tracer_of(subject, show, light, albedo, density_scale, background, progress)
         maker = Traced(tracer, options)
     else:
         maker = Projected(subject, show, options, progress)
     if film:
-        default = FILM_SPP if show in ("shaded", "reference") else PROJECTED_SPP
+        default = FILM_SPP if show in _LIT else PROJECTED_SPP
         samples = default if spp is None else spp
         write_video(output, frames_of(maker, cameras, samples, progress), rate)
     else:
@@ -196,13 +196,13 @@ def _tracer_of(
 
 def _check(given: dict[str, Any], show: str, film: bool, output: Path, subject: Subject) -> None:
     """Raise ConfigError where an option would do nothing, or the extension does not fit."""
-    about = subject.about
-    if show in ("shaded", "reference") and about.n_channels > 1:
+    about, lit = subject.about, show in _LIT
+    if lit and about.n_channels > 1:
         raise ConfigError("vectors scatter no light: give --show mip, transfer, surface or slices")
-    if show in ("shaded", "reference") and about.is_level_set:
+    if lit and about.is_level_set:
         raise ConfigError("signed distances scatter no light: give --show surface or slices")
     known = set(_KNOWN[show])
-    if show in ("shaded", "reference") and not subject.has_radiance:
+    if lit and not subject.has_radiance:
         known |= _SETTINGS
     names = [name for name, value in given.items() if value is not None]
     if film:
@@ -213,13 +213,15 @@ def _check(given: dict[str, Any], show: str, film: bool, output: Path, subject: 
         known = (known - {"camera"}) | path
     where = "a film" if film else "a picture"
     check_options(names, known, f"{where} with --show {show}" + _why(show, subject))
-    lit = show in ("shaded", "reference")
     allowed = {"sky", "black", "transparent"} if lit else {"white", "black", "transparent"}
     if film:
         allowed -= {"transparent"}
     background = given["background"]
     if background is not None and background not in allowed:
-        raise ConfigError(f"--background must be one of {', '.join(sorted(allowed))} here")
+        raise ConfigError(
+            f"--background must be one of {', '.join(sorted(allowed))} in {where} with --show "
+            f"{show}, got {background}"
+        )
     check_range("exposure", given["exposure"], 1e-6)
     check_range("spp", given["spp"], 1)
     suffixes = SUFFIXES if film else (".png", ".exr") if lit else (".png",)
@@ -227,21 +229,5 @@ def _check(given: dict[str, Any], show: str, film: bool, output: Path, subject: 
 
 
 def _why(show: str, subject: Subject) -> str:
-    learned = show in ("shaded", "reference") and subject.has_radiance
+    learned = show in _LIT and subject.has_radiance
     return " of learned light (its sun and medium are the run's)" if learned else ""
-
-
-def _film(
-    at: Camera,
-    path: str | Path | None,
-    frames: int | None,
-    fps: float | None,
-    size: dict[str, int],
-) -> tuple[list[Camera], float]:
-    """Return the cameras of a film and the pictures a second."""
-    if path is None:
-        rate = _FPS if fps is None else fps
-        check_fps(rate)
-        return turntable(at, _TURN_FRAMES if frames is None else frames), rate
-    film = load_camera_path(path, width=size["width"], height=size["height"])
-    return list(film.cameras), film.fps

@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 
 from ngp_warp.config import check_range
-from ngp_warp.errors import DataError
 from ngp_warp.primitive import Progress, Report, report_nothing
 from ngp_warp.primitives.pictures import save_png, write_exr
-from ngp_warp.primitives.volume.grid import magnitudes
+from ngp_warp.primitives.volume.grid import magnitudes, no_surface
 from ngp_warp.primitives.volume.looks import DEFAULT_TRANSFER, display
 from ngp_warp.primitives.volume.path_tracer import Picture
 from ngp_warp.primitives.volume.projection import Kind, project
@@ -102,7 +101,7 @@ class Projected:
 
     def __init__(self, subject: Subject, kind: Kind, options: Options, progress: Report):
         self._about, self._options = subject.about, options
-        self._values = subject.values(progress)
+        self._values = magnitudes(subject.values(progress))
         self._kind: Kind = kind
         self._device = subject.field.device
         if kind == "surface" and options.level is not None:
@@ -111,8 +110,7 @@ class Projected:
         if kind == "transfer":
             low, high = self._about.transfer.low, self._about.transfer.high
             if self._about.n_channels > 1:
-                lengths = magnitudes(self._values)
-                low, high = float(lengths.min()), float(lengths.max())
+                low, high = self._range()
                 high = high if high > low else low + 1  # all alike
             self._transfer = TransferFunction.parse(options.transfer or DEFAULT_TRANSFER, low, high)
         colors = {"white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0), "transparent": None}
@@ -121,13 +119,12 @@ class Projected:
     def _check_level(self, level: float) -> None:
         """Raise DataError where a surface would be missing, or the box itself."""
         check_range("level", level, -math.inf)
-        shown = magnitudes(self._values)
-        low, high = float(shown.min()), float(shown.max())
+        low, high = self._range()
         if not low <= level <= high:
-            raise DataError(
-                f"the volume has no surface at level {level:g}: its values go from {low:g} to "
-                f"{high:g}; give another --level"
-            )
+            raise no_surface(level, low, high)
+
+    def _range(self) -> tuple[float, float]:
+        return float(self._values.min()), float(self._values.max())
 
     def _project(self, camera: Camera, spp: int, progress: Report = report_nothing) -> Any:
         frame = self._about.frame

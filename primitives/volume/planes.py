@@ -99,13 +99,6 @@ def middle_planes(
     return planes
 
 
-def lengths(section: np.ndarray) -> np.ndarray:
-    """Return scalars [h, w] or [h, w, 1] as they are, of vectors [h, w, channel] their lengths."""
-    if section.ndim == 2:
-        return section
-    return section[..., 0] if section.shape[2] == 1 else np.linalg.norm(section, axis=2)
-
-
 def _between(values: np.ndarray, at: np.ndarray) -> np.ndarray:
     """Return values at places of their first axis, linear, and constant beyond the ends."""
     at = np.clip(at, 0, len(values) - 1)

@@ -19,7 +19,7 @@ from ngp_warp.errors import ConfigError
 from ngp_warp.primitive import Progress, Report, report_nothing
 from ngp_warp.primitives.pictures import linear_to_srgb, srgb_to_linear
 from ngp_warp.primitives.tiles import check_memory, pixel_offsets
-from ngp_warp.primitives.volume.grid import Index, checked_transform, magnitudes
+from ngp_warp.primitives.volume.grid import Index, check_window, checked_transform, magnitudes
 from ngp_warp.primitives.volume.kernels.fields import DenseField
 from ngp_warp.primitives.volume.kernels.projection import (
     project_maximum,
@@ -233,8 +233,7 @@ def _window(values: np.ndarray, window: tuple[float, float] | None) -> tuple[flo
     if window is None:
         low, high = _range(values)
         return low, high if high > low else low + 1
-    if not (all(math.isfinite(w) for w in window) and window[0] < window[1]):
-        raise ConfigError(f"a window must be two finite values that rise, got {window}")
+    check_window(window)
     return window
 
 

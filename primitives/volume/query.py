@@ -15,15 +15,14 @@ def values_at(subject: Subject, voxels: np.ndarray) -> np.ndarray:
     the value of the nearest one.
     """
     about, field = subject.about, subject.field
-    last = np.array(about.frame.shape) - 1
+    voxels = np.clip(voxels, 0, np.array(about.frame.shape) - 1)
     if subject.has_radiance:
-        values = field.query(field.frame.unit_from_voxel(np.clip(voxels, 0, last)))
+        values = field.query(field.frame.unit_from_voxel(voxels))
         values[:, :3] = np.maximum(values[:, :3], 0)
-        values[:, 3] = field.densities(np.clip(voxels, 0, last))
+        # as ``densities`` has them
+        values[:, 3] = np.clip(values[:, 3] / field.density_gain, 0, field.bounds(voxels))
         return values
-    values = about.transfer.inverse(
-        field.query(about.frame.unit_from_voxel(np.clip(voxels, 0, last)))
-    )
+    values = about.transfer.inverse(field.query(about.frame.unit_from_voxel(voxels)))
     return np.clip(values, np.float32(about.transfer.low), np.float32(about.transfer.high))
 
 

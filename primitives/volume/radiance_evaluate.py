@@ -16,6 +16,7 @@ from ngp_warp.primitives.volume.medium import Medium
 from ngp_warp.primitives.volume.neural_tracer import NeuralTracer
 from ngp_warp.primitives.volume.path_tracer import PathTracer
 from ngp_warp.primitives.volume.radiance_field import RadianceField
+from ngp_warp.primitives.volume.radiance_task import LOOK_SAMPLES
 from ngp_warp.rays.cameras import Camera, Up, orbit
 
 AZIMUTHS = (30.0, 150.0, 270.0)
@@ -127,7 +128,7 @@ def evaluate(
         folder / "learning_curve.png",
         curve,
         "PSNR of radiances in dB",
-        "points of the volume, against 256 paths each",
+        f"points of the volume, against {LOOK_SAMPLES} paths each",
         None,
     )
     return metrics

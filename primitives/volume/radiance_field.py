@@ -1,5 +1,6 @@
 """What radiance mode learns: the density of a medium, and the light that it scatters."""
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from ngp_warp.launch import resolve_device
 from ngp_warp.primitives.volume.config import VolumeConfig
 from ngp_warp.primitives.volume.frame import Frame
 from ngp_warp.primitives.volume.majorants import BLOCK
+from ngp_warp.primitives.volume.medium import cloud_structs, grid_from_world
 
 N_OUTPUTS = 4
 """Scattered radiance, linear RGB, and the density times ``density_gain``."""
@@ -59,23 +61,38 @@ class RadianceField(Field):
     @property
     def to_grid(self) -> np.ndarray:
         """float64 [4, 4], world to the grid coordinates of ``medium.py``."""
-        move = np.eye(4)
-        move[:3, 3] = 1 - np.array(self.frame.first, np.float64)
-        return move @ np.linalg.inv(self.frame.to_world)
+        return grid_from_world(self.frame.to_world, self.frame.first)
+
+    @property
+    def cloud(self) -> Any:
+        """What kernels track light with (``kernels/tracking.Cloud``), once there are majorants."""
+        return self._structs[0]
+
+    @cached_property
+    def _structs(self) -> tuple[Any, ...]:
+        """``cloud`` and what it points to: a struct holds addresses, which do not keep arrays."""
+        return cloud_structs(
+            self.majorants.numpy(),
+            BLOCK,
+            self.to_grid,
+            float(self.config.density_scale or 0.0),
+            albedo=self.config.albedo,
+            device=self.device,
+        )
 
     def densities(self, voxels: np.ndarray) -> np.ndarray:
         """Return densities at voxels [n, 3] counted from the first, float32 [n], at least 0.
 
         As they are drawn: not above their majorant, 0 in empty blocks and beyond the medium.
         """
-        most = self._bounds(voxels)
+        most = self.bounds(voxels)
         values = np.zeros(len(voxels), np.float32)
         some = most > 0
         found = self.query(self.frame.unit_from_voxel(voxels[some]))[:, 3] / self.density_gain
         values[some] = np.clip(found, 0, most[some])
         return values
 
-    def _bounds(self, voxels: np.ndarray) -> np.ndarray:
+    def bounds(self, voxels: np.ndarray) -> np.ndarray:
         """Return the majorants of the blocks that voxels [n, 3] lie in, float32 [n].
 
         Every fourth middle lies between blocks, and rounding would choose one. All of them bound

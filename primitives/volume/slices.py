@@ -3,7 +3,6 @@
 Pictures lie as ``planes.middle_planes`` says; not as radiologists turn them.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from ngp_warp.config import check_choice, check_range
-from ngp_warp.errors import ConfigError, ShapeError
+from ngp_warp.errors import ShapeError
 from ngp_warp.primitives.contours import draw_slice, round_number
 from ngp_warp.primitives.pictures import make_figure, picture_row
-from ngp_warp.primitives.volume.grid import Index, magnitudes
-from ngp_warp.primitives.volume.planes import AXES, Plane, lengths, middle_planes
+from ngp_warp.primitives.volume.grid import Index, check_window, lengths, magnitudes
+from ngp_warp.primitives.volume.planes import AXES, Plane, middle_planes
 from ngp_warp.rays.cameras import Up
 
 COLORMAPS = ("grey", "viridis", "inferno", "magma", "cividis")
@@ -77,7 +76,7 @@ def render_slices(
     scalars = magnitudes(values)
     planes = middle_planes(values.shape, to_world, first, at=at, up=up)
     pixel = max(side for plane in planes for side in plane.size) / size
-    cuts = [plane.picture(lengths(plane.section(values)), pixel) for plane in planes]
+    cuts = [plane.picture(lengths(plane.section(values), 2), pixel) for plane in planes]
     if level_set:
         paint: Any = _Contours.of(cuts, pixel)
     else:
@@ -124,16 +123,16 @@ def compare_slices(
         raise ShapeError(f"result must be {list(target.shape)} as target, got {list(result.shape)}")
     check_range("error_limit", error_limit, 0)
     scalars = magnitudes(target)
-    magnitudes(result)
+    magnitudes(result)  # raises where they cannot be drawn
     planes = middle_planes(target.shape, to_world, first, at=at, up=up)
     pixel = max(side for plane in planes for side in plane.size) / (100 * _COLUMN)
     sections = [[plane.section(values) for values in (target, result)] for plane in planes]
     cuts = [
-        [plane.picture(lengths(section), pixel) for section in pair]
+        [plane.picture(lengths(section, 2), pixel) for section in pair]
         for plane, pair in zip(planes, sections, strict=True)
     ]
     errors = [
-        plane.picture(lengths(np.abs(pair[0] - pair[1])), pixel)
+        plane.picture(lengths(np.abs(pair[0] - pair[1]), 2), pixel)
         for plane, pair in zip(planes, sections, strict=True)
     ]
     if level_set:
@@ -181,10 +180,9 @@ class _Colors:
         from matplotlib import colormaps
 
         check_choice("colormap", name, COLORMAPS)
-        low, high = value_window(values) if window is None else window
-        if not (math.isfinite(low) and math.isfinite(high) and low < high):
-            raise ConfigError(f"a window must be two finite values that rise, got {window}")
-        return cls(low, high, colormaps["gray" if name == "grey" else name])
+        window = value_window(values) if window is None else window
+        check_window(window)
+        return cls(*window, colormaps["gray" if name == "grey" else name])
 
     @property
     def note(self) -> str:

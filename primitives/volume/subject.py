@@ -85,12 +85,12 @@ class Subject:
         return about.volume(np.where(expanded(active, values), values, background), active)
 
     def original(self, report: Report) -> Volume:
-        """Return the volume that was fitted, read again.
+        """Return the volume that was fitted, read again; what is odd about it is reported.
 
         Raises:
             DataError: it is gone, or another.
         """
-        volume = load(self.run.source, self.config)
+        volume = load(self.run.source, self.config, report)
         check_same(self.run.source, describe(volume), self.run.header["data"])
         return volume
 

@@ -15,6 +15,7 @@ from ngp_warp.primitives.volume.config import VolumeConfig, resolve
 from ngp_warp.primitives.volume.describe import make_frame
 from ngp_warp.primitives.volume.grid import Volume
 from ngp_warp.primitives.volume.medium import default_density_scale
+from ngp_warp.primitives.volume.radiance_field import N_OUTPUTS
 from ngp_warp.primitives.volume.samples import BLOCK, Batches, occupied, occupied_blocks
 from ngp_warp.primitives.volume.transfer import Transfer, dense_bytes
 
@@ -29,11 +30,12 @@ def estimate(
     if config.density_scale is None and volume.n_channels == 1:
         scale = default_density_scale(volume.values, volume.to_world)
         config = replace(config, density_scale=scale)
-    if config.occupied_share is None:
+    if config.mode == "density" and config.occupied_share is None:
         mask = occupied(volume)
         share = len(occupied_blocks(mask)) * BLOCK**3 / mask.size
         config = replace(config, occupied_share=0.5 if 0 < share < 0.5 else 0.0)
-    need = training_bytes(config, 3, volume.n_channels, device)
+    n_outputs = N_OUTPUTS if config.mode == "radiance" else volume.n_channels
+    need = training_bytes(config, 3, n_outputs, device)
     # the values are decoded, and compared, as a whole
     return config, {**need, "decoded values": 3 * volume.values.nbytes}
 

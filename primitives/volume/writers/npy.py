@@ -43,7 +43,7 @@ def write_npy(path: Path, volume: Volume, dtype: str) -> int:
             np.lib.format.write_array_header_1_0(file, header)
             # NumPy's own way to write does not say that the disk is full.
             file.write(values.data)
-        with atomic_path(path.with_suffix(".json")) as beside:
+        with atomic_path(path.with_name(f"{path.name}.json")) as beside:
             beside.write_text(json.dumps(_description(volume), indent=2) + "\n", encoding="utf-8")
         return temporary.stat().st_size
 

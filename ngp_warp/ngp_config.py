@@ -1,0 +1,428 @@
+"""Settings from instant-ngp's network configs: its JSON names and values in ours.
+
+Source: the published configs (configs/*/base.json and their children) and tiny-cuda-nn's
+DOCUMENTATION.md, whose defaults what is left out has. Losses, optimizers, encodings and activations
+that a command has no place for are errors; settings that it has none for are named in the notes.
+
+Decay: instant-ngp multiplies the learning rate by ``decay_base`` at ``decay_start`` and every
+``decay_interval`` steps after, in runs of ``STEPS`` steps. Ours falls evenly from a share of any
+run's steps to its end, so ``decay_start / STEPS`` becomes ``decay_start``, and ``decay_base`` to
+the power of the falls until step ``STEPS`` becomes ``final_learning_rate``.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from ngp_warp.errors import ConfigError
+
+STEPS = 35_000
+"""Steps that instant-ngp's decays are made for."""
+MAX_PARENTS = 16
+
+LOSSES = {
+    "l1": "l1",
+    "l2": "l2",
+    "relativel2": "relative_l2",
+    "mape": "mape",
+    "smape": "smape",
+    "huber": "huber",
+    "logl1": "log_l1",
+}
+_LOSS_NAMES = "Huber, L1, L2, LogL1, MAPE, RelativeL2, SMAPE"
+GRIDS = {"grid": "hash", "hashgrid": "hash", "densegrid": "dense", "tiledgrid": "tiled"}
+_ENCODING_NAMES = "Grid, HashGrid, DenseGrid, TiledGrid"
+_GRID_TYPES = ("hash", "dense", "tiled")
+_GRID_DEFAULTS = {
+    "n_levels": 16,
+    "n_features_per_level": 2,
+    "log2_hashmap_size": 19,
+    "base_resolution": 16,
+}
+_GRID_SETTINGS = ("otype", "interpolation", "hash", "per_level_scale", *_GRID_DEFAULTS)
+_INTERPOLATIONS = ("linear", "smoothstep", "nearest")
+ACTIVATIONS = {
+    "none": "none",
+    "relu": "relu",
+    "leakyrelu": "leaky_relu",
+    "exponential": "exponential",
+    "sine": "sine",
+    "sigmoid": "sigmoid",
+    "squareplus": "squareplus",
+    "softplus": "softplus",
+    "tanh": "tanh",
+}
+_ACTIVATION_NAMES = "None, ReLU, LeakyReLU, Exponential, Sine, Sigmoid, Squareplus, Softplus, Tanh"
+_NETWORKS = {"mlp", "fullyfusedmlp", "cutlassmlp", "megakernelmlp"}
+_NETWORK_NAMES = "FullyFusedMLP, CutlassMLP, MegakernelMLP, MLP"
+_HASHES = {"coherentprime"}
+
+_NERF_ONLY = ("dir_encoding", "rgb_network")
+_SIGNS = ("parent", "envmap", "distortion_map", *_NERF_ONLY)
+_PARTS = ("loss", "optimizer", "encoding", "network")
+
+_ADAM = {"learning_rate": 1e-3, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8, "l2_reg": 1e-8}
+_DECAY = {"decay_start": 10000, "decay_interval": 10000, "decay_base": 0.1, "decay_end": 10_000_000}
+# Settings whose usual values mean that nothing is to be done.
+_IDLE: dict[str, tuple[Any, ...]] = {
+    "relative_decay": (0, 0.0),
+    "absolute_decay": (0, 0.0),
+    "adabound": (False,),
+    "feedback_alignment": (False,),
+    "stochastic_interpolation": (False,),
+}
+
+
+def is_ngp_config(values: Any) -> bool:
+    """Return whether JSON values are a network config of instant-ngp's, and none of ours."""
+    if not isinstance(values, dict):
+        return False
+    if any(name in values for name in _SIGNS):
+        return True
+    parts = [values[name] for name in _PARTS if isinstance(values.get(name), dict)]
+    # our loss is a name, and none of our settings is called otype or nested
+    return isinstance(values.get("loss"), dict) or any("otype" in p or "nested" in p for p in parts)
+
+
+def parse_json(text: str) -> Any:
+    """Return what JSON text holds, with or without comments (``//`` and ``/* */``).
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        without = _COMMENT.sub(_blank_comment, text)
+        if without == text:
+            raise
+        try:
+            return json.loads(without)
+        except ValueError:
+            raise error from None
+
+
+# strings come first, so that what looks like a comment in one is none
+_COMMENT = re.compile(r'"(?:\\.|[^"\\])*"|//[^\n]*|/\*.*?\*/', re.DOTALL)
+
+
+def _blank_comment(match: re.Match[str]) -> str:
+    return match[0] if match[0].startswith('"') else " "
+
+
+def merge(below: Any, above: Any) -> Any:
+    """Return ``below`` with ``above`` over it: JSON merge patch (RFC 7396), null removes."""
+    if not isinstance(above, dict):
+        return above
+    result = dict(below) if isinstance(below, dict) else {}
+    for name, value in above.items():
+        if value is None:
+            result.pop(name, None)
+        else:
+            result[name] = merge(result.get(name), value)
+    return result
+
+
+def with_parents(values: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Return a config over its parents, each beside the file that names it.
+
+    Args:
+        values: the config; may have a "parent".
+        path: its file.
+
+    Raises:
+        ConfigError: a parent is no name, cannot be read, is no object, or its own ancestor.
+    """
+    chain = [path.resolve()]
+    while "parent" in values:
+        parent = values["parent"]
+        if not isinstance(parent, str) or not parent:
+            raise ConfigError(f"{path}: parent must be the name of a file, got {parent!r}")
+        file = chain[-1].parent / parent
+        if file.resolve() in chain or len(chain) > MAX_PARENTS:
+            raise ConfigError(f"{path}: its parents have no end, at {file}")
+        chain.append(file.resolve())
+        below = read_object(file)
+        values = merge(below, {name: value for name, value in values.items() if name != "parent"})
+    return values
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file, comments left out.
+
+    Raises:
+        ConfigError: it cannot be read, is no JSON, or no object.
+    """
+    try:
+        values = parse_json(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read settings from {path}: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} is not a JSON file: {error}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} must hold an object, got {type(values).__name__}")
+    return values
+
+
+def settings_from_ngp(
+    values: dict[str, Any], primitive: str, path: Path
+) -> tuple[dict[str, Any], list[str]]:
+    """Return the settings of ours that a config of instant-ngp's describes.
+
+    Args:
+        values: the config; its parents are read beside ``path``.
+        primitive: "image", "sdf", "nerf" or "volume".
+        path: its file, named in errors.
+
+    Returns:
+        Settings in our JSON form, to be checked by the primitive's config; and what there is to
+        say, one line each.
+
+    Raises:
+        ConfigError: what the primitive cannot do; says where and what there is.
+    """
+    return _Reader(primitive, path).settings(with_parents(values, path))
+
+
+class _Reader:
+    """One config on its way to settings; gathers the notes."""
+
+    def __init__(self, primitive: str, path: Path):
+        self.primitive, self.path = primitive, path
+        self.notes: list[str] = []
+
+    def settings(self, values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+        result: dict[str, Any] = {}
+        nerf = self.primitive == "nerf"
+        for name, value in values.items():
+            if name == "loss":
+                result["loss"] = self._loss(value)
+            elif name == "optimizer":
+                result["optimizer"] = self._optimizer(value)
+            elif name == "encoding":
+                result["encoding"] = self._encoding(value)
+            elif name == "network":
+                key = "density_network" if nerf else "network"
+                result[key] = self._network(value, "network")
+            elif name == "rgb_network" and nerf:
+                result["color_network"] = self._color_network(value)
+            elif name == "dir_encoding" and nerf:
+                self._directions(value)
+            else:
+                self._leave(name)
+        self.notes.insert(0, f"{self.path} is a config of instant-ngp's: taken over as settings")
+        return result, self.notes
+
+    def _leave(self, name: str, why: str = "") -> None:
+        self.notes.append(f"not taken over: {name}" + (f" ({why})" if why else ""))
+
+    def _error(self, where: str, message: str) -> ConfigError:
+        return ConfigError(f"{self.path}: {where} {message}")
+
+    def _object(self, value: Any, where: str) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise self._error(where, f"must be an object, got {value!r}")
+        return value
+
+    def _otype(self, value: dict[str, Any], where: str, usual: str | None = None) -> str:
+        otype = value.get("otype", usual)
+        if not isinstance(otype, str):
+            raise self._error(f"{where}.otype", f"must be a name, got {otype!r}")
+        return otype
+
+    def _number(self, value: Any, where: str) -> float:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not abs(value) < 1e300:  # whole numbers have no end
+            raise self._error(where, f"must be a number, got {value!r}")
+        return value
+
+    def _whole(self, value: Any, where: str) -> int:
+        number = self._number(value, where)
+        if number != int(number):  # a whole number may be written as one with a point
+            raise self._error(where, f"must be a whole number, got {value!r}")
+        return int(number)
+
+    def _name(self, value: Any, where: str) -> str:
+        if not isinstance(value, str):
+            raise self._error(where, f"must be a name, got {value!r}")
+        return value.lower()
+
+    def _leave_rest(self, value: dict[str, Any], known: set[str], where: str) -> None:
+        for name, item in value.items():
+            if name not in known and not (name in _IDLE and item in _IDLE[name]):
+                self._leave(f"{where}.{name}")
+
+    def _loss(self, value: Any) -> str:
+        value = self._object(value, "loss")
+        otype = self._otype(value, "loss", "L2")
+        if otype.lower() not in LOSSES:
+            raise self._error("loss", f"{otype} is not among what there is: {_LOSS_NAMES}")
+        self._leave_rest(value, {"otype"}, "loss")
+        return LOSSES[otype.lower()]
+
+    def _optimizer(self, value: Any) -> dict[str, Any]:
+        # what is not in the chain is not done
+        result: dict[str, Any] = {
+            "ema_decay": 0.0,
+            "decay_start": 1.0,
+            "final_learning_rate": 1.0,
+        }
+        where, seen = "optimizer", set()
+        while True:
+            value = self._object(value, where)
+            otype = self._otype(value, where, "Adam")
+            kind = otype.lower()
+            if kind in seen:
+                raise self._error(where, f"{otype} is there twice")
+            seen.add(kind)
+            if kind == "adam":
+                self._adam(value, result, where)
+                return result
+            if kind == "ema":
+                decay = self._number(value.get("decay", 0.99), f"{where}.decay")
+                result["ema_decay"] = float(decay)
+                self._leave_rest(value, {"otype", "nested", "decay"}, where)
+            elif kind == "exponentialdecay":
+                self._decay(value, result, where)
+            else:
+                raise self._error(
+                    where, f"{otype} is not among what there is: Ema, ExponentialDecay, Adam"
+                )
+            if "nested" not in value:
+                raise self._error(where, f"{otype} must have a nested optimizer")
+            value, where = value["nested"], f"{where}.nested"
+
+    def _adam(self, value: dict[str, Any], result: dict[str, Any], where: str) -> None:
+        for name, usual in _ADAM.items():
+            ours = "l2_regularization" if name == "l2_reg" else name
+            result[ours] = float(self._number(value.get(name, usual), f"{where}.{name}"))
+        self._leave_rest(value, {"otype", *_ADAM}, where)
+
+    def _decay(self, value: dict[str, Any], result: dict[str, Any], where: str) -> None:
+        given = {
+            k: self._number(value.get(k, usual), f"{where}.{k}") for k, usual in _DECAY.items()
+        }
+        start, interval, base = (given[f"decay_{k}"] for k in ("start", "interval", "base"))
+        if start < 0 or interval < 1 or not 0 < base <= 1:
+            raise self._error(
+                where,
+                f"must have a decay_start of 0 or more, a decay_interval of 1 or more and a "
+                f"decay_base above 0 and up to 1, got {start:g}, {interval:g} and {base:g}",
+            )
+        end = min(given["decay_end"], STEPS)
+        falls = int((end - start) // interval) + 1 if end >= start else 0
+        if falls:
+            # float32 ends at 1e-38; a rate that small is none
+            result["decay_start"] = start / STEPS
+            result["final_learning_rate"] = max(float(base) ** falls, 1e-12)
+        self.notes.append(
+            f"{where}: of {STEPS:,} steps, {falls} falls by {base:g} from step {start:g} on; here "
+            f"an even fall to {result['final_learning_rate']:.4g} of the learning rate from "
+            f"{result['decay_start']:.0%} of the run's steps on"
+        )
+        self._leave_rest(value, {"otype", "nested", *_DECAY}, where)
+
+    def _encoding(self, value: Any) -> dict[str, Any]:
+        value = self._object(value, "encoding")
+        otype = self._otype(value, "encoding", "HashGrid")
+        if otype.lower() not in GRIDS:
+            raise self._error(
+                "encoding",
+                f"{otype} is not among what this command has: {_ENCODING_NAMES}; the Python "
+                "interface has others",
+            )
+        kind = GRIDS[otype.lower()]
+        if otype.lower() == "grid" and "type" in value:
+            kind = self._choice(value["type"], _GRID_TYPES, "encoding.type")
+        result: dict[str, Any] = {"grid_type": kind}
+        for name, usual in _GRID_DEFAULTS.items():
+            result[name] = self._whole(value.get(name, usual), f"encoding.{name}")
+        if "interpolation" in value:
+            result["interpolation"] = self._choice(
+                value["interpolation"], _INTERPOLATIONS, "encoding.interpolation"
+            )
+        if "hash" in value and self._name(value["hash"], "encoding.hash") not in _HASHES:
+            raise self._error("encoding.hash", f"must be CoherentPrime, got {value['hash']}")
+        if value.get("stochastic_interpolation"):
+            raise self._error("encoding.stochastic_interpolation", "is not to be had here")
+        if "per_level_scale" in value:
+            scale = self._number(value["per_level_scale"], "encoding.per_level_scale")
+            result["per_level_scale"] = float(scale)
+        else:
+            self._finest(result)
+        known = {*_GRID_SETTINGS} | ({"type"} if otype.lower() == "grid" else set())
+        self._leave_rest(value, known, "encoding")
+        return result
+
+    def _choice(self, value: Any, choices: tuple[str, ...], where: str) -> str:
+        name = self._name(value, where)
+        if name not in choices:
+            raise self._error(where, f"must be one of {', '.join(choices)}, got {value}")
+        return name
+
+    def _finest(self, result: dict[str, Any]) -> None:
+        """Where no scale is given, instant-ngp takes one that leads to a finest resolution."""
+        if self.primitive == "sdf":
+            result["finest_resolution"] = 2048
+            return
+        theirs = {
+            "image": "half of the longer side",
+            "nerf": "2048 times the box's aabb_scale",
+            "volume": "the longest side",
+        }[self.primitive]
+        self.notes.append(
+            f"encoding has no per_level_scale: instant-ngp's finest resolution would be {theirs}, "
+            "here it is chosen for the input; --encoding.finest-resolution sets it"
+        )
+
+    def _network(self, value: Any, where: str) -> dict[str, Any]:
+        value = self._object(value, where)
+        otype = self._otype(value, where, "MLP")
+        if otype.lower() not in _NETWORKS:
+            raise self._error(where, f"{otype} is not among what there is: {_NETWORK_NAMES}")
+        result: dict[str, Any] = {
+            "n_neurons": self._whole(value.get("n_neurons", 128), f"{where}.n_neurons"),
+            "n_hidden_layers": self._whole(
+                value.get("n_hidden_layers", 5), f"{where}.n_hidden_layers"
+            ),
+        }
+        for name, usual in (("activation", "ReLU"), ("output_activation", "None")):
+            given = self._name(value.get(name, usual), f"{where}.{name}")
+            if given not in ACTIVATIONS:
+                raise self._error(
+                    f"{where}.{name}",
+                    f"{value[name]} is not among what there is: {_ACTIVATION_NAMES}",
+                )
+            result[name] = ACTIVATIONS[given]
+        self._leave_rest(value, {"otype", *result}, where)
+        return result
+
+    def _color_network(self, value: Any) -> dict[str, Any]:
+        result = self._network(value, "rgb_network")
+        if result.pop("output_activation") != "none":
+            self._leave("rgb_network.output_activation", "the photos decide it")
+        return result
+
+    def _directions(self, value: Any) -> None:
+        """Check that directions are encoded as ours are: harmonics of degree 4, then the rest."""
+        value = self._object(value, "dir_encoding")
+        first = value
+        if self._otype(value, "dir_encoding", "").lower() == "composite":
+            nested = value.get("nested")
+            if not isinstance(nested, list) or not nested:
+                raise self._error("dir_encoding.nested", "must be an array of encodings")
+            first = self._object(nested[0], "dir_encoding.nested[0]")
+            for index, part in enumerate(nested[1:], 1):
+                where = f"dir_encoding.nested[{index}]"
+                if self._otype(self._object(part, where), where).lower() != "identity":
+                    raise self._error(where, f"must be an Identity, got {part['otype']}")
+        harmonics = self._otype(first, "dir_encoding", "").lower() == "sphericalharmonics"
+        degree = first.get("degree", 4)
+        if not harmonics or degree != 4 or first.get("n_dims_to_encode", 3) != 3:
+            raise self._error(
+                "dir_encoding",
+                "must be SphericalHarmonics of degree 4 in 3 dimensions, alone or as the first "
+                f"part of a Composite before an Identity, got {first.get('otype')}"
+                + (f" of degree {degree}" if harmonics else ""),
+            )
