@@ -62,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_fields(commands: Any) -> list[argparse.ArgumentParser]:
-    """Add the benchmarks of distances, scenes, volumes and encodings."""
+    """Add the benchmarks of distances, scenes, volumes, encodings and torch modules."""
     distance = commands.add_parser("distance", help="exact signed distances to a mesh a second")
     distance.add_argument("mesh", type=Path)
     distance.add_argument("--points-log2", type=int, default=18, help="log2 of a query's points")
@@ -83,7 +83,12 @@ def _add_fields(commands: Any) -> list[argparse.ArgumentParser]:
     encodings.add_argument("--scene-seconds", type=float, default=60.0)
     encodings.add_argument("--plots", type=Path, metavar="DIR", default=_ROOT / "docs")
     encodings.set_defaults(run=_encodings)
-    return [distance, radiance, volume, encodings]
+    modules = commands.add_parser("torch", help="a torch module, its twin, our step's parts")
+    modules.add_argument("--dims", type=int, choices=(2, 3), default=3)
+    modules.add_argument("--batch-log2", type=int, default=18, help="log2 of the points of a batch")
+    modules.add_argument("--table-log2", type=int, default=19, help="log2 of a level's entries")
+    modules.set_defaults(run=_torch)
+    return [distance, radiance, volume, encodings, modules]
 
 
 def _step(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
@@ -162,6 +167,15 @@ def _encodings(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
         results["problems"][f"scene ({args.scene_seconds:g} s)"] = found
     made = encodings.plot(results, args.plots)
     return encodings.describe(results) + "\n\nplots " + ", ".join(map(str, made)), results
+
+
+def _torch(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    from benchmarks import torch_modules
+    from benchmarks.training_step import StepSize
+
+    size = StepSize(n_dims=args.dims, batch_log2=args.batch_log2, table_log2=args.table_log2)
+    results = torch_modules.run(size)
+    return torch_modules.describe(results), results
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -208,6 +208,32 @@ def test_the_step_command_prints_and_writes_every_part(tmp_path, capsys):
     assert results["threads"] >= 1
 
 
+def test_the_torch_command_compares_and_writes(tmp_path, capsys):
+    args = ["torch", "--batch-log2", "10", "--table-log2", "12", "--json", str(tmp_path / "t.json")]
+    assert main(args) == 0
+    out = capsys.readouterr().out
+    assert "plain PyTorch twin" in out
+    results = json.loads((tmp_path / "t.json").read_text())
+    assert 0 <= results["difference"] < 1e-4
+    assert set(results["seconds"]) == {"PyTorch", "own", "sweep", "module"}
+    assert results["faster_than_twin"] > 0
+
+
+def test_another_function_than_the_twins_is_not_timed(monkeypatch):
+    from benchmarks import torch_modules
+
+    original = torch_modules.make_module
+
+    def other(step):
+        module = original(step)
+        module.params.data.mul_(1.01)
+        return module
+
+    monkeypatch.setattr(torch_modules, "make_module", other)
+    with pytest.raises(AssertionError, match="module and twin differ"):
+        torch_modules.run(StepSize(n_dims=3, batch_log2=8, table_log2=10), n_rounds=1)
+
+
 def test_an_unreadable_photo_is_one_line_and_status_2(tmp_path, capsys):
     assert main(["mosaic", str(tmp_path / "none.jpg"), str(tmp_path / "out.tif")]) == 2
     error = capsys.readouterr().err

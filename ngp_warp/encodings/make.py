@@ -34,13 +34,15 @@ def make_encoding(
         n_dims: rows of the input.
         config: {"otype": ..., its settings}.
         device: "cpu" or a CUDA device.
-        alignment: the number of rows is padded to a multiple of it.
+        alignment: the number of rows is padded to a multiple of it; 0: not padded at all, not even
+            to whole levels of a nested grid.
 
     Raises:
         ConfigError: an unknown otype or setting, a wrong value, or what is not supported.
     """
-    check_range("alignment", alignment, 1, 1024)
-    return aligned(_bare(n_dims, config, device), alignment)
+    check_range("alignment", alignment, 0, 1024)
+    encoding = _bare(n_dims, config, device)
+    return aligned(encoding, alignment) if alignment else encoding
 
 
 def _bare(n_dims: int, config: dict[str, Any], device: str) -> Encoding:
@@ -72,9 +74,10 @@ _FIXED: dict[str, tuple[Callable[..., Encoding], dict[str, Any]]] = {
 
 def _checked(settings: dict[str, Any], defaults: dict[str, Any], what: str) -> dict[str, Any]:
     """Return the defaults with the settings over them, of the defaults' types."""
+    unknown = ", ".join(repr(name) for name in settings if name not in defaults)
+    if unknown:
+        raise ConfigError(f"{what} has no setting {unknown}; it has {', '.join(defaults)}")
     for name, value in settings.items():
-        if name not in defaults:
-            raise ConfigError(f"{what} has no setting {name!r}; it has {', '.join(defaults)}")
         wanted = type(defaults[name])
         fits = isinstance(value, int | float if wanted is float else wanted)
         if not fits or isinstance(value, bool) != (wanted is bool):
