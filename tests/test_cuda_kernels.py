@@ -198,6 +198,7 @@ SINGLE = [
     hierarchical.sample_positions,
     hierarchical.stratified_samples,
     layout.to_blocked,
+    layout.turn_kernel,
     layout.from_blocked,
     layout.set_row,
     march.count_kernel,
