@@ -164,7 +164,7 @@ def _encodings(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     results = encodings.run(problems, args.seconds)
     if args.scene:
         found = encodings.run_scene(args.scene, args.scene_seconds, downscale=4.0)
-        results["problems"][f"scene ({args.scene_seconds:g} s)"] = found
+        results["problems"]["scene"] = found
     made = encodings.plot(results, args.plots)
     return encodings.describe(results) + "\n\nplots " + ", ".join(map(str, made)), results
 

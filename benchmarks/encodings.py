@@ -172,7 +172,7 @@ def run(problems: list[Problem], seconds: float) -> dict[str, Any]:
         problems: what to train on.
         seconds: of training.
     """
-    results: dict[str, Any] = {"seconds": seconds, "problems": {}}
+    results: dict[str, Any] = {"problems": {}}
     for problem in problems:
         rows = []
         for candidate in candidates(problem):
@@ -192,7 +192,8 @@ def run(problems: list[Problem], seconds: float) -> dict[str, Any]:
                     problem.metric: round(problem.measure(field.query), 4),
                 }
             )
-        results["problems"][problem.name] = {"metric": problem.metric, "rows": rows}
+        found = {"metric": problem.metric, "seconds": seconds, "rows": rows}
+        results["problems"][problem.name] = found
     return results
 
 
@@ -224,7 +225,7 @@ def run_scene(scene: Path, seconds: float, **settings: Any) -> dict[str, Any]:
             ).metrics
         row = {"encoding": name, "parameters": metrics["parameters"], "steps": metrics["steps"]}
         rows.append({**row, "PSNR": round(metrics["psnr"], 2)})
-    return {"metric": "PSNR", "rows": rows}
+    return {"metric": "PSNR", "seconds": seconds, "rows": rows}
 
 
 def plot(results: dict[str, Any], folder: Path) -> list[Path]:
@@ -240,7 +241,7 @@ def plot(results: dict[str, Any], folder: Path) -> list[Path]:
         line_plot(
             {kind: sorted(points) for kind, points in groups.items()},
             path,
-            title=f"{name}, {results['seconds']:g} s each",
+            title=f"{name}, {found['seconds']:g} s each",
             x_label="log2 of the trained values",
             y_label=found["metric"],
             from_zero=False,
@@ -263,5 +264,5 @@ def describe(results: dict[str, Any]) -> str:
             ]
             for row in found["rows"]
         ]
-        parts.append(f"{name}, {results['seconds']:g} s each\n\n{report.table(rows)}")
+        parts.append(f"{name}, {found['seconds']:g} s each\n\n{report.table(rows)}")
     return "\n\n".join(parts)
