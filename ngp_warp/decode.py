@@ -8,7 +8,7 @@ import warp as wp
 
 from ngp_warp.compact import PARTS, decode
 from ngp_warp.errors import CheckpointError
-from ngp_warp.field import Field
+from ngp_warp.field import Field, field_settings
 from ngp_warp.launch import resolve_device
 from ngp_warp.primitive import Trainable
 from ngp_warp.run import Run
@@ -24,12 +24,9 @@ def load_field(run: Run) -> Field:
     field = Field(
         data["n_dims"],
         data["n_outputs"],
-        encoding=config.encoding,
-        network=config.network,
-        optimizer=config.optimizer,
-        seed=config.training.seed,
         device=resolve_device(run.device),
         trainable=False,
+        **field_settings(config),
     )
     load_into(field, run)
     return field

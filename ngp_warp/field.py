@@ -267,6 +267,17 @@ class Field:
         return points.numpy()
 
 
+def field_settings(config: Any) -> dict[str, Any]:
+    """Return what a primitive's resolved config says of its ``Field``, as keywords."""
+    return {
+        "encoding": config.encoding,
+        "network": config.network,
+        "optimizer": config.optimizer,
+        "seed": config.training.seed,
+        "deterministic": config.training.deterministic,
+    }
+
+
 def training_bytes(config: Any, n_dims: int, n_outputs: int, device: str) -> dict[str, int]:
     """Return the memory in bytes that training a field takes, by what takes it.
 
@@ -299,6 +310,14 @@ def _bytes_per_value(optimizer: OptimizerConfig) -> int:
     """Return those of a trained value; a checkpoint is written from a copy."""
     averaged = 4 if optimizer.ema_decay else 0
     return 16 + averaged + 12 + averaged
+
+
+def check_points(points: np.ndarray) -> None:
+    """Raise ShapeError unless points are finite numbers [n, 3]."""
+    if points.ndim != 2 or points.shape[1] != 3 or points.dtype.kind not in "fiu":
+        raise ShapeError(f"points must be numbers [n, 3], got {points.dtype} {list(points.shape)}")
+    if not np.isfinite(points).all():
+        raise ShapeError("points must be finite")
 
 
 def as_numpy(points: Any) -> tuple[np.ndarray, Callable[[np.ndarray], Any]]:

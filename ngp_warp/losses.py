@@ -14,6 +14,9 @@ al. 2022 do):
 =============  ==================================================
 """
 
+import math
+
+import numpy as np
 import warp as wp
 
 from ngp_warp import launch
@@ -73,3 +76,14 @@ def loss_and_gradient(
     scale = 1.0 / (n_points * n_outputs)
     args = [prediction, target, n_points, n_outputs, scale, first_block, d_prediction, sums]
     return launch.record(loss_kernel(loss), n_items, args, device)
+
+
+def batch_psnr(sums: wp.array, n_values: int) -> float:
+    """Return the PSNR in dB, peak 1, of a batch whose step has filled ``sums``.
+
+    Args:
+        sums: flat float32 pairs of the loss and the squared error, not divided by anything.
+        n_values: points times outputs.
+    """
+    squares = float(sums.numpy().reshape(-1, 2)[:, 1].sum(dtype=np.float64))
+    return -10.0 * math.log10(max(squares / n_values, 1e-12))

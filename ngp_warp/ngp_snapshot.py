@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from ngp_warp.config import NetworkConfig
+from ngp_warp.encodings.padding import next_multiple
 from ngp_warp.errors import ConfigError, DataError, ResourceError
 from ngp_warp.files import format_bytes
 
@@ -30,8 +31,6 @@ PADDINGS = (16, 8)
 """Inputs and outputs of tiny-cuda-nn's networks are padded to multiples of the first; those of its
 CutlassMLP were to the second in 2022."""
 CELLS = 128
-FIRST_HARMONIC = 0.28209479177387814
-"""Spherical harmonics' constant."""
 
 _CHUNK = 1 << 20
 _MAX_ITEMS = 1 << 18  # of an array or a map: its room is made before it is read
@@ -202,9 +201,9 @@ class PaddedNetwork:
     @property
     def layers(self) -> list[tuple[int, int]]:
         """Outputs and inputs of each stored matrix."""
-        widths = [pad(self.n_in, self.padding)]
+        widths = [next_multiple(self.n_in, self.padding)]
         widths += [self.config.n_neurons] * self.config.n_hidden_layers
-        widths.append(pad(self.n_out, self.padding))
+        widths.append(next_multiple(self.n_out, self.padding))
         return [(b, a) for a, b in pairwise(widths)]
 
     @property
@@ -220,11 +219,6 @@ class PaddedNetwork:
             at += j * k
         found[-1] = found[-1][: self.n_out]
         return found
-
-
-def pad(n: int, padding: int) -> int:
-    """Return the multiple of ``padding`` that ``n`` is padded to."""
-    return -(-n // padding) * padding
 
 
 def padding_of(snapshot: Snapshot, counts: dict[int, int]) -> tuple[int, list[str]]:

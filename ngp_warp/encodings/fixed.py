@@ -25,6 +25,7 @@ class FixedEncoding:
         device: "cpu" or a CUDA device.
         kernels: module that has forward_kernel, backward_kernel and second_order_kernel.
         shape: what these are compiled for.
+        settings: in tiny-cuda-nn's JSON form.
 
     Raises:
         ConfigError: another number of dimensions.
@@ -39,6 +40,7 @@ class FixedEncoding:
         device: str,
         kernels: ModuleType,
         shape: tuple[Any, ...],
+        settings: dict[str, Any],
     ):
         check_range("encoding.n_dims", n_dims, 1, MAX_DIMS)
         self.n_dims = n_dims
@@ -46,6 +48,7 @@ class FixedEncoding:
         self.device = device
         self._kernels = kernels
         self._shape = shape
+        self._settings = settings
 
     def initial_params(self, seed: int) -> np.ndarray:
         """Return an empty array."""
@@ -95,14 +98,13 @@ class FixedEncoding:
         return [record(kernel, n_items, [x, dy, v, d_dy, dx], self.device)]
 
     def hyperparams(self) -> dict[str, Any]:
-        """Return the settings in tiny-cuda-nn's JSON form; each encoding has its own."""
-        raise NotImplementedError
+        """Return the settings in tiny-cuda-nn's JSON form."""
+        return dict(self._settings)
 
 
 class CoordinateEncoding(FixedEncoding):
     """Rows d * n + k of f_k(x_d); the equations stand in kernels/coordinates.py."""
 
-    def __init__(self, n_dims: int, functions: Functions, device: str):
+    def __init__(self, n_dims: int, functions: Functions, device: str, settings: dict[str, Any]):
         n_outputs = n_dims * functions.n_rows
-        super().__init__(n_dims, n_outputs, device, coordinates, (functions, n_dims))
-        self.functions = functions
+        super().__init__(n_dims, n_outputs, device, coordinates, (functions, n_dims), settings)

@@ -1,7 +1,5 @@
 """The identity, scaled and shifted."""
 
-from typing import Any
-
 from ngp_warp.config import check_range
 from ngp_warp.encodings.fixed import CoordinateEncoding
 from ngp_warp.kernels.coordinates import Functions
@@ -14,12 +12,5 @@ class Identity(CoordinateEncoding):
         check_range("encoding.scale", scale, -1e30, 1e30)
         check_range("encoding.offset", offset, -1e30, 1e30)
         functions = Functions(kind="identity", scale=float(scale), offset=float(offset))
-        super().__init__(n_dims, functions, device)
-
-    def hyperparams(self) -> dict[str, Any]:
-        """Return the settings in tiny-cuda-nn's JSON form."""
-        return {
-            "otype": "Identity",
-            "scale": self.functions.scale,
-            "offset": self.functions.offset,
-        }
+        settings = {"otype": "Identity", "scale": functions.scale, "offset": functions.offset}
+        super().__init__(n_dims, functions, device, settings)

@@ -1,7 +1,5 @@
 """The one-blob encoding: a coordinate as a blob over bins."""
 
-from typing import Any
-
 from ngp_warp.encodings.fixed import CoordinateEncoding
 from ngp_warp.errors import ConfigError
 from ngp_warp.kernels.coordinates import Functions
@@ -25,8 +23,5 @@ class OneBlob(CoordinateEncoding):
             raise ConfigError(
                 f"encoding.n_bins must be a power of two from 2 to {MAX_BINS}, got {n_bins}"
             )
-        super().__init__(n_dims, Functions(kind="one_blob", n=n_bins), device)
-
-    def hyperparams(self) -> dict[str, Any]:
-        """Return the settings in tiny-cuda-nn's JSON form."""
-        return {"otype": "OneBlob", "n_bins": self.functions.n}
+        settings = {"otype": "OneBlob", "n_bins": n_bins}
+        super().__init__(n_dims, Functions(kind="one_blob", n=n_bins), device, settings)

@@ -1,7 +1,5 @@
 """The frequency encoding as tiny-cuda-nn has it."""
 
-from typing import Any
-
 from ngp_warp.config import check_range
 from ngp_warp.encodings.fixed import CoordinateEncoding
 from ngp_warp.encodings.frequency import MAX_FREQUENCIES
@@ -17,8 +15,6 @@ class Sinusoids(CoordinateEncoding):
 
     def __init__(self, n_dims: int, device: str, *, n_frequencies: int = 12):
         check_range("encoding.n_frequencies", n_frequencies, 1, MAX_FREQUENCIES)
-        super().__init__(n_dims, Functions(kind="frequency", n=n_frequencies), device)
-
-    def hyperparams(self) -> dict[str, Any]:
-        """Return the settings in tiny-cuda-nn's JSON form."""
-        return {"otype": "Frequency", "n_frequencies": self.functions.n}
+        functions = Functions(kind="frequency", n=n_frequencies)
+        settings = {"otype": "Frequency", "n_frequencies": n_frequencies}
+        super().__init__(n_dims, functions, device, settings)

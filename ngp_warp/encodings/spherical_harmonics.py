@@ -1,11 +1,10 @@
 """Spherical harmonics of directions."""
 
-from typing import Any
-
 from ngp_warp.config import check_range
 from ngp_warp.encodings.fixed import FixedEncoding
 from ngp_warp.errors import ConfigError
 from ngp_warp.kernels import harmonics
+from ngp_warp.kernels.spherical_harmonics import MAX_BANDS
 
 
 class SphericalHarmonics(FixedEncoding):
@@ -23,10 +22,6 @@ class SphericalHarmonics(FixedEncoding):
     def __init__(self, n_dims: int, device: str, *, degree: int = 4):
         if n_dims != 3:
             raise ConfigError(f"spherical harmonics have 3 dimensions, got {n_dims}")
-        check_range("encoding.degree", degree, 1, harmonics.MAX_BANDS)
-        super().__init__(n_dims, degree**2, device, harmonics, (degree,))
-        self.degree = degree
-
-    def hyperparams(self) -> dict[str, Any]:
-        """Return the settings in tiny-cuda-nn's JSON form."""
-        return {"otype": "SphericalHarmonics", "degree": self.degree}
+        check_range("encoding.degree", degree, 1, MAX_BANDS)
+        settings = {"otype": "SphericalHarmonics", "degree": degree}
+        super().__init__(n_dims, degree**2, device, harmonics, (degree,), settings)

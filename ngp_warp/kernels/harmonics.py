@@ -12,25 +12,17 @@ block (CPU) and one point (CUDA).
 """
 
 import functools
-import math
 from collections.abc import Callable
 
 import warp as wp
 
+from ngp_warp.kernels.spherical_harmonics import norm
 from ngp_warp.kernels.vector import on_both
 from ngp_warp.launch import module_options
-
-MAX_BANDS = 8
 
 # (m, first) to text: at each power, before its bands; (l, m, N) at each band
 _Powers = Callable[[int], str]
 _Bands = Callable[[int, int, str], str]
-
-
-def norm(band: int, m: int) -> float:
-    """Return N_lm."""
-    ratio = math.factorial(band - m) / math.factorial(band + m)
-    return math.sqrt((2 if m else 1) * (2 * band + 1) / (4 * math.pi) * ratio)
 
 
 def _walk(n_bands: int, n_slopes: int, begin: _Powers, each: _Bands, end: _Powers) -> str:

@@ -19,14 +19,18 @@ wp.set_module_options(module_options())
 MAX_BANDS = 8
 
 
+def norm(band: int, m: int) -> float:
+    """Return N_lm of 0 <= m <= l."""
+    ratio = math.factorial(band - m) / math.factorial(band + m)
+    return math.sqrt((2 if m else 1) * (2 * band + 1) / (4 * math.pi) * ratio)
+
+
 def norms() -> np.ndarray:
     """Return N_lm of |m| <= l, float32 [64], at l * 8 + |m|."""
     values = np.zeros((MAX_BANDS, MAX_BANDS))
     for band in range(MAX_BANDS):
         for m in range(band + 1):
-            ratio = math.factorial(band - m) / math.factorial(band + m)
-            double = 2.0 if m else 1.0
-            values[band, m] = math.sqrt(double * (2 * band + 1) / (4 * math.pi) * ratio)
+            values[band, m] = norm(band, m)
     return values.astype(np.float32).reshape(-1)
 
 

@@ -1,6 +1,5 @@
 """An image being fitted: batches, the training step, memory."""
 
-import math
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +8,8 @@ import warp as wp
 
 from ngp_warp import launch, samplers
 from ngp_warp.encodings.grid import resolve as resolve_encoding
-from ngp_warp.field import Field, training_bytes
+from ngp_warp.field import Field, field_settings, training_bytes
+from ngp_warp.losses import batch_psnr
 from ngp_warp.primitives.image import kernels
 from ngp_warp.primitives.image.config import ImageConfig, resolve
 from ngp_warp.primitives.image.data import Image
@@ -44,16 +44,7 @@ class ImageTask:
         self.config = config
         self.device = device
         self.transfer: Transfer = choose(config, image)[0]
-        self.field = Field(
-            2,
-            image.info.channels,
-            encoding=config.encoding,
-            network=config.network,
-            optimizer=config.optimizer,
-            seed=config.training.seed,
-            device=device,
-            deterministic=config.training.deterministic,
-        )
+        self.field = Field(2, image.info.channels, device=device, **field_settings(config))
         self._losses = wp.zeros(2, dtype=wp.float32, device=device)
 
     def stages(self) -> list[list[launch.Launch]]:
@@ -95,9 +86,8 @@ class ImageTask:
 
     def batch_metric(self) -> float:
         """Return the PSNR of the newest batch, of trained values with a range of 1."""
-        n = int(self.config.training.batch_size or 0) * self.image.info.channels
-        squares = float(self._losses.numpy().reshape(-1, 2)[:, 1].sum(dtype=np.float64))
-        return -10.0 * math.log10(max(squares / n, 1e-12))
+        n_points = int(self.config.training.batch_size or 0)
+        return batch_psnr(self._losses, n_points * self.image.info.channels)
 
     def samples(self, n_steps: int) -> int:
         """See ``ngp_warp.primitive.Task``."""

@@ -19,16 +19,16 @@ import numpy as np
 from ngp_warp.config import from_dict
 from ngp_warp.decode import state_arrays
 from ngp_warp.encodings.grid import grid_levels
+from ngp_warp.encodings.padding import next_multiple
 from ngp_warp.errors import DataError
+from ngp_warp.kernels.spherical_harmonics import norm
 from ngp_warp.ngp_snapshot import (
-    FIRST_HARMONIC,
     PADDINGS,
     PaddedNetwork,
     Snapshot,
     density_cells,
     flat_parameters,
     is_half,
-    pad,
     padding_of,
     unknown,
 )
@@ -143,7 +143,7 @@ def _parameters(
     n_encoded = int(encoding.n_levels or 0) * n_features
 
     def networks(padding: int) -> tuple[PaddedNetwork, PaddedNetwork]:
-        n_in = N_GEOMETRY + pad(N_DIRECTION + extra, padding)
+        n_in = N_GEOMETRY + next_multiple(N_DIRECTION + extra, padding)
         return (
             PaddedNetwork(config.density_network, n_encoded, N_GEOMETRY, padding),
             PaddedNetwork(config.color_network, n_in, 3, padding),
@@ -161,7 +161,7 @@ def _parameters(
     entry = second[0]
     second[0] = entry[:, : N_GEOMETRY + N_DIRECTION].copy()
     ones = entry[:, N_GEOMETRY + N_DIRECTION + extra :]
-    second[0][:, N_GEOMETRY] += ones.sum(axis=1) / np.float32(FIRST_HARMONIC)
+    second[0][:, N_GEOMETRY] += ones.sum(axis=1) / np.float32(norm(0, 0))
     weights = np.concatenate([matrix.reshape(-1) for matrix in (*first, *second)])
     if extra:
         notes.append(f"not taken over: the photos' learned vectors of {extra} values (as if zero)")

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from ngp_warp.errors import ShapeError
-from ngp_warp.field import as_numpy
+from ngp_warp.field import as_numpy, check_points
 from ngp_warp.primitives.sdf.frame import Frame
 from ngp_warp.rays.sphere_trace import SphereTracer, Trace
 
@@ -33,10 +33,7 @@ def query(run: Any, points: np.ndarray, gradient: bool) -> tuple[np.ndarray, np.
     Raises:
         ShapeError: another shape, or values that are no finite numbers.
     """
-    if points.ndim != 2 or points.shape[1] != 3 or points.dtype.kind not in "fiu":
-        raise ShapeError(f"points must be numbers [n, 3], got {points.dtype} {list(points.shape)}")
-    if not np.isfinite(points).all():
-        raise ShapeError("points must be finite")
+    check_points(points)
     frame = frame_of(run)
     unit = frame.to_unit(points)
     nearest = np.clip(unit, 0.0, 1.0)

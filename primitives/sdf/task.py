@@ -8,7 +8,7 @@ import numpy as np
 import warp as wp
 
 from ngp_warp import launch
-from ngp_warp.field import Field, training_bytes
+from ngp_warp.field import Field, field_settings, training_bytes
 from ngp_warp.primitive import Progress, Report
 from ngp_warp.primitives.sdf.config import SdfConfig, resolve
 from ngp_warp.primitives.sdf.data import SdfData
@@ -57,16 +57,7 @@ class SdfTask:
         self.config = config
         self.device = device
         self.truth = SignedDistance(*data.unit_mesh, data.sign, device)
-        self.field = Field(
-            3,
-            1,
-            encoding=config.encoding,
-            network=config.network,
-            optimizer=config.optimizer,
-            seed=config.training.seed,
-            device=device,
-            deterministic=config.training.deterministic,
-        )
+        self.field = Field(3, 1, device=device, **field_settings(config))
         points = uniform_points(_PROGRESS_POINTS, _PROGRESS_SEED)
         self._inside = self.truth.query(points) < 0
         self._values = self.field.zeros(_PROGRESS_POINTS, 1)

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from ngp_warp.errors import ShapeError
+from ngp_warp.field import check_points
 from ngp_warp.primitives.volume.subject import Subject
 
 
@@ -44,10 +44,7 @@ def query(run: Any, points: np.ndarray, gradient: bool) -> tuple[np.ndarray, np.
     Raises:
         ShapeError: another shape, or values that are no finite numbers.
     """
-    if points.ndim != 2 or points.shape[1] != 3 or points.dtype.kind not in "fiu":
-        raise ShapeError(f"points must be numbers [n, 3], got {points.dtype} {list(points.shape)}")
-    if not np.isfinite(points).all():
-        raise ShapeError("points must be finite")
+    check_points(points)
     subject = Subject.of(run)
     about = subject.about
     frame = about.frame

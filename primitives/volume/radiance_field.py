@@ -7,7 +7,7 @@ import numpy as np
 import warp as wp
 
 from ngp_warp.decode import evaluated_config, load_into
-from ngp_warp.field import Field
+from ngp_warp.field import Field, field_settings
 from ngp_warp.launch import resolve_device
 from ngp_warp.primitives.volume.config import VolumeConfig
 from ngp_warp.primitives.volume.frame import Frame
@@ -33,17 +33,8 @@ class RadianceField(Field):
     """
 
     def __init__(self, frame: Frame, config: VolumeConfig, device: str, *, trainable: bool = True):
-        super().__init__(
-            3,
-            N_OUTPUTS,
-            encoding=config.encoding,
-            network=config.network,
-            optimizer=config.optimizer,
-            seed=config.training.seed,
-            device=device,
-            deterministic=config.training.deterministic,
-            trainable=trainable,
-        )
+        settings = field_settings(config)
+        super().__init__(3, N_OUTPUTS, device=device, trainable=trainable, **settings)
         self.frame, self.config = frame, config
         shape = [-(-(n + 1) // BLOCK) for n in frame.shape]
         self.majorants = wp.zeros(shape, dtype=wp.float32, device=device)

@@ -1,6 +1,5 @@
 """A volume's values being fitted: batches, the training step, memory."""
 
-import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,8 @@ import numpy as np
 import warp as wp
 
 from ngp_warp import launch
-from ngp_warp.field import Field, training_bytes
+from ngp_warp.field import Field, field_settings, training_bytes
+from ngp_warp.losses import batch_psnr
 from ngp_warp.primitive import Report
 from ngp_warp.primitives.volume.config import VolumeConfig, resolve
 from ngp_warp.primitives.volume.describe import make_frame
@@ -56,16 +56,7 @@ class DensityTask:
     def __init__(self, volume: Volume, config: VolumeConfig, device: str):
         self.volume = volume
         self.config = config
-        self.field = Field(
-            3,
-            volume.n_channels,
-            encoding=config.encoding,
-            network=config.network,
-            optimizer=config.optimizer,
-            seed=config.training.seed,
-            device=device,
-            deterministic=config.training.deterministic,
-        )
+        self.field = Field(3, volume.n_channels, device=device, **field_settings(config))
         self._losses = wp.zeros(2, dtype=wp.float32, device=device)
 
     def stages(self) -> list[list[launch.Launch]]:
@@ -91,9 +82,8 @@ class DensityTask:
 
     def batch_metric(self) -> float:
         """Return the PSNR of the newest batch, of trained values with a range of 1."""
-        n = int(self.config.training.batch_size or 0) * self.volume.n_channels
-        squares = float(self._losses.numpy().reshape(-1, 2)[:, 1].sum(dtype=np.float64))
-        return -10.0 * math.log10(max(squares / n, 1e-12))
+        n_points = int(self.config.training.batch_size or 0)
+        return batch_psnr(self._losses, n_points * self.volume.n_channels)
 
     def samples(self, n_steps: int) -> int:
         """See ``ngp_warp.primitive.Task``."""
