@@ -20,7 +20,8 @@ import typer
 
 from ngp_warp.config import from_dict, override, to_dict
 from ngp_warp.errors import ConfigError
-from ngp_warp.ngp_config import is_ngp_config, parse_json, settings_from_ngp
+from ngp_warp.json_files import read_json
+from ngp_warp.ngp_config import is_ngp_config, settings_from_ngp
 
 _C = TypeVar("_C")
 
@@ -161,12 +162,7 @@ def read_config(cls: type, path: Path, primitive: str) -> tuple[dict[str, Any], 
     Raises:
         ConfigError: not readable, not JSON, or not settings of ``cls``.
     """
-    try:
-        values: Any = parse_json(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read settings from {path}: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} is not a JSON file: {error}") from None
+    values = read_json(path)
     notes: list[str] = []
     if isinstance(values, dict) and "primitive" in values:  # a run's: its settings and more
         values = values.get("config", {})

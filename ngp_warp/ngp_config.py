@@ -10,16 +10,22 @@ run's steps to its end, so ``decay_start / STEPS`` becomes ``decay_start``, and 
 the power of the falls until step ``STEPS`` becomes ``final_learning_rate``.
 """
 
-import json
-import re
 from pathlib import Path
 from typing import Any
 
 from ngp_warp.errors import ConfigError
+from ngp_warp.json_files import with_parents
+from ngp_warp.tcnn_names import (
+    ACTIVATIONS,
+    GRID_DEFAULTS,
+    GRIDS,
+    HASH,
+    NETWORK_DEFAULTS,
+    NETWORKS,
+)
 
 STEPS = 35_000
 """Steps that instant-ngp's decays are made for."""
-MAX_PARENTS = 16
 
 LOSSES = {
     "l1": "l1",
@@ -31,32 +37,13 @@ LOSSES = {
     "logl1": "log_l1",
 }
 _LOSS_NAMES = "Huber, L1, L2, LogL1, MAPE, RelativeL2, SMAPE"
-GRIDS = {"grid": "hash", "hashgrid": "hash", "densegrid": "dense", "tiledgrid": "tiled"}
 _ENCODING_NAMES = "Grid, HashGrid, DenseGrid, TiledGrid"
 _GRID_TYPES = ("hash", "dense", "tiled")
-_GRID_DEFAULTS = {
-    "n_levels": 16,
-    "n_features_per_level": 2,
-    "log2_hashmap_size": 19,
-    "base_resolution": 16,
-}
-_GRID_SETTINGS = ("otype", "interpolation", "hash", "per_level_scale", *_GRID_DEFAULTS)
+_GRID_SETTINGS = ("otype", "interpolation", "hash", "per_level_scale", *GRID_DEFAULTS)
 _INTERPOLATIONS = ("linear", "smoothstep", "nearest")
-ACTIVATIONS = {
-    "none": "none",
-    "relu": "relu",
-    "leakyrelu": "leaky_relu",
-    "exponential": "exponential",
-    "sine": "sine",
-    "sigmoid": "sigmoid",
-    "squareplus": "squareplus",
-    "softplus": "softplus",
-    "tanh": "tanh",
-}
-_ACTIVATION_NAMES = "None, ReLU, LeakyReLU, Exponential, Sine, Sigmoid, Squareplus, Softplus, Tanh"
-_NETWORKS = {"mlp", "fullyfusedmlp", "cutlassmlp", "megakernelmlp"}
+_ACTIVATIONS = {name.lower(): ours for name, ours in ACTIVATIONS.items() if ours != "silu"}
+_ACTIVATION_NAMES = ", ".join(name for name in ACTIVATIONS if name.lower() in _ACTIVATIONS)
 _NETWORK_NAMES = "FullyFusedMLP, CutlassMLP, MegakernelMLP, MLP"
-_HASHES = {"coherentprime"}
 
 _NERF_ONLY = ("dir_encoding", "rgb_network")
 _SIGNS = ("parent", "envmap", "distortion_map", *_NERF_ONLY)
@@ -83,86 +70,6 @@ def is_ngp_config(values: Any) -> bool:
     parts = [values[name] for name in _PARTS if isinstance(values.get(name), dict)]
     # our loss is a name, and none of our settings is called otype or nested
     return isinstance(values.get("loss"), dict) or any("otype" in p or "nested" in p for p in parts)
-
-
-def parse_json(text: str) -> Any:
-    """Return what JSON text holds, with or without comments (``//`` and ``/* */``).
-
-    Raises:
-        ValueError: it is none.
-    """
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        without = _COMMENT.sub(_blank_comment, text)
-        if without == text:
-            raise
-        try:
-            return json.loads(without)
-        except ValueError:
-            raise error from None
-
-
-# strings come first, so that what looks like a comment in one is none
-_COMMENT = re.compile(r'"(?:\\.|[^"\\])*"|//[^\n]*|/\*.*?\*/', re.DOTALL)
-
-
-def _blank_comment(match: re.Match[str]) -> str:
-    return match[0] if match[0].startswith('"') else " "
-
-
-def merge(below: Any, above: Any) -> Any:
-    """Return ``below`` with ``above`` over it: JSON merge patch (RFC 7396), null removes."""
-    if not isinstance(above, dict):
-        return above
-    result = dict(below) if isinstance(below, dict) else {}
-    for name, value in above.items():
-        if value is None:
-            result.pop(name, None)
-        else:
-            result[name] = merge(result.get(name), value)
-    return result
-
-
-def with_parents(values: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Return a config over its parents, each beside the file that names it.
-
-    Args:
-        values: the config; may have a "parent".
-        path: its file.
-
-    Raises:
-        ConfigError: a parent is no name, cannot be read, is no object, or its own ancestor.
-    """
-    chain = [path.resolve()]
-    while "parent" in values:
-        parent = values["parent"]
-        if not isinstance(parent, str) or not parent:
-            raise ConfigError(f"{path}: parent must be the name of a file, got {parent!r}")
-        file = chain[-1].parent / parent
-        if file.resolve() in chain or len(chain) > MAX_PARENTS:
-            raise ConfigError(f"{path}: its parents have no end, at {file}")
-        chain.append(file.resolve())
-        below = read_object(file)
-        values = merge(below, {name: value for name, value in values.items() if name != "parent"})
-    return values
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """Return the object in a JSON file, comments left out.
-
-    Raises:
-        ConfigError: it cannot be read, is no JSON, or no object.
-    """
-    try:
-        values = parse_json(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read settings from {path}: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} is not a JSON file: {error}") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path} must hold an object, got {type(values).__name__}")
-    return values
 
 
 def settings_from_ngp(
@@ -332,18 +239,18 @@ class _Reader:
                 f"{otype} is not among what this command has: {_ENCODING_NAMES}; the Python "
                 "interface has others",
             )
-        kind = GRIDS[otype.lower()]
+        kind = GRIDS[otype.lower()].lower()
         if otype.lower() == "grid" and "type" in value:
             kind = self._choice(value["type"], _GRID_TYPES, "encoding.type")
         result: dict[str, Any] = {"grid_type": kind}
-        for name, usual in _GRID_DEFAULTS.items():
+        for name, usual in GRID_DEFAULTS.items():
             result[name] = self._whole(value.get(name, usual), f"encoding.{name}")
         if "interpolation" in value:
             result["interpolation"] = self._choice(
                 value["interpolation"], _INTERPOLATIONS, "encoding.interpolation"
             )
-        if "hash" in value and self._name(value["hash"], "encoding.hash") not in _HASHES:
-            raise self._error("encoding.hash", f"must be CoherentPrime, got {value['hash']}")
+        if "hash" in value and self._name(value["hash"], "encoding.hash") != HASH.lower():
+            raise self._error("encoding.hash", f"must be {HASH}, got {value['hash']}")
         if value.get("stochastic_interpolation"):
             raise self._error("encoding.stochastic_interpolation", "is not to be had here")
         if "per_level_scale" in value:
@@ -378,23 +285,21 @@ class _Reader:
 
     def _network(self, value: Any, where: str) -> dict[str, Any]:
         value = self._object(value, where)
-        otype = self._otype(value, where, "MLP")
-        if otype.lower() not in _NETWORKS:
+        otype = self._otype(value, where, NETWORK_DEFAULTS["otype"])
+        if otype.lower() not in NETWORKS:
             raise self._error(where, f"{otype} is not among what there is: {_NETWORK_NAMES}")
         result: dict[str, Any] = {
-            "n_neurons": self._whole(value.get("n_neurons", 128), f"{where}.n_neurons"),
-            "n_hidden_layers": self._whole(
-                value.get("n_hidden_layers", 5), f"{where}.n_hidden_layers"
-            ),
+            name: self._whole(value.get(name, NETWORK_DEFAULTS[name]), f"{where}.{name}")
+            for name in ("n_neurons", "n_hidden_layers")
         }
-        for name, usual in (("activation", "ReLU"), ("output_activation", "None")):
-            given = self._name(value.get(name, usual), f"{where}.{name}")
-            if given not in ACTIVATIONS:
+        for name in ("activation", "output_activation"):
+            given = self._name(value.get(name, NETWORK_DEFAULTS[name]), f"{where}.{name}")
+            if given not in _ACTIVATIONS:
                 raise self._error(
                     f"{where}.{name}",
                     f"{value[name]} is not among what there is: {_ACTIVATION_NAMES}",
                 )
-            result[name] = ACTIVATIONS[given]
+            result[name] = _ACTIVATIONS[given]
         self._leave_rest(value, {"otype", *result}, where)
         return result
 

@@ -9,7 +9,8 @@ import pytest
 from ngp_warp.cli import app, options
 from ngp_warp.config import from_dict
 from ngp_warp.errors import ConfigError
-from ngp_warp.ngp_config import is_ngp_config, merge, parse_json, settings_from_ngp
+from ngp_warp.json_files import merge, parse_json
+from ngp_warp.ngp_config import is_ngp_config, settings_from_ngp
 from ngp_warp.primitives import get
 
 # Keys and values as published: configs/{image,sdf,nerf,volume}/base.json.

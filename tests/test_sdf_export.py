@@ -98,9 +98,9 @@ def test_decimation_is_reported_as_written(tmp_path):
 
 
 def test_a_mesh_that_is_not_closed_is_told(tmp_path, monkeypatch):
-    from ngp_warp.primitives.sdf import export
+    from ngp_warp.surfaces import trim
 
-    monkeypatch.setattr(export, "decimate", lambda v, f, n: (v, f[:-1]))
+    monkeypatch.setattr(trim, "decimate", lambda v, f, n: (v, f[:-1]))
     messages = Messages()
     report = export_mesh(
         tmp_path / "a.ply", torus, Frame(), resolution=20, n_faces=9, progress=messages

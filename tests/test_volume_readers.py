@@ -9,6 +9,7 @@ import pytest
 import tifffile
 import volume_samples as samples
 import warp as wp
+from volume_lookups import lookup_float, lookup_vector
 
 from ngp_warp.errors import DataError
 from ngp_warp.primitives.volume.data import RawLayout, Volume, list_grids, load_volume
@@ -114,26 +115,11 @@ def test_quantized_values_are_near_the_true_ones(number: int, bits: int | None) 
 
 
 @wp.kernel
-def lookup_float(volume: wp.uint64, at: wp.array[wp.vec3i], out: wp.array[wp.vec3]):
-    """Float lookups."""
-    i = wp.tid()
-    value = wp.volume_lookup_f(volume, at[i][0], at[i][1], at[i][2])
-    out[i] = wp.vec3(value, value, value)
-
-
-@wp.kernel
 def lookup_int(volume: wp.uint64, at: wp.array[wp.vec3i], out: wp.array[wp.vec3]):
     """Integer lookups."""
     i = wp.tid()
     value = float(wp.volume_lookup_i(volume, at[i][0], at[i][1], at[i][2]))
     out[i] = wp.vec3(value, value, value)
-
-
-@wp.kernel
-def lookup_vector(volume: wp.uint64, at: wp.array[wp.vec3i], out: wp.array[wp.vec3]):
-    """Vector lookups."""
-    i = wp.tid()
-    out[i] = wp.volume_lookup_v(volume, at[i][0], at[i][1], at[i][2])
 
 
 @wp.kernel

@@ -21,10 +21,12 @@ import pytest
 import warp as wp
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from volume_lookups import lookup_float, lookup_vector
+from volume_runs import volume
 
 from ngp_warp.errors import ConfigError, DataError, ResourceError
 from ngp_warp.primitives.volume.data import load_volume
-from ngp_warp.primitives.volume.grid import Oddity, Volume
+from ngp_warp.primitives.volume.grid import Volume
 from ngp_warp.primitives.volume.readers.nanovdb_tree import LAYOUTS
 from ngp_warp.primitives.volume.writers import VOLUME_SUFFIXES, save_volume
 from ngp_warp.primitives.volume.writers.sparse import sparse_grid
@@ -35,23 +37,6 @@ SCALED = np.diag([0.3, -0.7, 1.1, 1.0])
 SPARSE = (".nvdb", ".vdb")
 WHOLE = (*SPARSE, ".npz")
 WARP = Path(wp.__file__).parent
-
-
-def volume(values, active=None, **more) -> Volume:
-    values = np.asarray(values, np.float32)
-    n_channels = values.shape[3] if values.ndim == 4 else 1
-    told = {
-        "name": "density",
-        "format": "npz",
-        "first": (0, 0, 0),
-        "background": (0.0,) * n_channels,
-        "to_world": np.eye(4),
-        "grid_class": "fog",
-        "dtype": "float32",
-        "unit": "",
-    }
-    oddities = dict.fromkeys(("negative", "nan", "infinite"), Oddity())
-    return Volume(values=values, active=active, **{**told, **oddities, **more})
 
 
 def tight(mask: np.ndarray) -> np.ndarray:
@@ -207,21 +192,6 @@ def test_volumes_of_others_are_the_same_again(name: str, tmp_path: Path) -> None
     for suffix in WHOLE:
         save_volume(tmp_path / f"a{suffix}", true)
         check_whole(load_volume(tmp_path / f"a{suffix}"), true)
-
-
-@wp.kernel
-def lookup_float(volume: wp.uint64, at: wp.array[wp.vec3i], out: wp.array[wp.vec3]):
-    """Float lookups."""
-    i = wp.tid()
-    value = wp.volume_lookup_f(volume, at[i][0], at[i][1], at[i][2])
-    out[i] = wp.vec3(value, value, value)
-
-
-@wp.kernel
-def lookup_vector(volume: wp.uint64, at: wp.array[wp.vec3i], out: wp.array[wp.vec3]):
-    """Vector lookups."""
-    i = wp.tid()
-    out[i] = wp.volume_lookup_v(volume, at[i][0], at[i][1], at[i][2])
 
 
 @wp.kernel

@@ -12,8 +12,7 @@ from ngp_warp.encodings.grid_slopes import GridSlopes
 from ngp_warp.errors import ConfigError
 from ngp_warp.kernels.grid import GROUP
 from ngp_warp.launch import Launch
-
-HASH = "CoherentPrime"
+from ngp_warp.tcnn_names import HASH
 
 
 class GridFeatures:

@@ -10,16 +10,14 @@ from ngp_warp.encodings.alignment import aligned, concatenated, required_alignme
 from ngp_warp.encodings.composite import CONCATENATION, Composite
 from ngp_warp.encodings.encoding import Encoding
 from ngp_warp.encodings.grid import resolve
-from ngp_warp.encodings.grid_features import HASH, GridFeatures
+from ngp_warp.encodings.grid_features import GridFeatures
 from ngp_warp.encodings.identity import Identity
 from ngp_warp.encodings.one_blob import OneBlob
 from ngp_warp.encodings.sinusoids import Sinusoids
 from ngp_warp.encodings.spherical_harmonics import SphericalHarmonics
 from ngp_warp.encodings.triangle_wave import TriangleWave
 from ngp_warp.errors import ConfigError
-
-# Names by otype: what GridEncodingConfig calls the type that an otype has unless it says another
-GRIDS = {"grid": "Hash", "hashgrid": "Hash", "densegrid": "Dense", "tiledgrid": "Tiled"}
+from ngp_warp.tcnn_names import GRID_DEFAULTS, GRIDS, HASH
 
 
 def make_encoding(
@@ -88,10 +86,7 @@ def _checked(settings: dict[str, Any], defaults: dict[str, Any], what: str) -> d
 def _grid(n_dims: int, grid_type: str, settings: dict[str, Any], device: str) -> Encoding:
     defaults = {
         "type": grid_type,
-        "n_levels": 16,
-        "n_features_per_level": 2,
-        "log2_hashmap_size": 19,
-        "base_resolution": 16,
+        **GRID_DEFAULTS,
         "per_level_scale": 2.0,
         "interpolation": "Linear",
         "hash": HASH,

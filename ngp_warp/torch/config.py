@@ -12,42 +12,13 @@ import numpy as np
 from ngp_warp.config import NetworkConfig, check_range
 from ngp_warp.encodings.padding import next_multiple
 from ngp_warp.errors import ConfigError
+from ngp_warp.tcnn_names import ACTIVATIONS, NETWORK_DEFAULTS, NETWORKS
 
 ALIGNMENT = 16
 """Inputs and outputs of every network are padded to a multiple of it, as there."""
 
 FULLY_FUSED = "FullyFusedMLP"
-CUTLASS = "CutlassMLP"
-_OTYPES = {
-    "fullyfusedmlp": FULLY_FUSED,
-    "megakernelmlp": FULLY_FUSED,
-    "cutlassmlp": CUTLASS,
-    "mlp": CUTLASS,
-}
 _FULLY_FUSED_WIDTHS = (16, 32, 64, 128, 256)
-
-ACTIVATIONS = {
-    "None": "none",
-    "ReLU": "relu",
-    "LeakyReLU": "leaky_relu",
-    "Exponential": "exponential",
-    "Sine": "sine",
-    "Sigmoid": "sigmoid",
-    "SiLU": "silu",
-    "Squareplus": "squareplus",
-    "Softplus": "softplus",
-    "Tanh": "tanh",
-}
-"""tiny-cuda-nn's names: ours. There is no kernel for silu, which torch computes."""
-
-_DEFAULTS: dict[str, Any] = {
-    "otype": "MLP",
-    "activation": "ReLU",
-    "output_activation": "None",
-    "n_neurons": 128,
-    "n_hidden_layers": 5,
-    "feedback_alignment": False,
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,12 +94,12 @@ def network_settings(config: dict[str, Any]) -> NetworkSettings:
     """
     if not isinstance(config, dict):
         raise ConfigError(f"a network must be an object, got {type(config).__name__}")
-    unknown = [repr(name) for name in config if name not in _DEFAULTS]
+    unknown = [repr(name) for name in config if name not in NETWORK_DEFAULTS]
     otype = _otype(config)
     if unknown:
-        known = ", ".join(_DEFAULTS)
+        known = ", ".join(NETWORK_DEFAULTS)
         raise ConfigError(f"a network has no setting {', '.join(unknown)}; it has {known}")
-    values = {**_DEFAULTS, **config}
+    values = {**NETWORK_DEFAULTS, **config}
     for name, low, high in (("n_neurons", 1, 4096), ("n_hidden_layers", 0, 64)):
         if not isinstance(values[name], int) or isinstance(values[name], bool):
             raise ConfigError(f"network.{name} must be an integer, got {values[name]!r}")
@@ -148,13 +119,13 @@ def network_settings(config: dict[str, Any]) -> NetworkSettings:
 
 
 def _otype(config: dict[str, Any]) -> str:
-    name = str(config.get("otype", _DEFAULTS["otype"]))
+    name = str(config.get("otype", NETWORK_DEFAULTS["otype"]))
     if name.lower() in ("resnet", "cutlassresnet"):
         raise ConfigError(f"network.otype {name} is not supported; use FullyFusedMLP or CutlassMLP")
-    if name.lower() not in _OTYPES:
+    if name.lower() not in NETWORKS:
         known = "FullyFusedMLP, MegakernelMLP, CutlassMLP, MLP"
         raise ConfigError(f"there is no network {name!r}; there are {known}")
-    return _OTYPES[name.lower()]
+    return NETWORKS[name.lower()]
 
 
 def _activation(which: str, name: Any) -> str:

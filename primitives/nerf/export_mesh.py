@@ -14,11 +14,11 @@ from ngp_warp.primitives.nerf.frame import Frame
 from ngp_warp.primitives.nerf.passes import density_normals
 from ngp_warp.primitives.nerf.solid import DEFAULT_THRESHOLD, Bounds, Cells, Solid, region_of
 from ngp_warp.surfaces import texture as textures
-from ngp_warp.surfaces.decimate import decimate
 from ngp_warp.surfaces.extract import extract
 from ngp_warp.surfaces.mesh_files import MESH_SUFFIXES, write_mesh
 from ngp_warp.surfaces.normals import gradient_normals
-from ngp_warp.surfaces.pieces import find_pieces, is_closed, largest_piece
+from ngp_warp.surfaces.pieces import is_closed
+from ngp_warp.surfaces.trim import trim
 
 DEFAULT_RESOLUTION = 256
 _OPAQUE = 0.5
@@ -74,12 +74,8 @@ def export_mesh(
     region = region_of(field, frame, resolution, bounds)
     solid = Solid(field, region, threshold, Cells(field))
     vertices, faces, n_evaluated = _surface(solid, progress)
-    pieces = find_pieces(vertices, faces)
-    n_dropped = len(pieces) - 1 if largest_only else 0
-    if largest_only:
-        vertices, faces = largest_piece(vertices, faces, pieces)
-    if n_faces is not None:
-        vertices, faces = decimate(vertices, faces, n_faces)
+    kept = trim(vertices, faces, largest_only=largest_only, n_faces=n_faces)
+    vertices, faces = kept.vertices, kept.faces
     step = max(region.cell, 2 * field.settings.min_step)
     normals = gradient_normals(
         vertices, faces, lambda points: density_normals(field.density, points, step)
@@ -88,8 +84,8 @@ def export_mesh(
     report: dict[str, Any] = {
         "n_vertices": len(vertices),
         "n_faces": len(faces),
-        "n_pieces": len(pieces),
-        "n_dropped_pieces": n_dropped,
+        "n_pieces": len(kept.pieces),
+        "n_dropped_pieces": kept.n_dropped,
         "watertight": is_closed(faces),
         "bounds": [places.min(axis=0).tolist(), places.max(axis=0).tolist()],
         "threshold": threshold,

@@ -12,13 +12,13 @@ import numpy as np
 
 from ngp_warp.files import check_output
 from ngp_warp.primitive import Progress, Report, report_nothing
-from ngp_warp.surfaces.decimate import decimate
 from ngp_warp.surfaces.extract import LIPSCHITZ, extract
 from ngp_warp.surfaces.lattice import Evaluate, Lattice
 from ngp_warp.surfaces.mesh_files import MESH_SUFFIXES, write_mesh
 from ngp_warp.surfaces.normals import Gradient, face_normals, gradient_normals
 from ngp_warp.surfaces.nvdb import BAND, write_nvdb
-from ngp_warp.surfaces.pieces import Pieces, find_pieces, is_closed, largest_piece, volume
+from ngp_warp.surfaces.pieces import Pieces, find_pieces, is_closed, volume
+from ngp_warp.surfaces.trim import trim
 from ngp_warp.surfaces.volume_files import Placement, write_npz
 
 _PIECES_TOLD = 10
@@ -76,14 +76,9 @@ def export_mesh(
     """
     path = check_output(path, MESH_SUFFIXES)
     mesh = extract(evaluate, resolution, progress=progress)
-    vertices, faces = mesh.vertices, mesh.faces
-    pieces = find_pieces(vertices, faces)
-    n_dropped = len(pieces) - 1 if largest_only else 0
-    _tell_pieces(pieces, largest_only, progress)
-    if largest_only:
-        vertices, faces = largest_piece(vertices, faces, pieces)
-    if n_faces is not None:
-        vertices, faces = decimate(vertices, faces, n_faces)
+    kept = trim(mesh.vertices, mesh.faces, largest_only=largest_only, n_faces=n_faces)
+    vertices, faces = kept.vertices, kept.faces
+    _tell_pieces(kept.pieces, largest_only, progress)
     if gradient is None:
         normals = face_normals(vertices, faces)
     else:
@@ -91,7 +86,7 @@ def export_mesh(
     vertices = frame.from_unit(vertices)
     n_bytes = write_mesh(path, vertices, faces, normals)
     report = describe_mesh(vertices, faces)
-    report |= {"n_dropped_pieces": n_dropped, "resolution": resolution}
+    report |= {"n_dropped_pieces": kept.n_dropped, "resolution": resolution}
     report |= {"n_evaluated": mesh.n_evaluated, "bytes": n_bytes}
     report["rounding"] = 0.0 if path.suffix.lower() == ".obj" else _rounding(vertices)
     _tell_faults(report, frame.distance_from_unit(1 / resolution), progress)

@@ -17,11 +17,11 @@ from ngp_warp.primitives.volume.subject import Subject
 from ngp_warp.primitives.volume.transfer import is_integer
 from ngp_warp.primitives.volume.writers import save_volume
 from ngp_warp.primitives.volume.writers.dtypes import INTEGERS
-from ngp_warp.surfaces.decimate import decimate
 from ngp_warp.surfaces.extract import extract
 from ngp_warp.surfaces.mesh_files import write_mesh
 from ngp_warp.surfaces.normals import face_normals
-from ngp_warp.surfaces.pieces import find_pieces, is_closed, largest_piece
+from ngp_warp.surfaces.pieces import is_closed
+from ngp_warp.surfaces.trim import trim
 
 _NAMES = {"nii": "volume.nii.gz"}
 _NIFTI = (".nii", ".nii.gz")
@@ -177,22 +177,17 @@ def export_mesh(
         )
     except DataError as error:
         raise missing from error
-    vertices, triangles = mesh.vertices, mesh.faces
-    pieces = find_pieces(vertices, triangles)
-    n_dropped = len(pieces) - 1 if largest_only else 0
-    if largest_only:
-        vertices, triangles = largest_piece(vertices, triangles, pieces)
-    if faces is not None:
-        vertices, triangles = decimate(vertices, triangles, faces)
-    places = frame.world_from_voxel(frame.voxel_from_unit(vertices))
+    kept = trim(mesh.vertices, mesh.faces, largest_only=largest_only, n_faces=faces)
+    triangles = kept.faces
+    places = frame.world_from_voxel(frame.voxel_from_unit(kept.vertices))
     if np.linalg.det(frame.to_world[:3, :3]) < 0:
         triangles = np.ascontiguousarray(triangles[:, ::-1])  # a mirror turns faces inside out
     n_bytes = write_mesh(path, places, triangles, face_normals(places, triangles))
     return {
-        "n_vertices": len(vertices),
+        "n_vertices": len(places),
         "n_faces": len(triangles),
-        "n_pieces": len(pieces),
-        "n_dropped_pieces": n_dropped,
+        "n_pieces": len(kept.pieces),
+        "n_dropped_pieces": kept.n_dropped,
         "watertight": is_closed(triangles),
         "bounds": [places.min(axis=0).tolist(), places.max(axis=0).tolist()],
         "level": level,
