@@ -6,6 +6,7 @@ import numpy as np
 import warp as wp
 
 from ngp_warp import launch, samplers
+from ngp_warp.encodings.octree_cells import morton_codes
 from ngp_warp.primitives.volume.frame import Frame
 from ngp_warp.primitives.volume.grid import Volume
 from ngp_warp.primitives.volume.kernels.samples import BLOCK, block_kernel, value_kernel
@@ -34,11 +35,8 @@ def occupied_blocks(mask: np.ndarray) -> np.ndarray:
 
 def morton(blocks: np.ndarray) -> np.ndarray:
     """Return the places of blocks int [n, 3] along a Morton curve, int64 [n]."""
-    code = np.zeros(len(blocks), np.int64)
-    for bit in range(20):
-        for axis in range(3):
-            code |= ((blocks[:, axis].astype(np.int64) >> bit) & 1) << (3 * bit + 2 - axis)
-    return code
+    # z in the lowest bit: the fastest in memory
+    return morton_codes(blocks[:, ::-1], 20).astype(np.int64)
 
 
 class Batches:
