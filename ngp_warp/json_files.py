@@ -16,16 +16,7 @@ def parse_json(text: str) -> Any:
     Raises:
         ValueError: it is none.
     """
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        without = _COMMENT.sub(_blank_comment, text)
-        if without == text:
-            raise
-        try:
-            return json.loads(without)
-        except ValueError:
-            raise error from None
+    return json.loads(_COMMENT.sub(_blank_comment, text))
 
 
 # strings come first, so that what looks like a comment in one is none
@@ -33,7 +24,9 @@ _COMMENT = re.compile(r'"(?:\\.|[^"\\])*"|//[^\n]*|/\*.*?\*/', re.DOTALL)
 
 
 def _blank_comment(match: re.Match[str]) -> str:
-    return match[0] if match[0].startswith('"') else " "
+    """Return a string as it is, and blanks for a comment, so that errors name the right place."""
+    text = match[0]
+    return text if text.startswith('"') else re.sub(r"\S", " ", text)
 
 
 def merge(below: Any, above: Any) -> Any:
@@ -65,11 +58,21 @@ def with_parents(values: dict[str, Any], path: Path) -> dict[str, Any]:
         if not isinstance(parent, str) or not parent:
             raise ConfigError(f"{path}: parent must be the name of a file, got {parent!r}")
         file = chain[-1].parent / parent
-        if file.resolve() in chain or len(chain) > MAX_PARENTS:
-            raise ConfigError(f"{path}: its parents have no end, at {file}")
-        chain.append(file.resolve())
+        try:
+            resolved = file.resolve()
+        except (ValueError, RuntimeError, OSError) as error:  # a null character, a loop of links
+            raise ConfigError(f"{path}: parent cannot be {parent!r}: {error}") from None
+        if resolved in chain or len(chain) > MAX_PARENTS:
+            raise ConfigError(
+                f"{path}: its parents have no end, or are more than {MAX_PARENTS}, at {file}"
+            )
+        chain.append(resolved)
         below = _read_object(file)
-        values = merge(below, {name: value for name, value in values.items() if name != "parent"})
+        above = {name: value for name, value in values.items() if name != "parent"}
+        try:
+            values = merge(below, above)
+        except RecursionError:
+            raise ConfigError(f"{path}: it is nested too deeply, as is {file}") from None
     return values
 
 
@@ -80,7 +83,7 @@ def read_json(path: Path) -> Any:
         ConfigError: it cannot be read, or is no JSON.
     """
     try:
-        return parse_json(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"cannot read settings from {path}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
