@@ -79,7 +79,7 @@ class Console:
         if self.quiet:
             return
         if update.message:
-            self._print(update.message)
+            self._print(printable(update.message))
         now = self._clock()
         if self._err.is_terminal:
             self._draw(update, now)
@@ -131,7 +131,12 @@ class Console:
 
 def one_line(text: str) -> str:
     """Return the text without line breaks and control characters, which a file name may hold."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split()))
+    return printable(" ".join(text.split()))
+
+
+def printable(text: str) -> str:
+    """Return the text with its line breaks and control characters as escapes."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def progress_line(update: "Progress") -> str:
@@ -197,5 +202,5 @@ def _rows(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
         elif isinstance(value, list) and value and isinstance(value[0], dict):
             continue  # for --json; people were told
         else:
-            rows.append((f"{prefix}{name}", format_value(name, value)))
+            rows.append((printable(f"{prefix}{name}"), printable(format_value(name, value))))
     return rows

@@ -18,7 +18,7 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
-from ngp_warp.config import from_dict, override, to_dict
+from ngp_warp.config import from_dict, override, settings_of_file, to_dict
 from ngp_warp.errors import ConfigError
 from ngp_warp.json_files import read_json
 from ngp_warp.ngp_config import is_ngp_config, settings_from_ngp
@@ -168,7 +168,8 @@ def read_config(cls: type, path: Path, primitive: str) -> tuple[dict[str, Any], 
         values = values.get("config", {})
     elif is_ngp_config(values):
         values, notes = settings_from_ngp(values, primitive, path)
-    from_dict(cls, values, str(path))
+    with settings_of_file(path):
+        from_dict(cls, values, str(path))
     return values, notes
 
 

@@ -6,7 +6,11 @@ chosen by the primitive for its input and device; the run's config.json holds th
 
 import dataclasses
 import math
+import reprlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from ngp_warp.errors import ConfigError
@@ -29,6 +33,7 @@ _SCALE_FOLLOWS = {"n_levels", "base_resolution"}
 N_FEATURES_ALLOWED = (1, 2, 4, 8)
 # A level's size is a multiple of 8 entries (kernels.grid.GROUP divides it), so it has at least 8
 LOG2_HASHMAP_SIZE_MIN, LOG2_HASHMAP_SIZE_MAX = 3, 24
+_LARGEST_WHOLE = 2**63  # JSON's have no end, floats do
 
 _C = TypeVar("_C")
 
@@ -256,8 +261,24 @@ def override(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
+@contextmanager
+def settings_of_file(path: Path) -> Iterator[None]:
+    """Name the file in errors about settings that do not name it.
+
+    Raises:
+        ConfigError: as the block raises it.
+    """
+    try:
+        yield
+    except ConfigError as error:
+        text = str(error)
+        raise ConfigError(text if str(path) in text else f"{path}: {text}") from None
+
+
 def _typed(value: Any, hint: Any, where: str) -> Any:
     """Return ``value`` as the annotated type, int widened to float; ConfigError otherwise."""
+    if isinstance(value, int) and abs(value) > _LARGEST_WHOLE:
+        raise ConfigError(f"{where} must be {hint}, got {reprlib.repr(value)}, which is too large")
     options = get_args(hint) if get_origin(hint) not in (Literal, None) else (hint,)
     for option in options:
         if get_origin(option) is Literal and value in get_args(option):
@@ -268,4 +289,4 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
             return float(value)
         if isinstance(option, type) and option is not float and type(value) is option:
             return value
-    raise ConfigError(f"{where} must be {hint}, got {value!r}")
+    raise ConfigError(f"{where} must be {hint}, got {reprlib.repr(value)}")
