@@ -10,11 +10,13 @@ run's steps to its end, so ``decay_start / STEPS`` becomes ``decay_start``, and 
 the power of the falls until step ``STEPS`` becomes ``final_learning_rate``.
 """
 
+import reprlib
 from pathlib import Path
 from typing import Any
 
 from ngp_warp.errors import ConfigError
 from ngp_warp.json_files import with_parents
+from ngp_warp.json_values import JsonValues
 from ngp_warp.tcnn_names import (
     ACTIVATIONS,
     GRID_DEFAULTS,
@@ -48,6 +50,7 @@ _NETWORK_NAMES = "FullyFusedMLP, CutlassMLP, MegakernelMLP, MLP"
 _NERF_ONLY = ("dir_encoding", "rgb_network")
 _SIGNS = ("parent", "envmap", "distortion_map", *_NERF_ONLY)
 _PARTS = ("loss", "optimizer", "encoding", "network")
+_OF_TRAINING = ("parent", "loss", "optimizer")
 
 _ADAM = {"learning_rate": 1e-3, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8, "l2_reg": 1e-8}
 _DECAY = {"decay_start": 10000, "decay_interval": 10000, "decay_base": 0.1, "decay_end": 10_000_000}
@@ -89,17 +92,41 @@ def settings_from_ngp(
     Raises:
         ConfigError: what the primitive cannot do; says where and what there is.
     """
-    return _Reader(primitive, path).settings(with_parents(values, path))
+    reader = _Reader(primitive, path)
+    result = reader.settings(with_parents(values, path))
+    encoding = result.get("encoding")
+    if encoding is not None and "per_level_scale" not in encoding:
+        reader.choose_finest(encoding)
+    first = f"{path} is a config of instant-ngp's: taken over as settings"
+    return result, [first, *reader.notes]
 
 
-class _Reader:
-    """One config on its way to settings; gathers the notes."""
+def settings_of_trained(
+    values: dict[str, Any], primitive: str, path: Path
+) -> tuple[dict[str, Any], list[str]]:
+    """Return the settings of a field that is trained already, from the config in its snapshot.
+
+    Arguments and errors as of ``settings_from_ngp``; a part that its parameters need must be there,
+    and what there is no ``per_level_scale`` for has none.
+    """
+    needed = ["encoding", "network", *(_NERF_ONLY if primitive == "nerf" else ())]
+    if missing := [name for name in needed if name not in values]:
+        raise ConfigError(f"{path} has no {', '.join(missing)} in its config")
+    reader = _Reader(primitive, path)
+    result = reader.settings({n: value for n, value in values.items() if n not in _OF_TRAINING})
+    if left := [name for name in values if name in _OF_TRAINING]:
+        reader.notes.append(f"not taken over: {', '.join(left)} (nothing is trained)")
+    return result, reader.notes
+
+
+class _Reader(JsonValues):
+    """One config on its way to settings."""
 
     def __init__(self, primitive: str, path: Path):
-        self.primitive, self.path = primitive, path
-        self.notes: list[str] = []
+        super().__init__(path, _IDLE)
+        self.primitive = primitive
 
-    def settings(self, values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    def settings(self, values: dict[str, Any]) -> dict[str, Any]:
         result: dict[str, Any] = {}
         nerf = self.primitive == "nerf"
         for name, value in values.items():
@@ -117,55 +144,15 @@ class _Reader:
             elif name == "dir_encoding" and nerf:
                 self._directions(value)
             else:
-                self._leave(name)
-        self.notes.insert(0, f"{self.path} is a config of instant-ngp's: taken over as settings")
-        return result, self.notes
-
-    def _leave(self, name: str, why: str = "") -> None:
-        self.notes.append(f"not taken over: {name}" + (f" ({why})" if why else ""))
-
-    def _error(self, where: str, message: str) -> ConfigError:
-        return ConfigError(f"{self.path}: {where} {message}")
-
-    def _object(self, value: Any, where: str) -> dict[str, Any]:
-        if not isinstance(value, dict):
-            raise self._error(where, f"must be an object, got {value!r}")
-        return value
-
-    def _otype(self, value: dict[str, Any], where: str, usual: str | None = None) -> str:
-        otype = value.get("otype", usual)
-        if not isinstance(otype, str):
-            raise self._error(f"{where}.otype", f"must be a name, got {otype!r}")
-        return otype
-
-    def _number(self, value: Any, where: str) -> float:
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not abs(value) < 1e300:  # whole numbers have no end
-            raise self._error(where, f"must be a number, got {value!r}")
-        return value
-
-    def _whole(self, value: Any, where: str) -> int:
-        number = self._number(value, where)
-        if number != int(number):  # a whole number may be written as one with a point
-            raise self._error(where, f"must be a whole number, got {value!r}")
-        return int(number)
-
-    def _name(self, value: Any, where: str) -> str:
-        if not isinstance(value, str):
-            raise self._error(where, f"must be a name, got {value!r}")
-        return value.lower()
-
-    def _leave_rest(self, value: dict[str, Any], known: set[str], where: str) -> None:
-        for name, item in value.items():
-            if name not in known and not (name in _IDLE and item in _IDLE[name]):
-                self._leave(f"{where}.{name}")
+                self.leave(name)
+        return result
 
     def _loss(self, value: Any) -> str:
-        value = self._object(value, "loss")
-        otype = self._otype(value, "loss", "L2")
+        value = self.object(value, "loss")
+        otype = self.otype(value, "loss", "L2")
         if otype.lower() not in LOSSES:
-            raise self._error("loss", f"{otype} is not among what there is: {_LOSS_NAMES}")
-        self._leave_rest(value, {"otype"}, "loss")
+            raise self.error("loss", f"{otype} is not among what there is: {_LOSS_NAMES}")
+        self.leave_rest(value, {"otype"}, "loss")
         return LOSSES[otype.lower()]
 
     def _optimizer(self, value: Any) -> dict[str, Any]:
@@ -177,42 +164,40 @@ class _Reader:
         }
         where, seen = "optimizer", set()
         while True:
-            value = self._object(value, where)
-            otype = self._otype(value, where, "Adam")
+            value = self.object(value, where)
+            otype = self.otype(value, where, "Adam")
             kind = otype.lower()
             if kind in seen:
-                raise self._error(where, f"{otype} is there twice")
+                raise self.error(where, f"{otype} is there twice")
             seen.add(kind)
             if kind == "adam":
                 self._adam(value, result, where)
                 return result
             if kind == "ema":
-                decay = self._number(value.get("decay", 0.99), f"{where}.decay")
+                decay = self.number(value.get("decay", 0.99), f"{where}.decay")
                 result["ema_decay"] = float(decay)
-                self._leave_rest(value, {"otype", "nested", "decay"}, where)
+                self.leave_rest(value, {"otype", "nested", "decay"}, where)
             elif kind == "exponentialdecay":
                 self._decay(value, result, where)
             else:
-                raise self._error(
+                raise self.error(
                     where, f"{otype} is not among what there is: Ema, ExponentialDecay, Adam"
                 )
             if "nested" not in value:
-                raise self._error(where, f"{otype} must have a nested optimizer")
+                raise self.error(where, f"{otype} must have a nested optimizer")
             value, where = value["nested"], f"{where}.nested"
 
     def _adam(self, value: dict[str, Any], result: dict[str, Any], where: str) -> None:
         for name, usual in _ADAM.items():
             ours = "l2_regularization" if name == "l2_reg" else name
-            result[ours] = float(self._number(value.get(name, usual), f"{where}.{name}"))
-        self._leave_rest(value, {"otype", *_ADAM}, where)
+            result[ours] = float(self.number(value.get(name, usual), f"{where}.{name}"))
+        self.leave_rest(value, {"otype", *_ADAM}, where)
 
     def _decay(self, value: dict[str, Any], result: dict[str, Any], where: str) -> None:
-        given = {
-            k: self._number(value.get(k, usual), f"{where}.{k}") for k, usual in _DECAY.items()
-        }
+        given = {k: self.number(value.get(k, usual), f"{where}.{k}") for k, usual in _DECAY.items()}
         start, interval, base = (given[f"decay_{k}"] for k in ("start", "interval", "base"))
         if start < 0 or interval < 1 or not 0 < base <= 1:
-            raise self._error(
+            raise self.error(
                 where,
                 f"must have a decay_start of 0 or more, a decay_interval of 1 or more and a "
                 f"decay_base above 0 and up to 1, got {start:g}, {interval:g} and {base:g}",
@@ -228,50 +213,42 @@ class _Reader:
             f"an even fall to {result['final_learning_rate']:.4g} of the learning rate from "
             f"{result['decay_start']:.0%} of the run's steps on"
         )
-        self._leave_rest(value, {"otype", "nested", *_DECAY}, where)
+        self.leave_rest(value, {"otype", "nested", *_DECAY}, where)
 
     def _encoding(self, value: Any) -> dict[str, Any]:
-        value = self._object(value, "encoding")
-        otype = self._otype(value, "encoding", "HashGrid")
+        value = self.object(value, "encoding")
+        otype = self.otype(value, "encoding", "HashGrid")
         if otype.lower() not in GRIDS:
-            raise self._error(
+            raise self.error(
                 "encoding",
                 f"{otype} is not among what this command has: {_ENCODING_NAMES}; the Python "
                 "interface has others",
             )
         kind = GRIDS[otype.lower()].lower()
         if otype.lower() == "grid" and "type" in value:
-            kind = self._choice(value["type"], _GRID_TYPES, "encoding.type")
+            kind = self.choice(value["type"], _GRID_TYPES, "encoding.type")
         result: dict[str, Any] = {"grid_type": kind}
         for name, usual in GRID_DEFAULTS.items():
-            result[name] = self._whole(value.get(name, usual), f"encoding.{name}")
+            result[name] = self.whole(value.get(name, usual), f"encoding.{name}")
         if "interpolation" in value:
-            result["interpolation"] = self._choice(
+            result["interpolation"] = self.choice(
                 value["interpolation"], _INTERPOLATIONS, "encoding.interpolation"
             )
-        if "hash" in value and self._name(value["hash"], "encoding.hash") != HASH.lower():
-            raise self._error("encoding.hash", f"must be {HASH}, got {value['hash']}")
+        if "hash" in value and self.name(value["hash"], "encoding.hash") != HASH.lower():
+            raise self.wrong("encoding.hash", HASH, value["hash"])
         if value.get("stochastic_interpolation"):
-            raise self._error("encoding.stochastic_interpolation", "is not to be had here")
+            raise self.error("encoding.stochastic_interpolation", "is not to be had here")
         if "per_level_scale" in value:
-            scale = self._number(value["per_level_scale"], "encoding.per_level_scale")
+            scale = self.number(value["per_level_scale"], "encoding.per_level_scale")
             result["per_level_scale"] = float(scale)
-        else:
-            self._finest(result)
         known = {*_GRID_SETTINGS} | ({"type"} if otype.lower() == "grid" else set())
-        self._leave_rest(value, known, "encoding")
+        self.leave_rest(value, known, "encoding")
         return result
 
-    def _choice(self, value: Any, choices: tuple[str, ...], where: str) -> str:
-        name = self._name(value, where)
-        if name not in choices:
-            raise self._error(where, f"must be one of {', '.join(choices)}, got {value}")
-        return name
-
-    def _finest(self, result: dict[str, Any]) -> None:
+    def choose_finest(self, encoding: dict[str, Any]) -> None:
         """Where no scale is given, instant-ngp takes one that leads to a finest resolution."""
         if self.primitive == "sdf":
-            result["finest_resolution"] = 2048
+            encoding["finest_resolution"] = 2048
             return
         theirs = {
             "image": "half of the longer side",
@@ -284,50 +261,58 @@ class _Reader:
         )
 
     def _network(self, value: Any, where: str) -> dict[str, Any]:
-        value = self._object(value, where)
-        otype = self._otype(value, where, NETWORK_DEFAULTS["otype"])
+        value = self.object(value, where)
+        otype = self.otype(value, where, NETWORK_DEFAULTS["otype"])
         if otype.lower() not in NETWORKS:
-            raise self._error(where, f"{otype} is not among what there is: {_NETWORK_NAMES}")
+            raise self.error(where, f"{otype} is not among what there is: {_NETWORK_NAMES}")
         result: dict[str, Any] = {
-            name: self._whole(value.get(name, NETWORK_DEFAULTS[name]), f"{where}.{name}")
+            name: self.whole(value.get(name, NETWORK_DEFAULTS[name]), f"{where}.{name}")
             for name in ("n_neurons", "n_hidden_layers")
         }
         for name in ("activation", "output_activation"):
-            given = self._name(value.get(name, NETWORK_DEFAULTS[name]), f"{where}.{name}")
+            given = self.name(value.get(name, NETWORK_DEFAULTS[name]), f"{where}.{name}")
             if given not in _ACTIVATIONS:
-                raise self._error(
+                raise self.error(
                     f"{where}.{name}",
                     f"{value[name]} is not among what there is: {_ACTIVATION_NAMES}",
                 )
             result[name] = _ACTIVATIONS[given]
-        self._leave_rest(value, {"otype", *result}, where)
+        self.leave_rest(value, {"otype", *result}, where)
         return result
 
     def _color_network(self, value: Any) -> dict[str, Any]:
         result = self._network(value, "rgb_network")
         if result.pop("output_activation") != "none":
-            self._leave("rgb_network.output_activation", "the photos decide it")
+            self.leave("rgb_network.output_activation", "the photos decide it")
         return result
 
     def _directions(self, value: Any) -> None:
         """Check that directions are encoded as ours are: harmonics of degree 4, then the rest."""
-        value = self._object(value, "dir_encoding")
-        first = value
-        if self._otype(value, "dir_encoding", "").lower() == "composite":
+        first, where = self.object(value, "dir_encoding"), "dir_encoding"
+        if self.otype(first, where, "").lower() == "composite":
             nested = value.get("nested")
             if not isinstance(nested, list) or not nested:
-                raise self._error("dir_encoding.nested", "must be an array of encodings")
-            first = self._object(nested[0], "dir_encoding.nested[0]")
+                raise self.wrong("dir_encoding.nested", "an array of encodings", nested)
+            reduction = value.get("reduction", "Concatenation")
+            if self.name(reduction, "dir_encoding.reduction") != "concatenation":
+                raise self.wrong("dir_encoding.reduction", "Concatenation", reduction)
+            self.leave_rest(value, {"otype", "nested", "reduction"}, where)
             for index, part in enumerate(nested[1:], 1):
-                where = f"dir_encoding.nested[{index}]"
-                if self._otype(self._object(part, where), where).lower() != "identity":
-                    raise self._error(where, f"must be an Identity, got {part['otype']}")
-        harmonics = self._otype(first, "dir_encoding", "").lower() == "sphericalharmonics"
+                here = f"dir_encoding.nested[{index}]"
+                if self.otype(self.object(part, here), here).lower() != "identity":
+                    raise self.wrong(here, "an Identity", part["otype"])
+                self.leave_rest(part, {"otype", "n_dims_to_encode"}, here)
+            where = "dir_encoding.nested[0]"
+            first = self.object(nested[0], where)
+        harmonics = self.otype(first, where, "").lower() == "sphericalharmonics"
         degree = first.get("degree", 4)
-        if not harmonics or degree != 4 or first.get("n_dims_to_encode", 3) != 3:
-            raise self._error(
+        place = first.get("n_dims_to_encode", 3), first.get("dims_to_encode_begin", 0)
+        if not harmonics or degree != 4 or place != (3, 0):
+            raise self.error(
                 "dir_encoding",
-                "must be SphericalHarmonics of degree 4 in 3 dimensions, alone or as the first "
-                f"part of a Composite before an Identity, got {first.get('otype')}"
-                + (f" of degree {degree}" if harmonics else ""),
+                "must be SphericalHarmonics of degree 4 in the first 3 dimensions, alone or as the "
+                f"first part of a Composite before an Identity, got {first.get('otype')}"
+                + (f" of degree {reprlib.repr(degree)}" if harmonics else ""),
             )
+        known = {"otype", "degree", "n_dims_to_encode", "dims_to_encode_begin"}
+        self.leave_rest(first, known, where)

@@ -9,7 +9,7 @@ import pytest
 from ngp_warp.cli import app, options
 from ngp_warp.config import from_dict
 from ngp_warp.errors import ConfigError
-from ngp_warp.json_files import merge, parse_json
+from ngp_warp.json_files import MAX_PARENTS, merge, parse_json, read_json, with_parents
 from ngp_warp.ngp_config import is_ngp_config, settings_from_ngp
 from ngp_warp.primitives import get
 
@@ -189,11 +189,72 @@ def test_comments_are_left_out_but_not_in_strings() -> None:
         parse_json("// nothing else")
 
 
+def test_an_error_below_a_comment_names_its_own_place() -> None:
+    text = '{\n// a comment\n/* of two\nlines */ "a": 1,\n"b": 2,\n}'
+    with pytest.raises(ValueError, match="line 6 column 1"):
+        parse_json(text)
+
+
+def test_a_byte_order_mark_is_none_of_the_text(tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    file.write_bytes(b"\xef\xbb\xbf" + json.dumps({"a": 1}).encode())
+    assert read_json(file) == {"a": 1}
+
+
+def test_as_many_parents_as_are_said_are_read(tmp_path: Path) -> None:
+    for index in range(MAX_PARENTS + 1):
+        (tmp_path / f"{index}.json").write_text(json.dumps({"parent": f"{index + 1}.json"}))
+    last = tmp_path / f"{MAX_PARENTS}.json"
+    last.write_text(json.dumps({"loss": {"otype": "L1"}}))
+    values = {"parent": "1.json"}
+    assert with_parents(values, tmp_path / "0.json") == {"loss": {"otype": "L1"}}
+    last.write_text(json.dumps({"parent": f"{MAX_PARENTS + 1}.json"}))
+    (tmp_path / f"{MAX_PARENTS + 1}.json").write_text("{}")
+    with pytest.raises(ConfigError, match=f"more than {MAX_PARENTS}"):
+        with_parents(values, tmp_path / "0.json")
+
+
+def test_parents_that_are_no_paths_are_one_error(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    for name in ("a", "null\0.json", "x" * 5000):
+        with pytest.raises(ConfigError, match=r"base\.json: parent|cannot read settings"):
+            settings_from_ngp({"parent": name}, "image", tmp_path / "base.json")
+
+
+def test_nesting_without_end_is_one_error(tmp_path: Path) -> None:
+    deep: dict[str, Any] = {}
+    for _ in range(2000):
+        deep = {"a": deep}
+    (tmp_path / "up.json").write_text("{}")
+    with pytest.raises(ConfigError, match="nested too deeply"):
+        settings_from_ngp({**deep, "parent": "up.json"}, "image", tmp_path / "base.json")
+
+
+def test_what_directions_have_besides_is_named(tmp_path: Path) -> None:
+    harmonics = {"otype": "SphericalHarmonics", "degree": 4, "a": 1}
+    nested = [harmonics, {"otype": "Identity", "scale": 2.0}]
+    values = {"dir_encoding": {"otype": "Composite", "nested": nested, "b": 1}}
+    _, notes = settings_from_ngp(values, "nerf", tmp_path / "base.json")
+    assert {note.removeprefix("not taken over: dir_encoding.") for note in notes[1:]} == {
+        "b",
+        "nested[0].a",
+        "nested[1].scale",
+    }
+    _, notes = settings_from_ngp({"dir_encoding": harmonics}, "nerf", tmp_path / "base.json")
+    assert notes[1:] == ["not taken over: dir_encoding.a"]
+
+
 def _chained(*otypes: str) -> dict[str, Any]:
     value: dict[str, Any] = {"otype": "Adam"}
     for otype in reversed(otypes):
         value = {"otype": otype, "nested": value}
     return {"optimizer": value}
+
+
+def _directions(reduction: str = "Concatenation", **settings: Any) -> dict[str, Any]:
+    parts = [{"otype": "SphericalHarmonics", "degree": 4, **settings}, {"otype": "Identity"}]
+    return {"dir_encoding": {"otype": "Composite", "nested": parts, "reduction": reduction}}
 
 
 @pytest.mark.parametrize(
@@ -224,6 +285,8 @@ def _chained(*otypes: str) -> dict[str, Any]:
         ("nerf", {"dir_encoding": {"otype": "Frequency"}}, "SphericalHarmonics of degree 4"),
         ("nerf", {"dir_encoding": {"otype": "SphericalHarmonics", "degree": 3}}, "of degree 3"),
         ("nerf", {"dir_encoding": {"otype": "Composite", "nested": 1}}, "an array"),
+        ("nerf", _directions(reduction="Product"), "reduction must be Concatenation"),
+        ("nerf", _directions(dims_to_encode_begin=1), "in the first 3 dimensions"),
         ("image", {"parent": 3}, "parent must be the name"),
         ("image", {"parent": "gone.json"}, "cannot read settings from .*gone.json"),
         ("image", {"parent": "base.json"}, "its parents have no end"),
@@ -286,3 +349,34 @@ def test_our_own_file_has_nothing_to_say(tmp_path: Path) -> None:
     file = tmp_path / "ours.json"
     file.write_text('{"loss": "l1"}')
     assert options.read_config(get("image").config, file, "image") == ({"loss": "l1"}, [])
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"encoding": {"otype": "HashGrid", "n_levels": -1}},
+        {"optimizer": {"otype": "Adam", "beta1": 2}},
+        {"encoding": {"n_levels": 10**400}},
+        {"optimizer": {"learning_rate": -(10**400)}},
+        {"encoding": {"n_levels": [1] * 10000}},
+        {"network": {"otype": "MLP", "n_neurons": 10**400}},
+        {"network": {"otype": "MLP", "activation": [1] * 10000}},
+    ],
+)
+def test_a_wrong_value_is_a_short_error_that_names_the_file(
+    values: dict[str, Any], tmp_path: Path
+) -> None:
+    file = tmp_path / "wrong.json"
+    file.write_text(json.dumps(values))
+    with pytest.raises(ConfigError, match=r"wrong\.json") as caught:
+        options.read_config(get("image").config, file, "image")
+    assert len(str(caught.value)) < len(str(file)) + 150
+
+
+def test_names_from_a_file_cannot_write_to_the_terminal(
+    fake_core: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "base.json"
+    file.write_text(json.dumps({**BASE["image"], "a\n\x1b[31mb": 1}))
+    assert app.main(["fit-image", "a.jpg", "--config", str(file)]) == 0
+    assert "not taken over: a\\n\\x1b[31mb\n" in capfd.readouterr().err
