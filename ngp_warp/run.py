@@ -15,7 +15,7 @@ import numpy as np
 
 from ngp_warp.checkpoint import read_checkpoint, read_header
 from ngp_warp.config import from_dict
-from ngp_warp.errors import CheckpointError, ConfigError, ResourceError
+from ngp_warp.errors import CheckpointError, ConfigError, DataError, ResourceError
 from ngp_warp.files import atomic_path
 from ngp_warp.primitive import Report, check_options, report_nothing
 
@@ -46,6 +46,18 @@ class Run:
     def source(self) -> Path:
         """The file that was fitted."""
         return Path(self.header["source"])
+
+    def original(self) -> Path:
+        """Return the file that was fitted, to be read again.
+
+        Raises:
+            DataError: the run is of a snapshot, without what that was fitted to.
+        """
+        if self.header.get("imported") == self.header["source"]:
+            raise DataError(
+                f"{self.path} is an imported snapshot: there is no original to compare it with"
+            )
+        return self.source
 
     @property
     def config(self) -> Any:

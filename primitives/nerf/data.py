@@ -116,7 +116,7 @@ def load_again(run: Any, report: Report) -> NerfData:
     Raises:
         DataError: it is gone, or another.
     """
-    data = load(run.source, run.config, report)
+    data = load(run.original(), run.config, report)
     check_same(run.source, data.describe(), run.header["data"])
     return data
 

@@ -77,6 +77,6 @@ def load_again(run: Any, report: Report) -> SdfData:
         DataError: it is gone, or another.
     """
     config = replace(run.config, sign=run.header["data"]["sign"])
-    data = load(run.source, config, report)
+    data = load(run.original(), config, report)
     check_same(run.source, data.describe(), run.header["data"])
     return data
