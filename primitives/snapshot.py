@@ -11,22 +11,17 @@ import numpy as np
 
 from ngp_warp import __version__
 from ngp_warp.checkpoint import save_checkpoint
-from ngp_warp.config import from_dict, to_dict
-from ngp_warp.encodings.grid import grid_levels
+from ngp_warp.config import from_dict, settings_of_file, to_dict
 from ngp_warp.errors import ConfigError, DataError
-from ngp_warp.ngp_config import settings_from_ngp
-from ngp_warp.ngp_snapshot import (
+from ngp_warp.ngp_config import settings_of_trained
+from ngp_warp.ngp_parameters import (
     PADDINGS,
     PaddedNetwork,
-    Snapshot,
-    contents,
     flat_parameters,
-    is_half,
-    mode_of,
+    grid_sizes,
     padding_of,
-    read_snapshot,
-    unknown,
 )
+from ngp_warp.ngp_snapshot import Snapshot, contents, mode_of, read_snapshot, unknown
 from ngp_warp.primitive import Progress, Report, report_nothing
 from ngp_warp.primitives import get
 from ngp_warp.run import Run, check_out, checkpoint_path, new_folder, open_run, write_json
@@ -37,7 +32,6 @@ UNPROVEN = (
     "with what instant-ngp shows"
 )
 _KNOWN = {"params_binary", "n_params", "params_type", "mode", "training_step"}
-_LEFT = ("parent", "loss", "optimizer")
 # Of four outputs: how instant-ngp places a volume in the unit cube is not documented.
 _OUTPUTS = {"image": 3, "sdf": 1, "volume": 4}
 _DIMS = {"image": 2, "sdf": 3, "volume": 3}
@@ -77,13 +71,11 @@ def import_snapshot(
     kind = mode_of(snapshot, mode)
     about = {"mode": kind, "contents": contents(snapshot), "notes": [UNPROVEN]}
     progress(Progress(stage="load", message=UNPROVEN))
-    config = {n: value for n, value in snapshot.config.items() if n not in _LEFT}
-    settings, notes = settings_from_ngp(config, kind, path)
-    notes = [note for note in notes[1:] if not note.startswith("encoding has no per_level_scale")]
-    if left := [name for name in snapshot.config if name in _LEFT]:
-        notes.append(f"not taken over: {', '.join(left)} (nothing is trained)")
-    config, data, arrays, said = _converted(snapshot, kind, settings, source)
-    about["notes"] += [*notes, *said]
+    with settings_of_file(path):
+        settings, notes = settings_of_trained(snapshot.config, kind, path)
+        config, data, arrays, said = _converted(snapshot, kind, settings, source)
+    step, of_step = _step(snapshot)
+    about["notes"] += [*notes, *said, *of_step]
     for note in about["notes"][1:]:
         progress(Progress(stage="load", message=note))
     if not write:
@@ -104,15 +96,17 @@ def import_snapshot(
     }
     with new_folder(out, path, COMMAND) as folder:
         write_json(folder / "config.json", static)
-        step = _step(snapshot)
         header = {**static, "step": step, "n_steps": step, "seconds": 0.0, "curve": []}
         save_checkpoint(checkpoint_path(folder, step), header, arrays)
     return open_run(folder), about
 
 
-def _step(snapshot: Snapshot) -> int:
+def _step(snapshot: Snapshot) -> tuple[int, list[str]]:
+    """Return the step that a snapshot was taken at, and what there is to say of it."""
     step = snapshot.values.get("training_step")
-    return step if type(step) is int and 0 <= step < 2**31 else 0
+    if type(step) is int and 0 <= step < 2**31:
+        return step, []
+    return 0, ["training_step is not in the file, or cannot be: taken as 0"]
 
 
 def _converted(
@@ -196,19 +190,15 @@ def _parameters(
     snapshot: Snapshot, config: Any, n_dims: int, n_outputs: int, notes: list[str]
 ) -> tuple[np.ndarray, np.ndarray, bool]:
     """Return a field's weights and table in our layout, and whether they were float16."""
-    encoding = config.encoding
-    n_features = int(encoding.n_features_per_level or 0)
-    last = grid_levels(encoding, n_dims)[-1]
-    n_table = (last.offset + last.size) * n_features
-    n_encoded = int(encoding.n_levels or 0) * n_features
+    n_encoded, n_table = grid_sizes(config.encoding, n_dims)
     networks = {p: PaddedNetwork(config.network, n_encoded, n_outputs, p) for p in PADDINGS}
     counts = {p: network.n_params + n_table for p, network in networks.items()}
     padding, said = padding_of(snapshot, counts)
     notes += said
     network, expected = networks[padding], counts[padding]
     parts = f"a network of {network.n_params}, a grid of {n_table}"
-    flat = flat_parameters(snapshot, expected, parts)
+    flat, half = flat_parameters(snapshot, expected, parts)
     matrices = network.matrices(flat)
     matrices[0] = matrices[0][:, :n_encoded]  # a grid is padded with zeros
     weights = np.concatenate([matrix.reshape(-1) for matrix in matrices])
-    return weights, flat[network.n_params :].copy(), is_half(snapshot, expected)
+    return weights, flat[network.n_params :].copy(), half

@@ -146,7 +146,9 @@ def nerf_snapshot(model: Any, dtype: type = np.float16, n_extra: int = 0) -> dic
             }
         )
     dataset = {"n_images": len(poses), "xforms": poses, "metadata": lenses, "is_hdr": False}
-    dataset |= {"scale": scale, "offset": offset, "n_extra_learnable_dims": n_extra}
+    # of transforms.json, whose y is the snapshot's x
+    turned = [offset[2], offset[0], offset[1]]
+    dataset |= {"scale": scale, "offset": turned, "n_extra_learnable_dims": n_extra}
     return {
         "encoding": grid_config(config.encoding),
         "network": network_config(config.density_network),

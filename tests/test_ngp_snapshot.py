@@ -5,6 +5,7 @@ The format's sizes are checked against the numbers that others report of real fi
 
 import copy
 import json
+import subprocess
 import sys
 import zlib
 from pathlib import Path
@@ -16,17 +17,19 @@ import numpy as np
 import pytest
 import sdf_runs
 from nerf_scenes import write_scene
-from ngp_snapshots import CELLS, field_snapshot, morton_index, nerf_snapshot, write
+from ngp_snapshots import CELLS, density_grid, field_snapshot, morton_index, nerf_snapshot, write
 
 import ngp_warp
-from ngp_warp import ngp_snapshot
+from ngp_warp import ngp_parameters, ngp_snapshot
 from ngp_warp.cli import app
 from ngp_warp.config import GridEncodingConfig, NetworkConfig
 from ngp_warp.encodings.grid import grid_levels, resolve
 from ngp_warp.errors import CheckpointError, DataError, NgpError, ResourceError
-from ngp_warp.ngp_snapshot import PaddedNetwork, morton_codes
+from ngp_warp.ngp_parameters import PaddedNetwork, morton_codes
 from ngp_warp.primitives.snapshot import import_snapshot
 from ngp_warp.radiance.settings import RadianceSettings
+
+ROOT = Path(__file__).resolve().parents[1]
 
 msgpack = pytest.importorskip("msgpack", reason="msgpack is not installed")
 
@@ -141,6 +144,46 @@ def test_its_cells_cameras_and_views_come_back(nerf: Any, tmp_path: Path) -> Non
     np.testing.assert_allclose(b.color, a.color - behind, atol=0.02)
 
 
+def test_the_offset_is_turned_as_the_axes_are(nerf: Any, tmp_path: Path) -> None:
+    # a point p of transforms.json lies at scale p + offset, and its y, z, x are the snapshot's axes
+    values = nerf_snapshot(nerf.fitted)
+    dataset = values["snapshot"]["nerf"]["dataset"]
+    scale, offset, point = 0.25, np.array([0.1, 0.5, 0.8]), np.array([1.0, -2.0, 3.0])
+    dataset |= {"scale": scale, "offset": offset.tolist()}
+    turned = np.eye(3, 4)
+    turned[:, 3] = (scale * point + offset)[[1, 2, 0]]
+    dataset["xforms"][0] = turned.tolist()
+    run, _ = import_snapshot(write(tmp_path / "a.ingp", values), out=tmp_path / "run")
+    assert run is not None
+    np.testing.assert_allclose(run.fitted.trained[0].pose[:, 3], point[[1, 2, 0]], atol=1e-12)
+    inside = run.fitted.frame.to_box(point[[1, 2, 0]])  # aabb_scale 1: the box is the inner cube
+    np.testing.assert_allclose(inside, turned[:, 3], atol=1e-12)
+
+
+def test_what_cameras_have_besides_is_named(nerf: Any, tmp_path: Path) -> None:
+    values = nerf_snapshot(nerf.fitted)
+    dataset = values["snapshot"]["nerf"]["dataset"]
+    dataset["metadata"][1]["rolling_shutter"] = [0.0] * 4
+    dataset["xforms"][2]["end"] = np.eye(3, 4).tolist()
+    del dataset["is_hdr"]
+    _, about = import_snapshot(write(tmp_path / "a.ingp", values, "plain"), write=False)
+    notes = "\n".join(about["notes"])
+    assert "not taken over: snapshot.nerf.dataset.metadata.rolling_shutter" in notes
+    assert "where 1 cameras moved to" in notes
+    assert "is_hdr is not in the file" in notes
+    assert "training_step is not in the file" in notes
+
+
+def test_cells_too_dense_for_their_format_are_occupied(nerf: Any, tmp_path: Path) -> None:
+    values = nerf_snapshot(nerf.fitted)
+    cells = np.zeros((1, CELLS, CELLS, CELLS), np.float16)
+    cells[0, 40:80, 40:80, 40:80] = np.inf
+    values["snapshot"]["density_grid_binary"] = density_grid(cells)
+    run, _ = import_snapshot(write(tmp_path / "a.ingp", values), out=tmp_path / "run")
+    assert run is not None
+    assert (run.fitted.radiance.occupancy.occupied() == (cells > 0)).all()
+
+
 def test_vectors_and_the_ones_after_them_are_folded(nerf: Any, tmp_path: Path) -> None:
     path = write(tmp_path / "a.ingp", nerf_snapshot(nerf.fitted, n_extra=10))
     run, about = import_snapshot(path, out=tmp_path / "run")
@@ -208,6 +251,8 @@ def test_the_commands_open_it(nerf: Any, tmp_path: Path, capfd: pytest.CaptureFi
     assert app.main(["render", out, "--output", picture, "--quiet", *size]) == 0
     assert app.main(["nerf", "--resume", out, "--steps", "9"]) == 2
     assert "is an imported snapshot" in capfd.readouterr().err
+    assert app.main(["eval", out]) == 2
+    assert "is an imported snapshot: there is no original" in capfd.readouterr().err
     assert app.main(["import-snapshot", str(path), "--out", out]) == 2
     assert "already holds a run" in capfd.readouterr().err
 
@@ -215,14 +260,12 @@ def test_the_commands_open_it(nerf: Any, tmp_path: Path, capfd: pytest.CaptureFi
 def test_coarse_cells_hold_what_is_inside_them() -> None:
     cells = np.zeros((2, CELLS, CELLS, CELLS), np.float32)
     cells[0, 10, 20, 31] = 2.0
-    from ngp_snapshots import density_grid
-
     values = {"density_grid_binary": density_grid(cells)}
     snapshot = ngp_snapshot.Snapshot(path=Path("a"), config={}, values=values, n_bytes=0)
-    found, _ = ngp_snapshot.density_cells(snapshot, 2)
+    found, _ = ngp_parameters.density_cells(snapshot, 2)
     assert found is not None
     assert np.argwhere(found).tolist() == [[0, 10, 20, 31], [1, 37, 42, 47]]
-    _, notes = ngp_snapshot.density_cells(snapshot, 1)
+    _, notes = ngp_parameters.density_cells(snapshot, 1)
     assert notes == ["not taken over: cascades 1 to 1 of the density grid"]
     assert RadianceSettings.n_cascades  # one more a doubling of the box
 
@@ -307,6 +350,7 @@ def _changed(values: dict[str, Any], change: Any) -> dict[str, Any]:
         (lambda v, s: s.update(params_binary="text"), "has no parameters"),
         (lambda v, s: s.update(n_params=3), "says 3 parameters, its config"),
         (lambda v, s: s.update(params_type="float"), "says its parameters are float, they have 2"),
+        (lambda v, s: s.update(params_type="int"), "says its parameters are int, they have 2"),
         (
             lambda v, s: s.update(params_binary=b"\xff" * len(s["params_binary"])),
             "no finite numbers",
@@ -321,7 +365,21 @@ def _changed(values: dict[str, Any], change: Any) -> dict[str, Any]:
         (lambda v, s: s.update(density_grid_size=64), "64.3 cells, not of 128.3"),
         (lambda v, s: s.update(density_grid_binary=b"ab"), "2 bytes of density grid, .* 4194304"),
         (lambda v, s: s["nerf"]["dataset"].update(n_extra_learnable_dims="x"), "must be a number"),
-        (lambda v, s: s["nerf"]["dataset"].update(scale=-1.0), "must be above 0"),
+        (lambda v, s: s["nerf"]["dataset"].update(scale=-1.0), r"a\.ingp: .*scale must be above 0"),
+        (
+            lambda v, s: s.update(density_grid_binary=b"\xff\x7f" * CELLS**3),
+            f"{CELLS**3} cells of density that are no numbers",
+        ),
+        (lambda v, s: s.update(density_grid_binary="text"), "grid_binary must be bytes, got str"),
+        (lambda v, s: s.update(mode="Foam"), "of 'Foam', which is not known; give --mode"),
+        (lambda v, s: v.pop("encoding"), "has no encoding in its config"),
+        (lambda v, s: v.pop("network"), "has no network in its config"),
+        (lambda v, s: v.pop("rgb_network"), "has no rgb_network in its config"),
+        (lambda v, s: v.pop("dir_encoding"), "has no dir_encoding in its config"),
+        (
+            lambda v, s: v["encoding"].update(n_levels=99),
+            r"a\.ingp: encoding.n_levels must be from",
+        ),
         (lambda v, s: s.update(mode="sdf"), "encoding|config"),
         (lambda v, s: v.update(snapshot=[1]), "no map named snapshot"),
     ],
@@ -382,6 +440,20 @@ def test_a_bomb_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     path.write_bytes(b"\x80" + bytes(1 << 21))
     with pytest.raises(DataError, match="too much for a snapshot"):
         import_snapshot(path)
+    monkeypatch.setattr(ngp_snapshot.memory, "available_bytes", lambda: 1 << 20)
+    with pytest.raises(ResourceError, match="half of the memory that is free"):
+        import_snapshot(path)
+
+
+def test_a_bomb_of_small_values_is_not_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ngp_snapshot, "MAX_VALUES", 1000)
+    path = tmp_path / "a.ingp"
+    for values in ([[]] * 1001, [[None] * 500] * 2, {"a": {i: {} for i in range(1000)}}):
+        write(path, {"snapshot": {"a": values}})
+        with pytest.raises(DataError, match="more than 1,000 values"):
+            import_snapshot(path)
 
 
 def test_a_mode_must_be_known_and_agree(image: Any, tmp_path: Path) -> None:
@@ -404,6 +476,15 @@ def test_without_msgpack_the_command_says_what_to_install(
     monkeypatch.setitem(sys.modules, "msgpack", None)
     with pytest.raises(ResourceError, match=r"pip install 'ngp-warp\[ngp\]'"):
         import_snapshot(tmp_path / "a.ingp")
+
+
+def test_a_process_of_its_own_prints_nothing_else(nerf: Any, tmp_path: Path) -> None:
+    path = write(tmp_path / "a.ingp", nerf_snapshot(nerf.fitted))
+    command = [sys.executable, "-m", "ngp_warp.cli.app", "import-snapshot", str(path), "--quiet"]
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path / "run")], cwd=ROOT, capture_output=True, check=True
+    )
+    assert (done.stdout, done.stderr) == (b"", b"")
 
 
 def test_an_imported_run_is_not_trained_on(sdf: Any, tmp_path: Path) -> None:

@@ -8,7 +8,9 @@ value, colours through a logistic function (of linear photos an exponential). Wh
 - Learned vectors of the photos, and the ones that pad the inputs after them: the vectors are left
   out (as if they were zero), the ones become a part of the first harmonic's weights, exactly.
 - The reference turns a scene's axes: its x, y and z are y, z and x of transforms.json. A hash
-  cannot be turned with them, so the run's scene has the reference's axes.
+  cannot be turned with them, so the run's scene has the reference's axes. The offset is that of
+  transforms.json, added before they are turned (github.com/NVlabs/instant-ngp/issues/68: its second
+  number moves the box along the reference's x).
 """
 
 from dataclasses import asdict, replace
@@ -16,22 +18,21 @@ from typing import Any
 
 import numpy as np
 
+from ngp_warp import launch
 from ngp_warp.config import from_dict
 from ngp_warp.decode import state_arrays
-from ngp_warp.encodings.grid import grid_levels
 from ngp_warp.encodings.padding import next_multiple
 from ngp_warp.errors import DataError
 from ngp_warp.kernels.spherical_harmonics import norm
-from ngp_warp.ngp_snapshot import (
+from ngp_warp.ngp_parameters import (
     PADDINGS,
     PaddedNetwork,
-    Snapshot,
     density_cells,
     flat_parameters,
-    is_half,
+    grid_sizes,
     padding_of,
-    unknown,
 )
+from ngp_warp.ngp_snapshot import Snapshot, unknown
 from ngp_warp.primitives.nerf.config import NerfConfig, resolve
 from ngp_warp.primitives.nerf.frame import Frame
 from ngp_warp.primitives.nerf.model import NerfModel
@@ -52,6 +53,8 @@ _KNOWN: dict[tuple[str, ...], set[str]] = {
         "n_extra_learnable_dims",
     },
 }
+
+_KNOWN_OF_LENS = {"focal_length", "resolution", "principal_point", "lens"}
 
 
 def convert(
@@ -91,6 +94,7 @@ def convert(
     notes += said
     cells, said = density_cells(snapshot, Frame.from_dict(data["frame"]).n_cascades)
     notes += said
+    launch.init()
     model = NerfModel(data, config, "cpu", snapshot.path.parent)
     model.radiance.weights.assign(weights)
     model.radiance.table.assign(table)
@@ -136,11 +140,7 @@ def _parameters(
     extra = snapshot.part("nerf", "dataset", "n_extra_learnable_dims") or 0
     if isinstance(extra, bool) or not isinstance(extra, int) or not 0 <= extra <= 4096:
         raise DataError(f"{snapshot.path}: n_extra_learnable_dims must be a number, got {extra!r}")
-    encoding = config.encoding
-    n_features = int(encoding.n_features_per_level or 0)
-    last = grid_levels(encoding, 3)[-1]
-    n_table = (last.offset + last.size) * n_features
-    n_encoded = int(encoding.n_levels or 0) * n_features
+    n_encoded, n_table = grid_sizes(config.encoding, 3)
 
     def networks(padding: int) -> tuple[PaddedNetwork, PaddedNetwork]:
         n_in = N_GEOMETRY + next_multiple(N_DIRECTION + extra, padding)
@@ -154,7 +154,7 @@ def _parameters(
     density, color = networks(padding)
     expected = counts[padding]
     parts = f"networks of {density.n_params} and {color.n_params}, a grid of {n_table}"
-    flat = flat_parameters(snapshot, expected, parts)
+    flat, half = flat_parameters(snapshot, expected, parts)
     first = density.matrices(flat)
     first[0] = first[0][:, :n_encoded]  # a grid is padded with zeros
     second = color.matrices(flat[density.n_params :])
@@ -166,7 +166,7 @@ def _parameters(
     if extra:
         notes.append(f"not taken over: the photos' learned vectors of {extra} values (as if zero)")
     table = flat[density.n_params + color.n_params :]
-    return weights, table, is_half(snapshot, expected), notes
+    return weights, table, half, notes
 
 
 def _describe(snapshot: Snapshot, aabb_scale: int) -> tuple[dict[str, Any], list[str]]:
@@ -180,12 +180,20 @@ def _describe(snapshot: Snapshot, aabb_scale: int) -> tuple[dict[str, Any], list
         notes.append(
             "scale and offset are not in the file, or cannot be: units are those of the inner cube"
         )
+    if scale[0] <= 0:
+        raise DataError(
+            f"{snapshot.path}: snapshot.nerf.dataset.scale must be above 0, got {scale[0]:g}"
+        )
+    offset = np.roll(offset, -1)  # as the axes are
     x, y, z = offset.tolist()
     frame = Frame.from_inner(float(scale[0]), (x, y, z), aabb_scale)
     cameras, said = _cameras(dataset, float(scale[0]), offset)
     notes += said
     notes.append("the scene's x, y, z are those of the snapshot: y, z, x of transforms.json")
-    linear = dataset.get("is_hdr") is True
+    linear = dataset.get("is_hdr")
+    if not isinstance(linear, bool):
+        linear = False
+        notes.append("is_hdr is not in the file, or cannot be: colours are taken as sRGB")
     return {
         "n_dims": 3,
         "n_outputs": 4,
@@ -208,7 +216,8 @@ def _cameras(
     if not isinstance(given, list) or not given:
         return [], ["cameras are not in the file: one that sees the box from outside stands in"]
     lenses, paths = dataset.get("metadata"), dataset.get("paths")
-    cameras, guessed, distorted = [], 0, 0
+    lenses = lenses if isinstance(lenses, list) else []
+    cameras, guessed = [], 0
     for index, item in enumerate(given):
         matrix = _pose(item.get("start") if isinstance(item, dict) else item)
         if matrix is None:
@@ -219,10 +228,8 @@ def _cameras(
         pose = matrix.copy()
         pose[:, 1:3] *= -1  # the reference looks along +z, y down
         pose[:, 3] = (matrix[:, 3] - offset) / scale
-        about = lenses[index] if isinstance(lenses, list) and index < len(lenses) else None
-        lens = _lens(about)
+        lens = _lens(lenses[index]) if index < len(lenses) else None
         guessed += lens is None
-        distorted += isinstance(about, dict) and bool(about.get("lens"))
         name = paths[index] if isinstance(paths, list) and index < len(paths) else None
         cameras.append(
             {
@@ -238,9 +245,22 @@ def _cameras(
         notes.append(
             "lenses by metadata: focal_length and resolution in pixels, principal_point in shares"
         )
-    if distorted:
+    return cameras, notes + _left_of_cameras(given, lenses)
+
+
+def _left_of_cameras(xforms: list[Any], lenses: list[Any]) -> list[str]:
+    """Return what there is to say of what cameras have and we have no place for."""
+    notes = []
+    about = [lens for lens in lenses if isinstance(lens, dict)]
+    if distorted := sum(bool(lens.get("lens")) for lens in about):
         notes.append(f"not taken over: distortions of {distorted} lenses (metadata.lens)")
-    return cameras, notes
+    if left := sorted({str(name) for lens in about for name in lens} - _KNOWN_OF_LENS):
+        names = ", ".join(f"snapshot.nerf.dataset.metadata.{name}" for name in left)
+        notes.append(f"not taken over: {names}")
+    pairs = [(x.get("start"), x.get("end")) for x in xforms if isinstance(x, dict)]
+    if moving := sum(end is not None and end != start for start, end in pairs):
+        notes.append(f"not taken over: where {moving} cameras moved to meanwhile (xforms.end)")
+    return notes
 
 
 def _pose(value: Any) -> np.ndarray | None:
