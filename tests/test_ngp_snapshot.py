@@ -45,12 +45,13 @@ def nerf(tmp_path_factory: pytest.TempPathFactory) -> Any:
         device="cpu",
         **{**nerf_runs.SMALL, "march_steps": 1024, "render_steps": 1024},
     )
-    model = run.fitted
-    rounded = model.radiance.weights.value.numpy().astype(np.float16).astype(np.float32)
-    model.radiance.weights.assign(rounded)
-    table = model.radiance.table.value.numpy().astype(np.float16).astype(np.float32)
-    model.radiance.table.assign(table)
+    _round(run.fitted.radiance)
     return run
+
+
+def _round(radiance: Any) -> None:
+    for part in (radiance.weights, radiance.table):
+        part.assign(part.value.numpy().astype(np.float16).astype(np.float32))
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +143,29 @@ def test_its_cells_cameras_and_views_come_back(nerf: Any, tmp_path: Path) -> Non
     np.testing.assert_allclose(b.opacity, a.opacity, atol=0.01)
     behind = (1 - a.opacity)[:, None]  # the run's background is white, the snapshot's black
     np.testing.assert_allclose(b.color, a.color - behind, atol=0.02)
+
+
+def test_a_box_of_several_cascades_is_drawn_alike(tmp_path: Path) -> None:
+    settings = {**nerf_runs.SMALL, "march_steps": 1024, "render_steps": 1024, "aabb_scale": 4}
+    scene = write_scene(tmp_path / "scene")
+    out = tmp_path / "mine"
+    mine = ngp_warp.fit_nerf(scene, steps=20, out=out, device="cpu", background="black", **settings)
+    model = mine.fitted
+    _round(model.radiance)
+    path = write(tmp_path / "a.ingp", nerf_snapshot(model))
+    run, _ = import_snapshot(path, out=tmp_path / "run")
+    assert run is not None
+    cells, _ = ngp_parameters.density_cells(ngp_snapshot.read_snapshot(path), 3)
+    assert cells is not None
+    model.radiance.occupancy.set_values(cells)
+    rays = np.random.default_rng(1)
+    origins = rays.normal(size=(100, 3))
+    aims = rays.uniform(-0.8, 0.8, (100, 3)) - origins
+    a, b = mine.render_rays(origins, aims), run.render_rays(origins, aims)
+    assert b.opacity.max() > 0.5
+    # the same values in the same cells
+    assert np.array_equal(b.opacity, a.opacity)
+    assert np.array_equal(b.color, a.color)
 
 
 def test_the_offset_is_turned_as_the_axes_are(nerf: Any, tmp_path: Path) -> None:
