@@ -37,6 +37,49 @@ def module(request):
     return module
 
 
+def test_a_config_may_be_changed_afterwards():
+    encoding, network = copy.deepcopy(COMPOSITE), dict(MLP)
+    module = tcnn.NetworkWithInputEncoding(5, 2, encoding, network)
+    x = torch.rand(40, 5)
+    y = module(x)
+    encoding["nested"][1]["n_levels"] = 7
+    network["n_neurons"] = 64
+    assert module.encoding_config == COMPOSITE
+    assert module.network_config == MLP
+    # a copy makes its kernels anew
+    assert torch.equal(copy.deepcopy(module)(x), y)
+
+
+@pytest.mark.parametrize("more", [-16, 16])
+def test_other_parameters_must_be_as_many(module, more):
+    n = module.params.numel()
+    module.params = torch.nn.Parameter(torch.zeros(n + more))
+    message = rf"params must have shape \[{n}\], as the config says, got \[{n + more}\]"
+    with pytest.raises(ShapeError, match=message):
+        module(torch.rand(4, 3))
+    module.params = torch.nn.Parameter(torch.zeros(2, n // 2))
+    with pytest.raises(ShapeError, match="params must have shape"):
+        module(torch.rand(4, 3))
+
+
+def test_dimensions_and_seeds_may_be_numpys():
+    module = tcnn.Encoding(np.int64(3), GRID, seed=np.uint32(5))
+    assert (type(module.n_input_dims), type(module.seed)) == (int, int)
+    assert torch.equal(module.params, tcnn.Encoding(3, GRID, seed=5).params)
+
+
+def test_sparse_inputs_are_refused(module):
+    with pytest.raises(ShapeError, match=r"must be strided, got torch.sparse_coo; use its to_d"):
+        module(torch.rand(4, 3).to_sparse())
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.trace:DeprecationWarning")
+def test_traces_are_refused(module):
+    # they would hold uninitialized memory as the result
+    with pytest.raises(ConfigError, match="cannot be traced"):
+        torch.jit.trace(module, (torch.rand(40, 3),))
+
+
 def _send(module, x, connection):
     with torch.no_grad():
         connection.send(module(x).numpy())
