@@ -411,10 +411,10 @@ def test_memory_that_is_large_is_zero_and_aligned():
     from ngp_warp.torch.memory import _LARGE, allocate
 
     for n in (7, _LARGE, _LARGE + 3):
-        zeros = allocate(n, "cpu", zero=True)
+        zeros = allocate((n,), "cpu", zero=True)
         assert zeros.shape == (n,)
         assert not zeros.any()
-        assert allocate(n, "cpu").data_ptr() % 64 == 0
+        assert allocate((n,), "cpu").data_ptr() % 64 == 0
 
 
 @pytest.mark.parametrize("n_rows", [1, 2, 3, 40])

@@ -37,6 +37,33 @@ def module(request):
     return module
 
 
+# the larger one's memory comes from NumPy
+@pytest.mark.parametrize("n", [40, memory._LARGE])
+def test_outputs_may_be_changed_in_place(module, n):
+    x = torch.rand(n, 3)
+    module(x).mul(2).clamp(min=0).sum().backward()
+    wanted, module.params.grad = module.params.grad, None
+    torch.nn.functional.relu(module(x).mul_(2), inplace=True).sum().backward()
+    assert torch.equal(module.params.grad, wanted)
+    y = module(x)
+    y[:, :1].zero_()
+    assert not y[:, 0].any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_torchs_default_dtype_changes_nothing(module, dtype):
+    x = torch.rand(40, 3, requires_grad=True)
+    wanted = torch.autograd.grad(module(x).square().sum(), (x, module.params))
+    torch.set_default_dtype(dtype)
+    try:
+        again = copy.deepcopy(module)
+        assert again.dtype == torch.float32
+        found = torch.autograd.grad(again(x).square().sum(), (x, again.params))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
+
+
 def test_a_config_may_be_changed_afterwards():
     encoding, network = copy.deepcopy(COMPOSITE), dict(MLP)
     module = tcnn.NetworkWithInputEncoding(5, 2, encoding, network)
@@ -80,6 +107,23 @@ def test_traces_are_refused(module):
         torch.jit.trace(module, (torch.rand(40, 3),))
 
 
+@pytest.mark.parametrize("activation", ["Softplus", "SiLU"])
+def test_gradients_under_autocast_are_not_rounded(activation):
+    network = {**MLP, "activation": activation}
+    module = tcnn.NetworkWithInputEncoding(3, 4, {"otype": "Frequency"}, network)
+    x = torch.rand(40, 3, requires_grad=True)
+
+    def slopes_and_their_gradient():
+        (slope,) = torch.autograd.grad(module(x).sum(), x, create_graph=True)
+        loss = (slope.norm(dim=1) - 1).square().mean()
+        return slope, torch.autograd.grad(loss, module.params)[0]
+
+    wanted = slopes_and_their_gradient()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = slopes_and_their_gradient()
+    assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
+
+
 def _send(module, x, connection):
     with torch.no_grad():
         connection.send(module(x).numpy())
@@ -105,3 +149,62 @@ def test_a_forked_process_computes_too():
             child.join()
     finally:
         launch.set_num_threads(None)
+
+
+@pytest.mark.parametrize("n", [1, 20, 32, 40])
+@pytest.mark.parametrize("n_rows", [1, 3])
+def test_torchs_way_out_of_blocks_is_contiguous(n, n_rows, monkeypatch):
+    # as on CUDA
+    monkeypatch.setattr(layout, "_is_for_torch", lambda tensor, n_rows: True)
+    x = torch.rand(n, n_rows)
+    back = layout.from_blocked(layout.to_blocked(x), n)
+    assert torch.equal(back, x)
+    assert back.is_contiguous()
+
+
+class _Stage:
+    """A launch of nothing that tells when it is freed."""
+
+    commands = ()
+
+    def __init__(self, events):
+        self.events = events
+
+    def __del__(self):
+        self.events.append("freed")
+
+
+class _Stream:
+    def __init__(self, events):
+        self.events = events
+
+    def wait_stream(self, other):
+        self.events.append("null stream waits")
+
+
+@pytest.mark.parametrize("current", ["side", "null"])
+def test_scratch_memory_is_freed_in_the_order_of_torchs_stream(monkeypatch, current):
+    events = []
+    streams = {"side": _Stream(events), "null": _Stream(events)}
+
+    class Context:
+        def __init__(self, device):
+            pass
+
+        def __enter__(self):
+            events.append("enter")
+
+        def __exit__(self, *error):
+            events.append("exit")
+
+    cuda = SimpleNamespace(
+        current_stream=lambda device: streams[current],
+        default_stream=lambda device: streams["null"],
+        is_current_stream_capturing=lambda: False,
+        device=lambda device: torch.no_grad(),
+    )
+    monkeypatch.setattr(memory, "on_torch_stream", Context)
+    monkeypatch.setattr(memory.torch, "cuda", cuda)
+    memory.run(lambda: [[_Stage(events)]], torch.device("cuda"))
+    waits = ["null stream waits"] if current == "side" else []
+    assert events == ["enter", *waits, "freed", "exit"]

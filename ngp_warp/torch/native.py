@@ -6,6 +6,7 @@ current stream. Launches are recorded for each call, which is less than 0.7 ms o
 their own would cost copies, and several threads may call at a time.
 """
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -119,10 +120,11 @@ class Native:
         self._run(record, x)
         return dx, d_table, d_dy
 
-    @property
-    def is_linear(self) -> bool:
-        """Whether the features are linear in the encoding's parameters, up to a constant."""
-        return _is_linear(self.encoding)
+    def of(self, encoding: Encoding) -> "Native":
+        """Return the same with another encoding, of its own for example."""
+        other = copy.copy(self)
+        other.encoding = encoding
+        return other
 
     def forward(
         self, x: torch.Tensor, params: torch.Tensor, *, keep: bool
@@ -194,21 +196,21 @@ class Native:
             run(record, x.device)
 
     def _empty(self, n_blocks: int, n_rows: int) -> torch.Tensor:
-        n = n_blocks * n_rows * BLOCK
-        return allocate(n, self.device).view(n_blocks, n_rows, BLOCK)
+        return allocate((n_blocks, n_rows, BLOCK), self.device)
 
     def _zeros(self, n: int) -> torch.Tensor:
-        return allocate(n, self.device, zero=True)
+        return allocate((n,), self.device, zero=True)
 
 
 def _chain(launches: list[Launch]) -> list[list[Launch]]:
     return [[item] for item in launches]
 
 
-def _is_linear(encoding: Encoding) -> bool:
+def is_linear(encoding: Encoding) -> bool:
+    """Return whether features are linear in an encoding's parameters, up to a constant."""
     if isinstance(encoding, Padded):
-        return _is_linear(encoding.encoding)
+        return is_linear(encoding.encoding)
     if isinstance(encoding, Composite):
         product = encoding.reduction == reduction.PRODUCT
-        return not product and all(_is_linear(e) for e in encoding.encodings)
+        return not product and all(map(is_linear, encoding.encodings))
     return True
