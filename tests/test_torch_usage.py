@@ -95,6 +95,20 @@ def test_dimensions_and_seeds_may_be_numpys():
     assert torch.equal(module.params, tcnn.Encoding(3, GRID, seed=5).params)
 
 
+def test_an_empty_batch_has_gradients_twice(module):
+    x = torch.rand(0, 3, requires_grad=True)
+    (slope,) = torch.autograd.grad(module(x).sum(), x, create_graph=True)
+    assert slope.shape == (0, 3)
+    slope.norm(dim=1).sum().backward()
+    assert x.grad.shape == (0, 3)
+    assert not module.params.grad.any()
+
+
+def test_more_values_than_can_be_counted_are_refused():
+    with pytest.raises(ShapeError, match=r"2147483647 values .* got 2147483648; split the batch"):
+        memory.flat(torch.zeros(1).expand(2**31))
+
+
 def test_sparse_inputs_are_refused(module):
     with pytest.raises(ShapeError, match=r"must be strided, got torch.sparse_coo; use its to_d"):
         module(torch.rand(4, 3).to_sparse())

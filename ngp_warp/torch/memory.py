@@ -11,10 +11,11 @@ import torch
 import warp as wp
 
 from ngp_warp import launch
-from ngp_warp.errors import ConfigError
+from ngp_warp.errors import ConfigError, ShapeError
 from ngp_warp.launch import Launch
 
 BLOCK = 32
+MAX_VALUES = 2**31 - 1
 _LARGE = 1 << 20
 """Floats from which NumPy's memory is worth it: huge pages, and zeros that the system makes when
 they are first touched. A gradient of 12 million floats, all touched, costs 13 ms that way and 39 ms
@@ -77,7 +78,16 @@ def allocate(shape: tuple[int, ...], device: str, *, zero: bool = False) -> torc
 
 
 def flat(tensor: torch.Tensor) -> wp.array:
-    """Return a tensor's memory as a flat Warp array."""
+    """Return a tensor's memory as a flat Warp array.
+
+    Raises:
+        ShapeError: more values than Warp's arrays can have.
+    """
+    if tensor.numel() > MAX_VALUES:
+        raise ShapeError(
+            f"points, features and outputs may have {MAX_VALUES} values at a time (points times "
+            f"columns), got {tensor.numel()}; split the batch"
+        )
     return wp.from_torch(tensor.view(-1), dtype=wp.float32, requires_grad=False)
 
 
@@ -88,13 +98,14 @@ def flat_or_none(tensor: torch.Tensor | None) -> wp.array | None:
 
 @contextlib.contextmanager
 def on_torch_stream(device: torch.device) -> Iterator[None]:
-    """Make torch's current stream Warp's, which all threads have in common; no-op on a CPU."""
-    if device.type != "cuda":
-        yield
-        return
-    stream = wp.stream_from_torch(torch.cuda.current_stream(device))
-    with _RECORDING, wp.ScopedStream(stream, sync_enter=False):
-        yield
+    """Make torch's current stream Warp's, which all threads have in common; keep them out."""
+    with _RECORDING:
+        if device.type != "cuda":
+            yield
+            return
+        stream = wp.stream_from_torch(torch.cuda.current_stream(device))
+        with wp.ScopedStream(stream, sync_enter=False):
+            yield
 
 
 def warp_device(device: torch.device) -> str:

@@ -105,7 +105,7 @@ class Module(torch.nn.Module):
 
         Raises:
             ShapeError: another shape, integers, a sparse tensor, or another device; parameters of
-                another number.
+                another number; 2^31 values or more of points, features or outputs.
             ConfigError: inside of torch.func's transforms or torch.jit.trace, or on neither a CPU
                 nor CUDA.
         """
@@ -117,9 +117,9 @@ class Module(torch.nn.Module):
                 f"{list(self.params.shape)}"
             )
         if len(x) == 0:
-            # keeps the graph, so that an empty batch has gradients (of zero) too
+            # keeps the graph, so that an empty batch has gradients (of zero) too, twice
             empty = x.new_zeros((0, self.n_output_dims), dtype=self.dtype)
-            return empty + (x.sum() + self.params.sum() * 0).to(self.dtype)
+            return empty + (x.square().sum() * self.params.sum() * 0).to(self.dtype)
         params = self.params.to(torch.float32).contiguous()
         y = evaluate(native, to_blocked(x.to(torch.float32)), params, self.loss_scale)
         return from_blocked(y, len(x)).to(self.dtype)

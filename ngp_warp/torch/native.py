@@ -51,9 +51,14 @@ class Native:
     ):
         launch.init()
         self.device = device
-        alignment = 0 if network is None else ALIGNMENT
         with on_torch_stream(torch.device(device)):
-            self.encoding = make_encoding(n_in, encoding, device, alignment=alignment)
+            self._make(n_in, encoding, network, n_out)
+
+    def _make(
+        self, n_in: int, encoding: dict[str, Any], network: NetworkSettings | None, n_out: int
+    ) -> None:
+        alignment = 0 if network is None else ALIGNMENT
+        self.encoding = make_encoding(n_in, encoding, self.device, alignment=alignment)
         self.settings = network
         self.n_out = self.encoding.n_outputs if network is None else n_out
         self.layers = [] if network is None else network.layers(self.encoding.n_outputs, n_out)
@@ -61,7 +66,9 @@ class Native:
         self.n_params = self.n_weights + self.encoding.n_params
         config = None if network is None else network.kernel_config()
         n_features = self.encoding.n_outputs
-        self.network = None if config is None else make_network(config, n_features, n_out, device)
+        self.network = (
+            None if config is None else make_network(config, n_features, n_out, self.device)
+        )
 
     def initial_params(self, seed: int) -> np.ndarray:
         """Return float32 [n_params]: the network's, then the encoding's."""
