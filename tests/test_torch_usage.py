@@ -176,6 +176,36 @@ def test_torchs_way_out_of_blocks_is_contiguous(n, n_rows, monkeypatch):
     assert back.is_contiguous()
 
 
+@pytest.mark.parametrize("begin", [0, 1])
+def test_tables_begin_at_whole_16_bytes_where_kernels_need_it(begin):
+    # an odd width, and parameters that are a slice of others
+    network = {"otype": "CutlassMLP", "n_neurons": 5, "n_hidden_layers": 2}
+    module = tcnn.NetworkWithInputEncoding(3, 4, GRID, network)
+    native = copy.copy(module._native("cpu"))
+    assert native.n_weights % 4 == 1
+    params = torch.rand(begin + native.n_params)[begin:]
+    native.device = "cuda:0"
+    for found, wanted in zip(map(native._read, native._split(params)), native._split(params),
+                             strict=True):  # fmt: skip
+        assert found.ptr % 16 == 0
+        assert np.array_equal(found.numpy(), wanted)
+    native.device = "cpu"
+    gradient = native._zero_gradient()
+    assert gradient.shape == params.shape
+    assert not gradient.any()
+    assert native._split(gradient)[1].data_ptr() % 16 == 0
+
+
+def test_parameters_may_be_slices_of_others(module):
+    x = torch.rand(40, 3)
+    wanted = torch.autograd.grad(module(x).square().sum(), module.params)[0]
+    whole = torch.cat([torch.zeros(1), module.params.detach()])
+    torch.nn.utils.vector_to_parameters(whole, [torch.nn.Parameter(torch.zeros(1)), module.params])
+    assert module.params.data_ptr() % 16 == 4
+    found = torch.autograd.grad(module(x).square().sum(), module.params)[0]
+    assert torch.equal(found, wanted)
+
+
 class _Stage:
     """A launch of nothing that tells when it is freed."""
 

@@ -77,6 +77,11 @@ def allocate(shape: tuple[int, ...], device: str, *, zero: bool = False) -> torc
     return torch.from_numpy(memory[first : first + n].reshape(shape))
 
 
+def aligned(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the tensor, or a copy if it does not begin at whole 16 bytes."""
+    return tensor if tensor.data_ptr() % 16 == 0 else tensor.clone()
+
+
 def flat(tensor: torch.Tensor) -> wp.array:
     """Return a tensor's memory as a flat Warp array.
 
