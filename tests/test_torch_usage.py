@@ -11,7 +11,7 @@ import torch
 import ngp_warp.torch as tcnn
 from ngp_warp import launch
 from ngp_warp.errors import ConfigError, ShapeError
-from ngp_warp.torch import layout, memory
+from ngp_warp.torch import functions, layout, memory
 
 GRID = {"otype": "HashGrid", "n_levels": 4, "log2_hashmap_size": 10, "base_resolution": 4}
 MLP = {"otype": "FullyFusedMLP", "n_neurons": 16, "n_hidden_layers": 2}
@@ -44,7 +44,8 @@ def test_outputs_may_be_changed_in_place(module, n):
     module(x).mul(2).clamp(min=0).sum().backward()
     wanted, module.params.grad = module.params.grad, None
     torch.nn.functional.relu(module(x).mul_(2), inplace=True).sum().backward()
-    assert torch.equal(module.params.grad, wanted)
+    # torch's own products of many points have no fixed order: float32 sums of up to 2^20 terms
+    assert torch.allclose(module.params.grad, wanted, atol=1e-5 * wanted.abs().max().item())
     y = module(x)
     y[:, :1].zero_()
     assert not y[:, 0].any()
@@ -136,6 +137,17 @@ def test_gradients_under_autocast_are_not_rounded(activation):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = slopes_and_their_gradient()
     assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
+
+
+def test_slopes_cost_no_gradients_of_weights(monkeypatch):
+    # three products on the way to y, three on the way back to x
+    products = []
+    original = functions._product
+    monkeypatch.setattr(functions, "_product", lambda *args: products.append(1) or original(*args))
+    module = tcnn.NetworkWithInputEncoding(3, 4, GRID, {**MLP, "activation": "SiLU"})
+    x = torch.rand(40, 3, requires_grad=True)
+    torch.autograd.grad(module(x).sum(), x, create_graph=True)
+    assert len(products) == 6
 
 
 def _send(module, x, connection):

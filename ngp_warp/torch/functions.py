@@ -160,7 +160,7 @@ class Product(torch.autograd.Function):
         """Return the gradients in a and b that are needed."""
         a, b = ctx.saved_tensors
         (g,) = gradients
-        needs = ctx.needs_input_grad
+        needs = _needs(ctx)
         return _product(g, b.t()) if needs[0] else None, _product(a.t(), g) if needs[1] else None
 
 
