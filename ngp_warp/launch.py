@@ -297,6 +297,11 @@ def _pool() -> _Pool:
     return _state["pool"]
 
 
+if hasattr(os, "register_at_fork"):
+    # a forked process has the pool, but none of its threads, and would wait for them
+    os.register_at_fork(after_in_child=lambda: _state.update(pool=None))
+
+
 def _discard(pool: _Pool) -> None:
     """End the threads of a pool once they have nothing to do; the next launch makes another."""
     pool.stop()

@@ -6,7 +6,13 @@ here are in lower case where they are looked up.
 
 from typing import Any
 
-GRIDS = {"grid": "Hash", "hashgrid": "Hash", "densegrid": "Dense", "tiledgrid": "Tiled"}
+GRIDS = {
+    "grid": "Hash",
+    "gridencoding": "Hash",  # the name of its class there
+    "hashgrid": "Hash",
+    "densegrid": "Dense",
+    "tiledgrid": "Tiled",
+}
 """Otype of a grid: its type, unless that is given."""
 
 GRID_DEFAULTS: dict[str, Any] = {

@@ -123,6 +123,11 @@ def test_names_are_case_insensitive():
     assert make_encoding(1, {}, "cpu").hyperparams() == {"otype": "OneBlob", "n_bins": 16}
 
 
+def test_the_name_of_the_references_class_is_good_too():
+    named, grid = (make_encoding(3, {"otype": o}, "cpu") for o in ("GridEncoding", "Grid"))
+    assert named.hyperparams() == grid.hyperparams()
+
+
 @pytest.mark.parametrize(
     ("config", "n_outputs"),
     [

@@ -45,14 +45,11 @@ def test_an_encodings_first_order(runner):
 
 
 def test_an_encodings_second_order(runner):
-    with_params = runner.module._native("cpu").is_linear
-    assert_close(runner.second(with_params), runner.twin_second(with_params), 3 * TOLERANCE)
+    assert_close(runner.second(), runner.twin_second(), 3 * TOLERANCE)
 
 
-def test_a_products_second_order_in_its_parameters_is_refused(device):
-    runner = encoding_runner(ENCODINGS["Product"], device)
-    with pytest.raises(ConfigError, match="product of encodings"):
-        runner.second()
+def test_an_encodings_second_order_in_the_points_alone(runner):
+    assert_close(runner.second(False), runner.twin_second(False), 3 * TOLERANCE)
 
 
 @pytest.mark.parametrize("name", PADDINGS)

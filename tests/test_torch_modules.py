@@ -110,6 +110,22 @@ def test_a_network_reads_matrices_row_by_row_and_ones_in_its_padding():
     assert np.allclose(network(torch.from_numpy(x)).detach(), wanted, atol=1e-6)
 
 
+@pytest.mark.parametrize("n_in", [65, 300, 4096])
+def test_networks_take_many_inputs(n_in):
+    # features of other networks, appearance vectors
+    network = tcnn.Network(n_in, 2, {**CUTLASS, "n_neurons": 16, "n_hidden_layers": 1})
+    width = -(-n_in // 16) * 16
+    w1, w2 = network.params.detach().split([16 * width, 16 * 16])
+    x = torch.rand(40, n_in, requires_grad=True)
+    padded = torch.nn.functional.pad(x, (0, width - n_in), value=1)
+    wanted = torch.relu(padded @ w1.view(16, width).T) @ w2.view(16, 16)[:2].T
+    y = network(x)
+    assert wanted.abs().max() > 0.01
+    assert torch.allclose(y, wanted, atol=1e-5)
+    dx, wanted_dx = (torch.autograd.grad(out.sum(), x)[0] for out in (y, wanted))
+    assert torch.allclose(dx, wanted_dx, atol=1e-5)
+
+
 def test_padded_rows_change_nothing_and_get_no_gradient():
     module = field()
     x = torch.rand(50, 3)
@@ -411,10 +427,10 @@ def test_memory_that_is_large_is_zero_and_aligned():
     from ngp_warp.torch.memory import _LARGE, allocate
 
     for n in (7, _LARGE, _LARGE + 3):
-        zeros = allocate(n, "cpu", zero=True)
+        zeros = allocate((n,), "cpu", zero=True)
         assert zeros.shape == (n,)
         assert not zeros.any()
-        assert allocate(n, "cpu").data_ptr() % 64 == 0
+        assert allocate((n,), "cpu").data_ptr() % 64 == 0
 
 
 @pytest.mark.parametrize("n_rows", [1, 2, 3, 40])

@@ -108,14 +108,14 @@ class Runner:
         return self.twin.forward(x, params), *self.twin.backward(x, params, dy)
 
     def second(self, with_params=True):
-        """Return the gradients of <v, dx> + <u, d params> in (dy, x, params)."""
+        """Return the gradients of <v, dx> + <u, d params>, or <v, dx>, in (dy, x, params)."""
         x, dy = self.tensor(self.x, True), self.tensor(self.dy, True)
         params = self.module.params
         y = self.module(x)
-        dx, d_params = torch.autograd.grad(y, (x, params), dy, create_graph=True)
-        total = (dx * self.tensor(self.v)).sum()
-        if with_params:
-            total = total + (d_params * self.tensor(self.u)).sum()
+        of = (x, params) if with_params else (x,)
+        gradients = torch.autograd.grad(y, of, dy, create_graph=True)
+        along = self.tensor(self.v), self.tensor(self.u)
+        total = sum((g * w).sum() for g, w in zip(gradients, along, strict=False))
         found = torch.autograd.grad(total, (dy, x, params), allow_unused=True)
         wanted = (dy, x, params)
         return tuple(
@@ -139,6 +139,8 @@ PADDINGS = {
     "frequency": Padding(),
     "harmonics 8": Padding(before=True),
     "HashGrid smoothstep 3D": Padding(value=0.0),
+    # a grid's zeros times a blob's ones
+    "Product": Padding(value=0.0),
 }
 """Of encodings whose rows 16 does not divide, but for the harmonics, which have 64."""
 

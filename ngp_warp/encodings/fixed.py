@@ -13,14 +13,15 @@ from ngp_warp.kernels.coordinates import Functions
 from ngp_warp.kernels.vector import block_items
 from ngp_warp.launch import Launch, record
 
-MAX_DIMS = 64
+# as many as a network's layer has neurons: features of other networks are inputs too
+MAX_DIMS = 4096
 
 
 class FixedEncoding:
     """Features of a point, of which nothing is trained.
 
     Args:
-        n_dims: coordinates of a point, 1 to 64.
+        n_dims: coordinates of a point, 1 to 4096.
         n_outputs: rows of the features.
         device: "cpu" or a CUDA device.
         kernels: module that has forward_kernel, backward_kernel and second_order_kernel.

@@ -18,7 +18,8 @@ from ngp_warp.tcnn_names import HASH
 class GridFeatures:
     """A hash, dense or tiled grid of one or several levels; parameters are its table.
 
-    Positions are clamped to the unit cube; outside, gradients in x are those of the nearest cell.
+    Positions are clamped to the unit cube (NaN to 0); outside, gradients in x are those of the
+    nearest cell.
     The flags that tell an optimizer which entries have gradients are scratch here.
 
     Args:

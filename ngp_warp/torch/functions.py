@@ -2,23 +2,27 @@
 
 First order: ``ForwardPass`` runs encoding and network in our kernels, and so does its backward
 pass. With ``create_graph`` that pass is instead built from what is differentiable again:
-``Encode``, whose second order is ``Encoding.second_order``, and the network in torch's operations
-on the same weights.
+``Encode``, whose second order is ``Encoding.second_order``, and in torch's operations the network,
+and products of encodings where their parameters' gradient is asked for.
 
 Differentiable in points and parameters. Tensors are as in ``native.py``.
 Source of the activations: tiny-cuda-nn's common_device.h, K = 10. Twin: tests/reference/mlp.py.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
+from ngp_warp.encodings.composite import CONCATENATION, Composite
+from ngp_warp.encodings.padding import Padded
 from ngp_warp.errors import ConfigError
+from ngp_warp.kernels.reduction import SUM
 from ngp_warp.torch.layout import from_blocked, to_blocked
 from ngp_warp.torch.memory import BLOCK
-from ngp_warp.torch.native import Native
+from ngp_warp.torch.native import Native, is_linear
 
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "none": lambda z: z,
@@ -77,7 +81,8 @@ class ForwardPass(torch.autograd.Function):
             return None, None, None, None
         x, params, features = ctx.saved_tensors
         if torch.is_grad_enabled():
-            return None, None, *_differentiable_gradients(ctx.native, x, params, dy, needs)
+            y = _composed(ctx.native, x, params)
+            return None, None, *_gradients_with_graph(y, (x, params), dy, needs)
         dy = dy.contiguous()
         return None, None, *ctx.native.backward(x, params, features, dy, needs, ctx.gradient_scale)
 
@@ -101,6 +106,9 @@ class Encode(torch.autograd.Function):
         if dy is None or not any(needs):
             return None, None, None
         x, table = ctx.saved_tensors
+        if torch.is_grad_enabled() and needs[1] and not is_linear(ctx.native.encoding):
+            y = _features(ctx.native, x, table)
+            return None, *_gradients_with_graph(y, (x, table), dy, needs)
         return None, *_apply(EncodeBackward, ctx.native, needs, x, table, dy.contiguous())
 
 
@@ -134,6 +142,28 @@ class EncodeBackward(torch.autograd.Function):
         return None, None, *sums
 
 
+class Product(torch.autograd.Function):
+    """Matrices a b in float32, differentiable any often.
+
+    Torch's own product takes half precision under autocast, and so does its backward pass.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        """Return a b."""
+        ctx.save_for_backward(a, b)
+        with torch.amp.autocast(a.device.type, enabled=False):
+            return a @ b
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[Any, ...]:
+        """Return the gradients in a and b that are needed."""
+        a, b = ctx.saved_tensors
+        (g,) = gradients
+        needs = _needs(ctx)
+        return _product(g, b.t()) if needs[0] else None, _product(a.t(), g) if needs[1] else None
+
+
 class NoThirdOrder(torch.autograd.Function):
     """Passes on a second-order gradient, and refuses to be differentiated.
 
@@ -158,8 +188,8 @@ def _second_order(
 
     Tensors are x, table, dy, v and u, of which the last two may be None.
 
-    The second term is <dy, y'>, with y' the features of the parameters u without their constants,
-    where the encoding is linear in them.
+    The second term is <dy, y'>, with y' the features of the parameters u without their constants:
+    the encoding is linear in them where u is given.
     """
     x, table, dy, v, u = tensors
     sums: list[torch.Tensor | None] = [None, None, None]
@@ -167,8 +197,6 @@ def _second_order(
         sums = list(native.encode_second_order(x, table, dy, v.contiguous(), needs))
     if u is None or native.encoding.n_params == 0:
         return sums
-    if not native.is_linear:
-        raise ConfigError("a product of encodings has no second order in its parameters' gradient")
     for sign, values in ((1, u.contiguous()), (-1, torch.zeros_like(u))):
         if needs[0]:
             dx, _ = native.encode_backward(x, values, dy, (True, False))
@@ -202,28 +230,40 @@ def _added(total: torch.Tensor | None, term: torch.Tensor | None, sign: int) -> 
     return term * sign if total is None else total.add_(term, alpha=sign)
 
 
-def _differentiable_gradients(
-    native: Native,
-    x: torch.Tensor,
-    params: torch.Tensor,
+def _gradients_with_graph(
+    y: torch.Tensor,
+    of: tuple[torch.Tensor, torch.Tensor],
     dy: torch.Tensor,
     needs: tuple[bool, bool],
 ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-    """Return the gradients of <y, dy> with a graph of their own."""
-    wanted = [tensor for tensor, need in zip((x, params), needs, strict=True) if need]
-    y = _composed(native, x, params)
+    """Return the gradients of <y, dy> with a graph of their own, those that are needed."""
+    wanted = [tensor for tensor, need in zip(of, needs, strict=True) if need]
     found = iter(torch.autograd.grad(y, wanted, dy, create_graph=True))
     dx, d_params = (next(found) if need else None for need in needs)
     return dx, d_params
 
 
+def _features(native: Native, x: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+    """Return the features, with what is not linear in the parameters in torch."""
+    e = native.encoding
+    if isinstance(e, Padded):
+        y = _features(native.of(e.encoding), x, table)
+        constant = y.new_full((len(y), e.n_outputs - y.shape[1], BLOCK), e.padding.value)
+        return torch.cat([constant, y] if e.padding.before else [y, constant], dim=1)
+    if is_linear(e) or not isinstance(e, Composite):
+        return _apply(Encode, native, x, table)
+    tables = table.split([part.n_params for part in e.encodings])
+    parts = [
+        _features(native.of(part), x[:, begin : begin + part.n_dims].contiguous(), own)
+        for part, begin, own in zip(e.encodings, e.begins, tables, strict=True)
+    ]
+    if e.reduction == CONCATENATION:
+        return torch.cat(parts, dim=1)
+    return functools.reduce(torch.add if e.reduction == SUM else torch.mul, parts)
+
+
 def _composed(native: Native, x: torch.Tensor, params: torch.Tensor) -> torch.Tensor:
     """Return the outputs by the encoding, and the network in torch."""
-    with torch.amp.autocast(x.device.type, enabled=False):
-        return _composed_float32(native, x, params)
-
-
-def _composed_float32(native: Native, x: torch.Tensor, params: torch.Tensor) -> torch.Tensor:
     assert native.settings is not None
     sizes = [native.n_weights, native.encoding.n_params]
     # one split: its gradient is one concatenation, where slices would each fill a whole array
@@ -236,8 +276,12 @@ def _composed_float32(native: Native, x: torch.Tensor, params: torch.Tensor) -> 
         name = native.settings.activation
         if index == last:
             w, name = w[: native.n_out], native.settings.output_activation
-        h = ACTIVATIONS[name](F.linear(h, w))
+        h = ACTIVATIONS[name](_product(h, w.t()))
     return to_blocked(h)
+
+
+def _product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return _apply(Product, a, b)
 
 
 def _apply(function: type[torch.autograd.Function], *args: Any) -> Any:

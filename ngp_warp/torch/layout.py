@@ -27,7 +27,8 @@ def from_blocked(blocked: torch.Tensor, n: int) -> torch.Tensor:
     """Return the first n points of [n_blocks, n_rows, 32] as contiguous [n, n_rows]."""
     n_rows = blocked.shape[1]
     if _is_for_torch(blocked, n_rows):
-        return blocked.transpose(1, 2).reshape(-1, n_rows)[:n]
+        # of one block, reshape() is a view with the block's strides
+        return blocked.transpose(1, 2).reshape(-1, n_rows)[:n].contiguous()
     points: Any = _FromBlocked.apply(blocked, n)
     return points
 
@@ -45,8 +46,7 @@ class _ToBlocked(torch.autograd.Function):
     def forward(ctx: Any, points: torch.Tensor) -> torch.Tensor:
         n, n_rows = points.shape
         ctx.n = n
-        n_blocks = -(-n // BLOCK)
-        blocked = allocate(n_blocks * n_rows * BLOCK, "cpu").view(n_blocks, n_rows, BLOCK)
+        blocked = allocate((-(-n // BLOCK), n_rows, BLOCK), "cpu")
         _turn(points.contiguous(), blocked, to_blocked=True)
         return blocked
 
@@ -58,7 +58,7 @@ class _ToBlocked(torch.autograd.Function):
 class _FromBlocked(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, blocked: torch.Tensor, n: int) -> torch.Tensor:
-        points = allocate(n * blocked.shape[1], "cpu").view(n, blocked.shape[1])
+        points = allocate((n, blocked.shape[1]), "cpu")
         _turn(points, blocked.contiguous(), to_blocked=False)
         return points
 

@@ -11,14 +11,15 @@ What is not:
 - Outputs are float32 on a CPU. On CUDA they are float16, as there, but for Encoding(dtype=float32):
   the network works with float16 operands and float32 sums, an encoding reads float32 parameters.
 - Initial parameters have the reference's distributions, not its random numbers.
-- Second order is complete, and exact for every activation, but for products of encodings in their
-  parameters' gradient; a third order is refused.
+- Second order is complete, and exact for every activation; a third order is refused.
 - Unknown settings are errors.
 
 Sources: tiny-cuda-nn's bindings/torch/tinycudann/modules.py and src/cpp_api.cu (BSD-3).
 """
 
+import copy
 import gc
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -57,7 +58,8 @@ class Module(torch.nn.Module):
         jit_fusion: ignored.
 
     Modules can be copied, pickled, moved, and trained by several threads or processes.
-    ``torch.compile`` leaves them as they are (a break in the graph; ``fullgraph=True`` fails).
+    ``torch.compile`` leaves them as they are (a break in the graph; ``fullgraph=True`` fails), and
+    autocast does too.
     """
 
     def __init__(
@@ -69,22 +71,18 @@ class Module(torch.nn.Module):
         seed: int,
     ):
         super().__init__()
-        for name, value in (("n_input_dims", n_input_dims), ("n_output_dims", n_output_dims)):
-            if not isinstance(value, int) or value < 1:
-                raise ConfigError(f"{name} must be an integer of at least 1, got {value!r}")
-        if not isinstance(seed, int) or seed < 0:
-            raise ConfigError(f"seed must be an integer of at least 0, got {seed!r}")
-        self.n_input_dims = n_input_dims
-        self.n_output_dims = n_output_dims
-        self.seed = seed
+        self.n_input_dims = _whole("n_input_dims", n_input_dims, 1)
+        self.n_output_dims = _whole("n_output_dims", n_output_dims, 1)
+        self.seed = _whole("seed", seed, 0)
         self.loss_scale = HALF_LOSS_SCALE
         self.jit_fusion = False
-        self._encoding_json = encoding_config
+        # read again on other devices and by copies, when its owner may have changed it
+        self._encoding_json = copy.deepcopy(encoding_config)
         self._network = network
         self._precision: torch.dtype | None = None
         self._natives: dict[str, Native] = {}
         native = self._native("cpu")
-        initial = torch.from_numpy(native.initial_params(seed))
+        initial = torch.from_numpy(native.initial_params(self.seed))
         self.params = torch.nn.Parameter(initial.to(torch.get_default_device()))
 
     @property
@@ -99,22 +97,29 @@ class Module(torch.nn.Module):
         """Return the outputs [n, n_output_dims] of points, differentiable twice in x and params.
 
         Args:
-            x: [n, n_input_dims] of any floating dtype and layout, n from 0; on the device of
+            x: [n, n_input_dims] of any floating dtype and strides, n from 0; on the device of
                 ``params``.
 
         Returns:
             Contiguous, of ``dtype``.
 
         Raises:
-            ShapeError: another shape, integers, or another device.
-            ConfigError: inside of torch.func's transforms, or on neither a CPU nor CUDA.
+            ShapeError: another shape, integers, a sparse tensor, or another device; parameters of
+                another number; 2^31 values or more of points, features or outputs.
+            ConfigError: inside of torch.func's transforms or torch.jit.trace, or on neither a CPU
+                nor CUDA.
         """
         self._check(x)
         native = self._native(warp_device(self.params.device))
+        if self.params.shape != (native.n_params,):
+            raise ShapeError(
+                f"params must have shape [{native.n_params}], as the config says, got "
+                f"{list(self.params.shape)}"
+            )
         if len(x) == 0:
-            # keeps the graph, so that an empty batch has gradients (of zero) too
+            # keeps the graph, so that an empty batch has gradients (of zero) too, twice
             empty = x.new_zeros((0, self.n_output_dims), dtype=self.dtype)
-            return empty + (x.sum() + self.params.sum() * 0).to(self.dtype)
+            return empty + (x.square().sum() * self.params.sum() * 0).to(self.dtype)
         params = self.params.to(torch.float32).contiguous()
         y = evaluate(native, to_blocked(x.to(torch.float32)), params, self.loss_scale)
         return from_blocked(y, len(x)).to(self.dtype)
@@ -146,11 +151,18 @@ class Module(torch.nn.Module):
                 "modules do not run inside of torch.func's transforms (vmap, grad, jvp): their "
                 "kernels take whole batches; use torch.autograd.grad on a batch instead"
             )
+        if torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]
+            raise ConfigError(
+                "modules cannot be traced (torch.jit.trace, ONNX): a trace would hold their memory "
+                "but not their kernels"
+            )
         wanted = f"[n, {self.n_input_dims}]"
         if x.ndim != 2 or x.shape[1] != self.n_input_dims:
             raise ShapeError(f"the input must have shape {wanted}, got {list(x.shape)}")
         if not x.is_floating_point():
             raise ShapeError(f"the input must be floating-point, got {x.dtype}")
+        if x.layout != torch.strided:
+            raise ShapeError(f"the input must be strided, got {x.layout}; use its to_dense()")
         if x.device != self.params.device:
             raise ShapeError(
                 f"the input must be on the parameters' device {self.params.device}, got "
@@ -159,6 +171,13 @@ class Module(torch.nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_natives": {}}
+
+
+def _whole(name: str, value: Any, least: int) -> int:
+    """Return a whole number of any type, NumPy's too."""
+    if not isinstance(value, Integral) or value < least:
+        raise ConfigError(f"{name} must be an integer of at least {least}, got {value!r}")
+    return int(value)
 
 
 class Encoding(Module):
@@ -187,7 +206,7 @@ class Encoding(Module):
         if dtype not in (None, torch.float32, torch.float16):
             raise ConfigError(f"dtype must be torch.float32 or torch.float16, got {dtype}")
         super().__init__(n_input_dims, 1, encoding_config, None, seed)
-        self.encoding_config = encoding_config
+        self.encoding_config = copy.deepcopy(encoding_config)
         self.n_output_dims = self._native("cpu").n_out
         self._precision = dtype
 
@@ -217,7 +236,7 @@ class Network(Module):
     ):
         network = network_settings(network_config)
         super().__init__(n_input_dims, n_output_dims, {"otype": "Identity"}, network, seed)
-        self.network_config = network_config
+        self.network_config = copy.deepcopy(network_config)
 
 
 class NetworkWithInputEncoding(Module):
@@ -246,5 +265,5 @@ class NetworkWithInputEncoding(Module):
     ):
         network = network_settings(network_config)
         super().__init__(n_input_dims, n_output_dims, encoding_config, network, seed)
-        self.encoding_config = encoding_config
-        self.network_config = network_config
+        self.encoding_config = copy.deepcopy(encoding_config)
+        self.network_config = copy.deepcopy(network_config)

@@ -6,6 +6,7 @@ current stream. Launches are recorded for each call, which is less than 0.7 ms o
 their own would cost copies, and several threads may call at a time.
 """
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -23,7 +24,15 @@ from ngp_warp.kernels import reduction
 from ngp_warp.launch import Launch
 from ngp_warp.networks.mlp import make_network
 from ngp_warp.torch.config import ALIGNMENT, NetworkSettings
-from ngp_warp.torch.memory import BLOCK, allocate, flat, flat_or_none, on_torch_stream, run
+from ngp_warp.torch.memory import (
+    BLOCK,
+    aligned,
+    allocate,
+    flat,
+    flat_or_none,
+    on_torch_stream,
+    run,
+)
 
 
 class Native:
@@ -50,9 +59,14 @@ class Native:
     ):
         launch.init()
         self.device = device
-        alignment = 0 if network is None else ALIGNMENT
         with on_torch_stream(torch.device(device)):
-            self.encoding = make_encoding(n_in, encoding, device, alignment=alignment)
+            self._make(n_in, encoding, network, n_out)
+
+    def _make(
+        self, n_in: int, encoding: dict[str, Any], network: NetworkSettings | None, n_out: int
+    ) -> None:
+        alignment = 0 if network is None else ALIGNMENT
+        self.encoding = make_encoding(n_in, encoding, self.device, alignment=alignment)
         self.settings = network
         self.n_out = self.encoding.n_outputs if network is None else n_out
         self.layers = [] if network is None else network.layers(self.encoding.n_outputs, n_out)
@@ -60,7 +74,9 @@ class Native:
         self.n_params = self.n_weights + self.encoding.n_params
         config = None if network is None else network.kernel_config()
         n_features = self.encoding.n_outputs
-        self.network = None if config is None else make_network(config, n_features, n_out, device)
+        self.network = (
+            None if config is None else make_network(config, n_features, n_out, self.device)
+        )
 
     def initial_params(self, seed: int) -> np.ndarray:
         """Return float32 [n_params]: the network's, then the encoding's."""
@@ -79,7 +95,7 @@ class Native:
     def encode(self, x: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
         """Return the features [n_blocks, n_features, 32] of points; table: its parameters."""
         y = self._empty(len(x), self.encoding.n_outputs)
-        self._run(lambda: _chain(self.encoding.forward(flat(x), flat(table), flat(y))), x)
+        self._run(lambda: _chain(self.encoding.forward(flat(x), self._read(table), flat(y))), x)
         return y
 
     def encode_backward(
@@ -90,7 +106,7 @@ class Native:
         d_table = self._zeros(self.encoding.n_params) if needs[1] else None
 
         def record() -> list[list[Launch]]:
-            args = flat(x), flat(table), flat(dy)
+            args = flat(x), self._read(table), flat(dy)
             gradients = {"dx": flat_or_none(dx), "d_params": flat_or_none(d_table)}
             return _chain(self.encoding.backward(*args, **gradients))
 
@@ -112,17 +128,18 @@ class Native:
         d_dy = self._empty(len(x), e.n_outputs) if needs[2] else None
 
         def record() -> list[list[Launch]]:
-            args = flat(x), flat(table), flat(dy), flat(v)
+            args = flat(x), self._read(table), flat(dy), flat(v)
             gradients = {"dx": flat_or_none(dx), "d_params": flat_or_none(d_table)}
             return _chain(e.second_order(*args, d_dy=flat_or_none(d_dy), **gradients))
 
         self._run(record, x)
         return dx, d_table, d_dy
 
-    @property
-    def is_linear(self) -> bool:
-        """Whether the features are linear in the encoding's parameters, up to a constant."""
-        return _is_linear(self.encoding)
+    def of(self, encoding: Encoding) -> "Native":
+        """Return the same with another encoding, of its own for example."""
+        other = copy.copy(self)
+        other.encoding = encoding
+        return other
 
     def forward(
         self, x: torch.Tensor, params: torch.Tensor, *, keep: bool
@@ -139,7 +156,7 @@ class Native:
             part = slice(begin, begin + size)
 
             def record(part: slice = part) -> list[list[Launch]]:
-                w, table = self._split(params)
+                w, table = map(self._read, self._split(params))
                 points, out = flat(x[part]), flat(y[part])
                 own: Any = flat(features)[: len(x[part]) * n_features * BLOCK]
                 assert self.network is not None
@@ -163,11 +180,13 @@ class Native:
         The rows of the last matrix that are padding have zero gradients, as in the reference.
         """
         dx = self._empty(len(x), self.encoding.n_dims) if needs[0] else None
-        d_params = self._zeros(self.n_params) if needs[1] else None
+        d_params = self._zero_gradient() if needs[1] else None
 
         def record() -> list[list[Launch]]:
-            w, table = self._split(params)
-            dw, d_table = (wp.empty_like(w), None) if d_params is None else self._split(d_params)
+            w, table = map(self._read, self._split(params))
+            dw, d_table = wp.empty_like(w), None
+            if d_params is not None:
+                dw, d_table = map(flat, self._split(d_params))
             assert self.network is not None
             d_features = wp.empty(features.numel(), dtype=float, device=self.device)
             passes = self.network.backward(
@@ -183,10 +202,20 @@ class Native:
         self._run(record, x)
         return dx, d_params
 
-    def _split(self, params: torch.Tensor) -> tuple[wp.array, wp.array]:
+    def _split(self, params: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the network's weights without padded rows, and the encoding's parameters."""
         assert self.network is not None
-        return flat(params[: self.network.n_params]), flat(params[self.n_weights :])
+        return params[: self.network.n_params], params[self.n_weights :]
+
+    def _read(self, params: torch.Tensor) -> wp.array:
+        """Return parameters that are only read: on CUDA in loads of up to 16 bytes."""
+        return flat(params if self.device == "cpu" else aligned(params))
+
+    def _zero_gradient(self) -> torch.Tensor:
+        """Return zeros for all parameters, of which the table's begin at whole 16 bytes."""
+        before = -self.n_weights % 4  # not 0 for networks of an odd width alone
+        zeros = self._zeros(before + self.n_params)
+        return zeros[before:] if before else zeros
 
     def _run(self, record: Callable[[], list[list[Launch]]], x: torch.Tensor) -> None:
         """Record and run stages of launches; nothing for no points."""
@@ -194,21 +223,21 @@ class Native:
             run(record, x.device)
 
     def _empty(self, n_blocks: int, n_rows: int) -> torch.Tensor:
-        n = n_blocks * n_rows * BLOCK
-        return allocate(n, self.device).view(n_blocks, n_rows, BLOCK)
+        return allocate((n_blocks, n_rows, BLOCK), self.device)
 
     def _zeros(self, n: int) -> torch.Tensor:
-        return allocate(n, self.device, zero=True)
+        return allocate((n,), self.device, zero=True)
 
 
 def _chain(launches: list[Launch]) -> list[list[Launch]]:
     return [[item] for item in launches]
 
 
-def _is_linear(encoding: Encoding) -> bool:
+def is_linear(encoding: Encoding) -> bool:
+    """Return whether features are linear in an encoding's parameters, up to a constant."""
     if isinstance(encoding, Padded):
-        return _is_linear(encoding.encoding)
+        return is_linear(encoding.encoding)
     if isinstance(encoding, Composite):
         product = encoding.reduction == reduction.PRODUCT
-        return not product and all(_is_linear(e) for e in encoding.encodings)
+        return not product and all(map(is_linear, encoding.encodings))
     return True
