@@ -4,6 +4,7 @@ Source: its DOCUMENTATION.md, network.cu and grid.h (BSD-3). Names are case-inse
 here are in lower case where they are looked up.
 """
 
+import warnings
 from typing import Any
 
 GRIDS = {
@@ -54,3 +55,22 @@ ACTIVATIONS = {
     "Tanh": "tanh",
 }
 """Theirs: ours. Our kernels have no silu."""
+
+
+def known_settings(given: dict[str, Any], known: Any, what: str) -> dict[str, Any]:
+    """Return the settings that there are, and warn of the others by name.
+
+    tiny-cuda-nn ignores them, and models hand it configs with keys that are their own.
+
+    Args:
+        given: settings.
+        known: names of those that there are.
+        what: they belong to, for the warning.
+    """
+    unknown = [repr(name) for name in given if name not in known]
+    if unknown:
+        warnings.warn(
+            f"{what} has no setting {', '.join(unknown)}, ignored; it has {', '.join(known)}",
+            stacklevel=2,
+        )
+    return {name: value for name, value in given.items() if name in known}

@@ -229,7 +229,6 @@ IDENTITY = {"otype": "Identity"}
     ("n_dims", "config", "match"),
     [
         (3, {"otype": "Fourier"}, "no encoding 'Fourier'; there are Composite, .*OneBlob"),
-        (3, {"otype": "OneBlob", "bins": 4}, "no setting 'bins'; it has n_bins"),
         (3, {"otype": "OneBlob", "n_bins": 12}, "power of two"),
         (3, {"otype": "OneBlob", "n_bins": 16.0}, "n_bins must be int"),
         (3, {"otype": "OneBlob", "n_bins": True}, "n_bins must be int"),
@@ -243,7 +242,6 @@ IDENTITY = {"otype": "Identity"}
         (3, {"otype": "HashGrid", "interpolation": "Cubic"}, "interpolation must be one of"),
         (3, {"otype": "HashGrid", "n_levels": 0}, "n_levels must be at least 1"),
         (3, {"otype": "HashGrid", "n_features_per_level": 3}, "1, 2, 4, 8, got 3"),
-        (3, {"otype": "HashGrid", "finest_resolution": 512}, "no setting 'finest_resolution'"),
         (3, {"otype": "HashGrid", "stochastic_interpolation": True}, "not supported"),
         (3, {"otype": "TiledGrid", "base_resolution": 5}, "multiple of 8, got 5"),
         (3, {"otype": "Composite"}, "array of nested"),
@@ -265,3 +263,16 @@ IDENTITY = {"otype": "Identity"}
 def test_what_is_wrong_is_said(n_dims, config, match):
     with pytest.raises(ConfigError, match=match):
         make_encoding(n_dims, config, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"otype": "OneBlob", "bins": 4}, "no setting 'bins', ignored; it has n_bins"),
+        ({"otype": "HashGrid", "finest_resolution": 512}, "no setting 'finest_resolution', ign"),
+        ({"otype": "Composite", "nested": [{**IDENTITY, "depth": 1}]}, "identity has no .*'depth'"),
+    ],
+)
+def test_what_is_unknown_is_ignored_with_a_warning(config, message):
+    with pytest.warns(UserWarning, match=message):
+        make_encoding(3, config, "cpu")

@@ -17,7 +17,7 @@ from ngp_warp.encodings.sinusoids import Sinusoids
 from ngp_warp.encodings.spherical_harmonics import SphericalHarmonics
 from ngp_warp.encodings.triangle_wave import TriangleWave
 from ngp_warp.errors import ConfigError
-from ngp_warp.tcnn_names import GRID_DEFAULTS, GRIDS, HASH
+from ngp_warp.tcnn_names import GRID_DEFAULTS, GRIDS, HASH, known_settings
 
 
 def make_encoding(
@@ -36,7 +36,8 @@ def make_encoding(
             to whole levels of a nested grid.
 
     Raises:
-        ConfigError: an unknown otype or setting, a wrong value, or what is not supported.
+        ConfigError: an unknown otype, a wrong value, or what is not supported. A setting that is
+            unknown is ignored with a warning.
     """
     check_range("alignment", alignment, 0, 1024)
     encoding = _bare(n_dims, config, device)
@@ -72,9 +73,7 @@ _FIXED: dict[str, tuple[Callable[..., Encoding], dict[str, Any]]] = {
 
 def _checked(settings: dict[str, Any], defaults: dict[str, Any], what: str) -> dict[str, Any]:
     """Return the defaults with the settings over them, of the defaults' types."""
-    unknown = ", ".join(repr(name) for name in settings if name not in defaults)
-    if unknown:
-        raise ConfigError(f"{what} has no setting {unknown}; it has {', '.join(defaults)}")
+    settings = known_settings(settings, defaults, what)
     for name, value in settings.items():
         wanted = type(defaults[name])
         fits = isinstance(value, int | float if wanted is float else wanted)

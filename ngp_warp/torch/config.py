@@ -12,7 +12,7 @@ import numpy as np
 from ngp_warp.config import NetworkConfig, check_range
 from ngp_warp.encodings.padding import next_multiple
 from ngp_warp.errors import ConfigError
-from ngp_warp.tcnn_names import ACTIVATIONS, NETWORK_DEFAULTS, NETWORKS
+from ngp_warp.tcnn_names import ACTIVATIONS, NETWORK_DEFAULTS, NETWORKS, known_settings
 
 ALIGNMENT = 16
 """Inputs and outputs of every network are padded to a multiple of it, as there."""
@@ -89,17 +89,13 @@ def network_settings(config: dict[str, Any]) -> NetworkSettings:
             with tiny-cuda-nn's default.
 
     Raises:
-        ConfigError: another otype or activation, unknown settings (all are named), a value of the
-            wrong type or out of its range, or feedback alignment.
+        ConfigError: another otype or activation, a value of the wrong type or out of its range, or
+            feedback alignment. Unknown settings are ignored with a warning that names them.
     """
     if not isinstance(config, dict):
         raise ConfigError(f"a network must be an object, got {type(config).__name__}")
-    unknown = [repr(name) for name in config if name not in NETWORK_DEFAULTS]
     otype = _otype(config)
-    if unknown:
-        known = ", ".join(NETWORK_DEFAULTS)
-        raise ConfigError(f"a network has no setting {', '.join(unknown)}; it has {known}")
-    values = {**NETWORK_DEFAULTS, **config}
+    values = {**NETWORK_DEFAULTS, **known_settings(config, NETWORK_DEFAULTS, "a network")}
     for name, low, high in (("n_neurons", 1, 4096), ("n_hidden_layers", 0, 64)):
         if not isinstance(values[name], int) or isinstance(values[name], bool):
             raise ConfigError(f"network.{name} must be an integer, got {values[name]!r}")

@@ -12,7 +12,7 @@ What is not:
   the network works with float16 operands and float32 sums, an encoding reads float32 parameters.
 - Initial parameters have the reference's distributions, not its random numbers.
 - Second order is complete, and exact for every activation; a third order is refused.
-- Unknown settings are errors.
+- Unknown settings are ignored with a warning that names them, there without a word.
 
 Sources: tiny-cuda-nn's bindings/torch/tinycudann/modules.py and src/cpp_api.cu (BSD-3).
 """
@@ -97,7 +97,7 @@ class Module(torch.nn.Module):
         """Return the outputs [n, n_output_dims] of points, differentiable twice in x and params.
 
         Args:
-            x: [n, n_input_dims] of any floating dtype and strides, n from 0; on the device of
+            x: [n, n_input_dims] of any real dtype and strides, n from 0; on the device of
                 ``params``.
 
         Returns:
@@ -159,8 +159,8 @@ class Module(torch.nn.Module):
         wanted = f"[n, {self.n_input_dims}]"
         if x.ndim != 2 or x.shape[1] != self.n_input_dims:
             raise ShapeError(f"the input must have shape {wanted}, got {list(x.shape)}")
-        if not x.is_floating_point():
-            raise ShapeError(f"the input must be floating-point, got {x.dtype}")
+        if x.is_complex():
+            raise ShapeError(f"the input must be real, got {x.dtype}")
         if x.layout != torch.strided:
             raise ShapeError(f"the input must be strided, got {x.layout}; use its to_dense()")
         if x.device != self.params.device:
