@@ -24,6 +24,7 @@ from ngp_warp.errors import NgpError, ResourceError
 from ngp_warp.primitive import Progress
 
 _SECONDS_BETWEEN_REPORTS = 1.0
+_SECONDS_FOR_A_LOCK = 10.0  # a job that was killed takes a moment to be gone
 
 
 def stop_path(folder: Path) -> Path:
@@ -129,15 +130,25 @@ def _alone(folder: Path, name: str) -> Iterator[None]:
         ResourceError: another job is.
     """
     with (folder / f"{name}.lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ResourceError(
-                "a job of an earlier command is still at work on it; wait for it or cancel it"
-            ) from None
-        except OSError:
-            pass  # a file system without locks
+        end = time.monotonic() + _SECONDS_FOR_A_LOCK
+        while not _locked(file):
+            if time.monotonic() > end:
+                raise ResourceError(
+                    "a job of an earlier command is still at work on it; wait for it or cancel it"
+                )
+            time.sleep(0.1)
         yield
+
+
+def _locked(file: Any) -> bool:
+    """Try to take a lock, which ends with the process."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True  # a file system without locks
+    return True
 
 
 def _queue_again(handler: Any) -> None:

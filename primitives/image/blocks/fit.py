@@ -111,7 +111,8 @@ def fit_image_blocks(
     folder = previous.path if previous else _make_folder(out, path)
     write_json(folder / "config.json", header)
     with _says_how_to_go_on(folder, jobs):
-        _run_jobs(Jobs(jobs, folder.resolve() / "jobs", device, threads), folder, header, report)
+        at_work = Jobs(jobs, folder.resolve() / "jobs", device, threads)
+        _run_jobs(at_work, folder, header, report, _repeat(folder, jobs))
     return open_run(folder, device=device)
 
 
@@ -199,7 +200,9 @@ def _repeat(folder: Path, jobs: JobSettings) -> str:
     return f"ngp {COMMAND} --resume {folder}{jobs.flags()}"
 
 
-def _run_jobs(jobs: Jobs, folder: Path, header: dict[str, Any], report: Report) -> None:
+def _run_jobs(
+    jobs: Jobs, folder: Path, header: dict[str, Any], report: Report, repeat: str
+) -> None:
     """Fit what is not finished, and measure the whole.
 
     Raises:
@@ -207,7 +210,6 @@ def _run_jobs(jobs: Jobs, folder: Path, header: dict[str, Any], report: Report) 
     """
     cells = list(Layout.from_dict(header).cells())
     left = [at for at in cells if not is_finished(block_folder(folder, *at))]
-    repeat = _repeat(folder, jobs.settings)
     if left:
         (folder / "metrics.json").unlink(missing_ok=True)
         message = f"{len(left)} of {len(cells)} blocks to fit, jobs and their logs in {folder}/jobs"

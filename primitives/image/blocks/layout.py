@@ -170,7 +170,7 @@ def weights(
             rising = rise(positions, edges[edge], margin)
             weight = rising if sign > 0 else weight - rising
             fading = (rising > 0) & (rising < 1)
-            slope[fading] = sign / (2 * margin)
+            slope[fading] = sign / max(2 * margin, 1)
     return weight, slope
 
 
