@@ -30,7 +30,7 @@ COMMANDS = {
     "fit-image": ("ngp_warp.cli.fit_image", "Fit a neural field to a picture."),
     "fit-image-blocks": (
         "ngp_warp.cli.fit_image_blocks",
-        "Fit the blocks of a large picture by independent jobs, on Slurm too.",
+        "Fit a large picture in blocks, by jobs here or on Slurm.",
     ),
     "fit-sdf": ("ngp_warp.cli.fit_sdf", "Fit a signed distance field to a mesh."),
     "nerf": ("ngp_warp.cli.nerf", "Fit a radiance field to photos."),

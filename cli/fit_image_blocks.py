@@ -71,7 +71,7 @@ def _command(
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> dict[str, Any]:
-    """Fit the blocks of a large picture by independent jobs, here or on a Slurm cluster."""
+    """Fit a large picture in blocks, by jobs here or on a Slurm cluster."""
     where = JobSettings(
         executor=executor,
         jobs=jobs,

@@ -104,10 +104,10 @@ def fake_core(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeC
         vars(module).update(content)
         monkeypatch.setitem(sys.modules, name, module)
     # Built anew, from the fake's config: the flags are made when the module is imported.
-    for name in ("fit_image", "fit_sdf", "nerf", "fit_volume", "fit"):
+    for name in ("fit_image", "fit_image_blocks", "fit_sdf", "nerf", "fit_volume", "fit"):
         monkeypatch.delitem(sys.modules, f"ngp_warp.cli.{name}", raising=False)
     yield fake
-    for name in ("fit_image", "fit_sdf", "nerf", "fit_volume", "fit"):
+    for name in ("fit_image", "fit_image_blocks", "fit_sdf", "nerf", "fit_volume", "fit"):
         sys.modules.pop(f"ngp_warp.cli.{name}", None)
 
 
