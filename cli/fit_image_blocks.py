@@ -16,7 +16,7 @@ from ngp_warp.cli.options import (
     field_docs,
     with_config_flags,
 )
-from ngp_warp.jobs import Executor, JobSettings
+from ngp_warp.job_settings import Executor, JobSettings
 from ngp_warp.primitive import Progress
 from ngp_warp.primitives import get as get_primitive
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     )
     from ngp_warp.field import Field
     from ngp_warp.fitting import fit
+    from ngp_warp.job_settings import JobSettings
     from ngp_warp.primitive import Progress
     from ngp_warp.primitives.image.blocks.fit import fit_image_blocks
     from ngp_warp.primitives.image.config import ImageConfig
@@ -46,6 +47,7 @@ __all__ = [
     "GridEncodingConfig",
     "ImageConfig",
     "Interrupted",
+    "JobSettings",
     "NerfConfig",
     "NetworkConfig",
     "NgpError",
@@ -85,6 +87,7 @@ _MODULES = {
     ),
     "field": ("Field",),
     "fitting": ("fit",),
+    "job_settings": ("JobSettings",),
     "primitive": ("Progress",),
     "primitives.image.config": ("ImageConfig",),
     "primitives.image.blocks.fit": ("fit_image_blocks",),

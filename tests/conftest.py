@@ -159,6 +159,28 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
+@pytest.fixture
+def jobs_here(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Run the jobs in this process; returns the names of those that ran."""
+    from ngp_warp import jobs as jobs_module
+
+    ran: list[str] = []
+
+    def run_all(self: Any, works: list[Any], watch: Any) -> list[jobs_module.Outcome]:
+        ended = []
+        for work in works:
+            ran.append(work.name)
+            result = work()
+            log = self.folder / "log"
+            outcome = jobs_module.Outcome(work, result["state"], result.get("error", ""), log)
+            ended.append(outcome)
+            watch(ended)
+        return ended
+
+    monkeypatch.setattr(jobs_module.Jobs, "run_all", run_all)
+    return ran
+
+
 @pytest.fixture(scope="session")
 def volume_runs(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Small volumes and their runs, for all tests of the session."""

@@ -1,65 +1,31 @@
-"""Laws of pictures in blocks: independent jobs make one image, whatever stops some of them."""
+"""Laws of pictures in blocks: independent jobs make one image."""
 
 import json
-import os
-import shutil
-import signal
 import subprocess
 import sys
-import time
 import types
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from block_runs import BLOCK_FLAGS, HEIGHT, MARGIN, WIDTH, fit
 from image_runs import SMALL_FLAGS, settings, smooth, write_picture
 
 import ngp_warp
-from ngp_warp import jobs as jobs_module
 from ngp_warp.cli import app
-from ngp_warp.errors import CheckpointError, ConfigError
 from ngp_warp.primitives.image.blocks import mosaic
-from ngp_warp.primitives.image.blocks.layout import Layout, make_layout, name_of, weights
+from ngp_warp.primitives.image.blocks.layout import Layout, make_layout, name_of
 from ngp_warp.primitives.image.blocks.mosaic import block_folder
 from ngp_warp.primitives.image.config import format_box, parse_box
 from ngp_warp.primitives.image.data import load_image
 from ngp_warp.primitives.image.render import transfer_of
 from ngp_warp.primitives.image.transfer import choose
-from ngp_warp.run import describe, list_checkpoints, open_run, read_blocks
+from ngp_warp.run import open_run, read_blocks
 
 pytest.importorskip("submitit")
 
 ROOT = Path(__file__).resolve().parent.parent
-WIDTH, HEIGHT, MARGIN = 90, 61, 6
-BLOCK_FLAGS = ["--blocks", "2x2", "--margin", str(MARGIN), "--jobs", "2"]
-
-
-@pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Run the jobs in this process; returns the names of those that ran."""
-    ran: list[str] = []
-
-    def run_all(self: Any, works: list[Any], watch: Any) -> list[jobs_module.Outcome]:
-        ended = []
-        for work in works:
-            ran.append(work.name)
-            result = work()
-            log = self.folder / "log"
-            outcome = jobs_module.Outcome(work, result["state"], result.get("error", ""), log)
-            ended.append(outcome)
-            watch(ended)
-        return ended
-
-    monkeypatch.setattr(jobs_module.Jobs, "run_all", run_all)
-    return ran
-
-
-def fit(source: Path | None, **options: Any) -> ngp_warp.Run:
-    options = {"device": "cpu", "margin": MARGIN, "blocks": "2x2", **options}
-    return ngp_warp.fit_image_blocks(source, **settings(**options))
 
 
 @pytest.fixture(scope="module")
@@ -75,67 +41,6 @@ def by_jobs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, A
     assert done.returncode == 0, done.stderr
     (line,) = done.stdout.splitlines()
     return folder / "run", json.loads(line), done.stderr
-
-
-# --- layout
-
-
-@given(
-    length=st.integers(1, 5000),
-    count=st.integers(1, 12),
-    margin=st.integers(0, 40),
-    share=st.floats(0, 1),
-)
-def test_weights_sum_to_one(length: int, count: int, margin: int, share: float) -> None:
-    try:
-        layout = make_layout(length, length, blocks=f"{count}x{count}", margin=margin)
-    except ConfigError:
-        return
-    positions = np.append(np.arange(length) + 0.5, [0.0, share * length, length])
-    parts = [weights(positions, layout.edges_x, margin, i) for i in range(count)]
-    total = np.sum([w for w, _ in parts], axis=0)
-    assert np.allclose(total, 1, rtol=0, atol=1e-15 * count)
-    assert all((w >= 0).all() and (w <= 1).all() for w, _ in parts)
-    assert np.allclose(np.sum([s for _, s in parts], axis=0), 0, atol=1e-12)
-    for i, (weight, _) in enumerate(parts):
-        first, last = layout.span_x(i)
-        assert (weight[(positions < first) | (positions > last)] == 0).all()
-        inner = (positions >= first + 2 * margin) & (positions < last - 2 * margin)
-        assert (weight[inner] == 1).all()
-
-
-def test_cores_tile_the_image_and_boxes_have_the_margin_around_them() -> None:
-    layout = make_layout(103, 57, blocks="4x2", margin=5)
-    seen = np.zeros((57, 103), int)
-    for at in layout.cells():
-        left, top, width, height = layout.core(*at)
-        seen[top : top + height, left : left + width] += 1
-        box = layout.box(*at)
-        assert box[0] == max(left - 5, 0)
-        assert box[0] + box[2] == min(left + width + 5, 103)
-        assert box[1] == max(top - 5, 0)
-        assert box[1] + box[3] == min(top + height + 5, 57)
-    assert (seen == 1).all()
-    assert Layout.from_dict(json.loads(json.dumps(layout.to_dict()))) == layout
-    sized = make_layout(103, 57, block_size=30, margin=5)
-    assert (sized.columns, sized.rows) == (4, 2)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({}, "--blocks COLUMNSxROWS or --block-size"),
-        ({"blocks": "2x2", "block_size": 9}, "not both"),
-        ({"blocks": "2"}, "COLUMNSxROWS"),
-        ({"blocks": "0x2"}, "COLUMNSxROWS"),
-        ({"blocks": "200x1", "margin": 0}, "have a side of 0"),
-        ({"blocks": "4x4"}, "less than two margins of 16"),
-        ({"blocks": "1x1", "margin": -1}, "at least 0"),
-    ],
-)
-def test_blocks_that_cannot_be_are_refused(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        make_layout(100, 100, **options)
 
 
 # --- by submitit's local executor
@@ -260,7 +165,7 @@ def test_every_command_takes_it_as_one_run(
 
 
 @pytest.mark.parametrize("name", ["a.png", "hdr.exr"])
-def test_one_block_is_the_ordinary_run(name: str, here: list[str], tmp_path: Path) -> None:
+def test_one_block_is_the_ordinary_run(name: str, jobs_here: list[str], tmp_path: Path) -> None:
     truth = smooth(width=WIDTH, height=HEIGHT)
     if name == "hdr.exr":
         truth = 20 * np.square(smooth(3, "float32", WIDTH, HEIGHT)) - 1
@@ -278,7 +183,7 @@ def test_one_block_is_the_ordinary_run(name: str, here: list[str], tmp_path: Pat
     assert np.array_equal(*(np.load(path) for path in scaled))
     same = ("psnr", "ssim", "bytes", "bits_per_pixel", "parameters", "steps")
     assert {k: run.metrics[k] for k in same} == {k: ordinary.metrics[k] for k in same}
-    assert here == ["000_000", "whole"]
+    assert jobs_here == ["000_000", "whole"]
 
 
 class Plane:
@@ -325,7 +230,7 @@ def test_blocks_that_agree_make_that_very_picture(
         assert (found[..., 2] == np.float32(77.3)).all()
 
 
-def test_blocks_of_high_dynamic_range_share_their_transfer(here: list[str], tmp_path: Path) -> None:
+def test_blocks_of_high_range_share_their_transfer(jobs_here: list[str], tmp_path: Path) -> None:
     truth = smooth(3, "float32", WIDTH, HEIGHT)
     truth[: HEIGHT // 2, : WIDTH // 2] *= 500  # the other blocks have values in 0..1 alone
     picture = write_picture(tmp_path / "hdr.npy", truth)
@@ -335,10 +240,10 @@ def test_blocks_of_high_dynamic_range_share_their_transfer(here: list[str], tmp_
         assert (config.transfer, config.transfer_scale) == ("asinh", scale)
     assert run.header["data"]["tone_map"]
     assert "v/(1+v)" in run.metrics["psnr_of"]
-    assert len(here) == 5
+    assert len(jobs_here) == 5
 
 
-def test_blocks_of_a_part_are_that_part(here: list[str], tmp_path: Path) -> None:
+def test_blocks_of_a_part_are_that_part(jobs_here: list[str], tmp_path: Path) -> None:
     truth = smooth(width=WIDTH, height=HEIGHT)
     write_picture(tmp_path / "part.png", truth[7:57, 5:65])
     whole = write_picture(tmp_path / "whole.png", truth)
@@ -365,130 +270,3 @@ def test_memory_for_one_block_is_enough(
     assert np.array_equal(np.clip(np.rint(np.concatenate(bands)), 0, 255), plenty)
     points = np.random.default_rng(0).random((50, 2))
     assert np.array_equal(short.query(points), run.query(points))
-
-
-# --- repeated commands
-
-
-def test_only_what_is_missing_is_fitted_again(here: list[str], tmp_path: Path) -> None:
-    picture = write_picture(tmp_path / "a.png", smooth(width=WIDTH, height=HEIGHT))
-    out = tmp_path / "run"
-    first = fit(picture, steps=20, out=out)
-    assert sorted(here) == ["000_000", "000_001", "001_000", "001_001", "whole"]
-    here.clear()
-    again = fit(picture, steps=20, out=out)
-    assert here == []
-    assert again.metrics == first.metrics
-    shutil.rmtree(out / "blocks" / "001_000")
-    before = open_run(out / "blocks" / "000_000").checkpoint.stat().st_mtime_ns
-    resumed = ngp_warp.fit_image_blocks(resume=out, device="cpu")
-    assert here == ["001_000", "whole"]
-    assert open_run(out / "blocks" / "000_000").checkpoint.stat().st_mtime_ns == before
-    assert resumed.metrics["psnr"] == first.metrics["psnr"]
-    for changes, message in (
-        ({"steps": 30}, "steps 20, not 30"),
-        ({"blocks": "3x2"}, "edges_x"),
-        ({"margin": 3}, "margin 6, not 3"),
-        ({"loss": "l1"}, "loss l2, not l1"),
-    ):
-        with pytest.raises(ConfigError, match=message):
-            fit(picture, out=out, **{"steps": 20, **changes})
-
-
-def test_a_broken_block_is_named_and_the_others_go_on(
-    here: list[str], tmp_path: Path, capfd: Any
-) -> None:
-    picture = write_picture(tmp_path / "a.png", smooth(width=WIDTH, height=HEIGHT))
-    out = tmp_path / "run"
-    (out / "blocks").mkdir(parents=True)
-    (out / "blocks" / "000_001").write_text("no folder can be made here")
-    args = ["fit-image-blocks", str(picture), "--out", str(out), "--steps", "20", *BLOCK_FLAGS]
-    assert app.main([*args, *SMALL_FLAGS, "--json", "--quiet"]) == 2
-    printed, err = capfd.readouterr()
-    failed = json.loads(printed)
-    assert [item["name"] for item in failed["failed"]] == ["000_001"]
-    assert "a file of that name is there" in failed["failed"][0]["error"]
-    *_, block, last = err.splitlines()
-    assert block.startswith("ngp: error: block 000_001: cannot make")
-    assert str(out / "jobs") in block
-    repeat = f"ngp fit-image-blocks --resume {out} --jobs 2"
-    assert last == f"ngp: error: 1 of 4 blocks are not fitted; continue with {repeat}"
-    assert here == ["000_000", "000_001", "001_000", "001_001"]
-    with pytest.raises(CheckpointError, match="the first is 000_001"):
-        open_run(out).render(tmp_path / "a.png")
-    (out / "blocks" / "000_001").unlink()
-    here.clear()
-    assert app.main([*repeat.split()[1:], "--device", "cpu", "--quiet"]) == 0
-    assert here == ["000_001", "whole"]
-
-
-def test_what_cannot_be_read_fails_before_any_job(here: list[str], tmp_path: Path) -> None:
-    (tmp_path / "a.png").write_bytes(b"no picture")
-    with pytest.raises(ngp_warp.DataError, match="not an image"):
-        fit(tmp_path / "a.png", out=tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-    with pytest.raises(ConfigError, match="nothing to fit"):
-        ngp_warp.fit_image_blocks(blocks="2x2")
-    assert here == []
-
-
-# --- killed and interrupted
-
-
-def start(folder: Path, steps: int) -> "subprocess.Popen[str]":
-    """Start two blocks, and wait until both have a checkpoint."""
-    picture = write_picture(folder / "a.png", smooth(width=WIDTH, height=HEIGHT))
-    command = [sys.executable, "-m", "ngp_warp.cli.app", "fit-image-blocks", str(picture)]
-    command += ["--out", str(folder / "run"), "--blocks", "2x1", "--margin", "4", "--jobs", "2"]
-    command += ["--steps", str(steps), "--checkpoint-seconds", "0.05", "--quiet", *SMALL_FLAGS]
-    process = subprocess.Popen(
-        command,
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    blocks = [block_folder(folder / "run", 0, i) for i in range(2)]
-    while not all(map(list_checkpoints, blocks)) and process.poll() is None:
-        time.sleep(0.02)
-    return process
-
-
-def test_a_killed_run_goes_on_bit_for_bit(here: list[str], tmp_path: Path) -> None:
-    steps = 4000
-    process = start(tmp_path, steps)
-    os.killpg(process.pid, signal.SIGKILL)  # the command, its jobs, and theirs
-    process.communicate()
-    run = tmp_path / "run"
-    assert not (run / "jobs" / "stop").exists()
-    then = [open_run(block_folder(run, 0, i)).header["step"] for i in range(2)]
-    assert 0 < min(then) < steps
-    resumed = ngp_warp.fit_image_blocks(resume=run, device="cpu")
-    assert here[-1] == "whole"
-    assert resumed.metrics["steps"] == 2 * steps
-    part = open_run(block_folder(run, 0, 1))
-    straight = ngp_warp.fit_image(
-        tmp_path / "a.png", config=part.config, out=tmp_path / "straight", device="cpu"
-    )
-    first, second = part.arrays(), straight.arrays()
-    assert all(np.array_equal(first[key], second[key]) for key in first)
-
-
-def test_an_interrupted_command_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
-    process = start(tmp_path, 1_000_000)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal's Ctrl-C reaches all of them
-    stdout, stderr = process.communicate()
-    assert process.returncode == 130, stderr
-    assert stdout == ""
-    run = tmp_path / "run"
-    (line,) = stderr.splitlines()
-    assert line.endswith(f"continue with ngp fit-image-blocks --resume {run} --jobs 2")
-    logs = "".join(path.read_text() for path in (run / "jobs").glob("*_log.err"))
-    for column in range(2):
-        step = open_run(block_folder(run, 0, column)).header["step"]
-        assert f"interrupted and saved after step {step} of 1000000" in logs
-    with pytest.raises(CheckpointError, match="2 of 2 blocks"):
-        open_run(run).query(np.zeros((1, 2)))
-    info = describe(run)
-    assert (info["finished"], info["begun"]) == (0, 2)

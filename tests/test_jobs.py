@@ -20,7 +20,8 @@ from image_runs import SMALL_FLAGS, smooth, write_picture
 from ngp_warp import job, trainer
 from ngp_warp.cli import app
 from ngp_warp.errors import ConfigError, DataError
-from ngp_warp.jobs import Jobs, JobSettings, Outcome, slurm_parameters
+from ngp_warp.job_settings import JobSettings, slurm_parameters
+from ngp_warp.jobs import Jobs, Outcome
 from ngp_warp.run import open_run
 
 submitit = pytest.importorskip("submitit")

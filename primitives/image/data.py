@@ -110,9 +110,7 @@ def load_image(
             if crop is None:
                 _check_finite(path, pixels)
         elif info.bytes <= max_bytes:
-            _check_memory(path, info.bytes + source.working_bytes, available)
-            pixels = np.empty(info.shape, info.dtype)
-            _decode(path, source, pixels)
+            pixels = _in_memory(path, source, info, available)
         else:
             pixels = _through_cache(path, source, info, cache_dir, available)
         if crop is not None:
@@ -154,6 +152,13 @@ def _info(path: Path, source: Source) -> ImageInfo:
         dtype=source.dtype,
         hdr=source.hdr,
     )
+
+
+def _in_memory(path: Path, source: Source, info: ImageInfo, available: int) -> np.ndarray:
+    _check_memory(path, info.bytes + source.working_bytes, available)
+    pixels = np.empty(info.shape, info.dtype)
+    _decode(path, source, pixels)
+    return pixels
 
 
 def _through_cache(

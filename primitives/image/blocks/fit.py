@@ -10,7 +10,8 @@ from ngp_warp import __version__
 from ngp_warp.config import from_dict, override, to_dict
 from ngp_warp.errors import CheckpointError, ConfigError
 from ngp_warp.fitting import DEFAULT_SECONDS, nested_settings
-from ngp_warp.jobs import Jobs, JobSettings, Outcome, check_available
+from ngp_warp.job_settings import JobSettings, check_available
+from ngp_warp.jobs import Jobs, Outcome
 from ngp_warp.primitive import Progress, Report, check_same, report_nothing
 from ngp_warp.primitives import get
 from ngp_warp.primitives.image.blocks.evaluate import load_whole
@@ -90,21 +91,11 @@ def fit_image_blocks(
     then = previous.header if previous else {}
     if previous is None and source is None:
         raise ConfigError("nothing to fit: give a file, or a run with --resume")
-    given = {**settings, "seconds": seconds, "steps": steps}
-    config = _settings(config, given, then)
+    config = _settings(config, {**settings, "seconds": seconds, "steps": steps}, then)
     path = Path(source) if source is not None else Path(then["source"])
     report(Progress(stage="load", message=f"reading {path}"))
-    image = load_whole(path, config)
-    config = choose(config, image)[1]
-    header = {
-        "version": __version__,
-        "primitive": "image",
-        "source": str(path.resolve()),
-        "data": get("image").describe(image),
-        "config": to_dict(config),
-        **_layout(image.info, blocks, block_size, margin, then).to_dict(),
-    }
-    del image  # the jobs have their own
+    cut = {"blocks": blocks, "block_size": block_size, "margin": margin}
+    header = _header(path, config, cut, then)
     if previous is not None:
         check_same(path, header["data"], then["data"])
         _check_settings(previous.path, header, then)
@@ -114,6 +105,21 @@ def fit_image_blocks(
         at_work = Jobs(jobs, folder.resolve() / "jobs", device, threads)
         _run_jobs(at_work, folder, header, report, _repeat(folder, jobs))
     return open_run(folder, device=device)
+
+
+def _header(
+    source: Path, config: ImageConfig, cut: dict[str, Any], then: dict[str, Any]
+) -> dict[str, Any]:
+    """Return what config.json holds; the image is not kept, for the jobs have their own."""
+    image = load_whole(source, config)
+    return {
+        "version": __version__,
+        "primitive": "image",
+        "source": str(source.resolve()),
+        "data": get("image").describe(image),
+        "config": to_dict(choose(config, image)[1]),
+        **_layout(image.info, **cut, then=then).to_dict(),
+    }
 
 
 def _previous(resume: str | Path | None, out: str | Path | None) -> Run | None:

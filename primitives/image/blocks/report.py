@@ -69,23 +69,28 @@ def watcher(
             return
         last[0] = now
         states = [_read(state_path(run / "jobs", name)) for name in names if name not in said]
-        shares = [s["step"] / s["total"] if s and s["total"] else 0.0 for s in states]
-        done = sum(shares) + sum(name in said for name in names)
+        done = sum(s["step"] / s["total"] for s in states if s and s["total"]) + len(said)
         begun.append(done)
-        gained, running = done - begun[0], [s for s in states if s and s["metric"] is not None]
+        gained = done - begun[0]
         left = (now - start) * (len(names) - done) / gained if gained > 0.02 * len(names) else None
-        report(
-            Progress(
-                stage="blocks",
-                step=total - len(names) + len(said),
-                total=total,
-                metric=sum(s["metric"] for s in running) / len(running) if running else None,
-                seconds_left=left,
-                samples_per_second=sum(s["samples_per_second"] for s in running) or None,
-            )
-        )
+        report(_progress(states, total - len(names) + len(said), total, left))
 
     return watch
+
+
+def _progress(
+    states: list[dict[str, Any] | None], done: int, total: int, left: float | None
+) -> Progress:
+    """Return the sum of what running jobs say."""
+    running = [state for state in states if state and state["metric"] is not None]
+    return Progress(
+        stage="blocks",
+        step=done,
+        total=total,
+        metric=sum(s["metric"] for s in running) / len(running) if running else None,
+        seconds_left=left,
+        samples_per_second=sum(s["samples_per_second"] for s in running) or None,
+    )
 
 
 def measuring_watcher(run: Path, report: Report) -> Callable[[list[Outcome]], None]:
