@@ -28,6 +28,10 @@ UsageError: Any = typer.BadParameter.__base__
 # Module and summary: `ngp --help` lists them without loading any.
 COMMANDS = {
     "fit-image": ("ngp_warp.cli.fit_image", "Fit a neural field to a picture."),
+    "fit-image-blocks": (
+        "ngp_warp.cli.fit_image_blocks",
+        "Fit a large picture in blocks, by jobs here or on Slurm.",
+    ),
     "fit-sdf": ("ngp_warp.cli.fit_sdf", "Fit a signed distance field to a mesh."),
     "nerf": ("ngp_warp.cli.nerf", "Fit a radiance field to photos."),
     "fit-volume": ("ngp_warp.cli.fit_volume", "Fit a neural field to a volume."),

@@ -22,6 +22,7 @@ STAGES = {
     "mapping": "Placing photos",
     "compile": "Compiling",
     "train": "Training",
+    "blocks": "Blocks",
     "evaluate": "Evaluating",
     "write": "Writing",
 }

@@ -82,13 +82,13 @@ def fit_command(primitive: str, summary: str) -> Callable[..., dict[str, Any]]:
                 threads=threads,
                 progress=console.progress,
             )
-        return _report(run, console)
+        return report_run(run, console)
 
     command.__doc__ = summary
     return with_config_flags(cls)(command)
 
 
-def _report(run: Any, console: Console) -> dict[str, Any]:
+def report_run(run: Any, console: Console) -> dict[str, Any]:
     """Print the metrics and where the pictures are; return them."""
     pictures = sorted(path for path in (run.path / "renders").glob("*") if path.is_file())
     console.table(run.metrics)

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     )
     from ngp_warp.field import Field
     from ngp_warp.fitting import fit
+    from ngp_warp.job_settings import JobSettings
     from ngp_warp.primitive import Progress
+    from ngp_warp.primitives.image.blocks.fit import fit_image_blocks
     from ngp_warp.primitives.image.config import ImageConfig
     from ngp_warp.primitives.image.fit import fit_image
     from ngp_warp.primitives.nerf.config import NerfConfig
@@ -45,6 +47,7 @@ __all__ = [
     "GridEncodingConfig",
     "ImageConfig",
     "Interrupted",
+    "JobSettings",
     "NerfConfig",
     "NetworkConfig",
     "NgpError",
@@ -58,6 +61,7 @@ __all__ = [
     "VolumeConfig",
     "fit",
     "fit_image",
+    "fit_image_blocks",
     "fit_nerf",
     "fit_sdf",
     "fit_volume",
@@ -83,8 +87,10 @@ _MODULES = {
     ),
     "field": ("Field",),
     "fitting": ("fit",),
+    "job_settings": ("JobSettings",),
     "primitive": ("Progress",),
     "primitives.image.config": ("ImageConfig",),
+    "primitives.image.blocks.fit": ("fit_image_blocks",),
     "primitives.image.fit": ("fit_image",),
     "primitives.nerf.config": ("NerfConfig",),
     "primitives.nerf.fit": ("fit_nerf",),

@@ -100,11 +100,11 @@ def fit_with_settings(
         if config is None:
             previous = _resumed(primitive, resume, options.get("out"))
             config = previous.config if previous else cls()
-        config = from_dict(cls, override(to_dict(config), _nested(given)), "settings")
+        config = from_dict(cls, override(to_dict(config), nested_settings(given)), "settings")
     return fit(primitive, source, config=config, resume=resume, **options)
 
 
-def _nested(given: dict[str, Any]) -> dict[str, Any]:
+def nested_settings(given: dict[str, Any]) -> dict[str, Any]:
     """Return settings as plain JSON values, those of the training where they belong."""
     training = {f.name for f in fields(TrainingConfig)}
     above: dict[str, Any] = {}
@@ -199,6 +199,10 @@ def _resumed(primitive: str, resume: str | Path | None, out: str | Path | None) 
     run = open_run(resume)
     if run.primitive != primitive:
         raise CheckpointError(f"{resume} is a run of {run.primitive!r}, not of {primitive!r}")
+    if run.in_blocks:
+        raise CheckpointError(
+            f"{resume} is a run in blocks; continue with ngp fit-image-blocks --resume {resume}"
+        )
     if run.header.get("imported"):
         raise CheckpointError(
             f"{resume} is an imported snapshot, which cannot be trained on; fit the input anew"

@@ -20,8 +20,8 @@ class Progress:
     """How far a run has come; sent to the caller's ``progress`` function."""
 
     stage: str
-    """One of "load", "compile", "train", "evaluate", "write"; of structure from motion also
-    "features", "matching", "mapping"."""
+    """One of "load", "compile", "train", "evaluate", "write"; of an image in blocks also "blocks",
+    of structure from motion "features", "matching", "mapping"."""
     step: int = 0
     """Steps, tiles or files done in this stage."""
     total: int = 0
@@ -191,6 +191,8 @@ class Primitive:
     """run -> what was trained, ready for evaluation; None: a ``Field``."""
     evaluate: Callable[..., dict[str, Any]]
     """(run, *, progress) -> metrics against the original."""
+    describe_blocks: Callable[[Any], dict[str, Any]] | None = None
+    """run in blocks -> what ``ngp_warp.run.describe`` says of it; None: it is never in blocks."""
     resumed: Callable[[Any, dict[str, Any]], Any] = lambda config, described: config
     """(config, what ``describe`` said) -> the config of a run that is resumed; ConfigError where it
     cannot be."""

@@ -29,9 +29,10 @@ class Run:
 
     path: Path
     checkpoint: Path
-    """The checkpoint that queries, renders and exports read."""
+    """The checkpoint that queries, renders and exports read; of a run in blocks its config.json."""
     header: dict[str, Any]
-    """Its header: primitive, source, config, step, n_steps, data, curve."""
+    """Its header: primitive, source, config, step, n_steps, data, curve; of a run in blocks what
+    its config.json holds: primitive, source, config, data, and blocks."""
     metrics: dict[str, Any] = field(default_factory=dict)
     """metrics.json; empty while the run has not ended."""
     device: str | None = None
@@ -60,6 +61,11 @@ class Run:
         return self.source
 
     @property
+    def in_blocks(self) -> bool:
+        """Whether its parts are runs of their own, in its folder ``blocks``."""
+        return "blocks" in self.header
+
+    @property
     def config(self) -> Any:
         """The resolved config, as the primitive's dataclass."""
         from ngp_warp.primitives import get
@@ -74,7 +80,8 @@ class Run:
     def fitted(self) -> Any:
         """What was trained, on the run's device, in its own coordinates and units.
 
-        A ``Field``, of photos a ``primitives.nerf.model.NerfModel``, of a volume's light a
+        A ``Field``, of an image in blocks a ``primitives.image.blocks.mosaic.Mosaic``, of photos a
+        ``primitives.nerf.model.NerfModel``, of a volume's light a
         ``primitives.volume.radiance_field.RadianceField``.
         """
         from ngp_warp.decode import load_field
@@ -248,12 +255,23 @@ def open_run(path: str | Path, *, device: str | None = None) -> Run:
         folder = path.with_suffix("") if header.get("compact") else path.resolve().parent.parent
         return Run(folder, path, header, _read_metrics(folder), device)
     checkpoints = list_checkpoints(path)
+    if not checkpoints and (header := read_blocks(path)):
+        return Run(path, path / "config.json", header, _read_metrics(path), device)
     if not checkpoints:
         raise CheckpointError(
             f"{path} holds no checkpoint (looked for {path}/checkpoints/step-*.safetensors)"
         )
     newest = checkpoints[-1]
     return Run(path, newest, read_header(newest), _read_metrics(path), device)
+
+
+def read_blocks(folder: Path) -> dict[str, Any]:
+    """Return config.json of a run in blocks; empty where the folder holds none."""
+    try:
+        values = _read_json(folder / "config.json")
+    except CheckpointError:
+        return {}
+    return values if isinstance(values, dict) and "blocks" in values else {}
 
 
 def describe(path: str | Path) -> dict[str, Any]:
@@ -263,6 +281,8 @@ def describe(path: str | Path) -> dict[str, Any]:
         CheckpointError: there is none, or it is cut short or altered.
     """
     run = open_run(path)
+    if run.in_blocks:
+        return run._kind().describe_blocks(run)
     header, arrays = read_checkpoint(run.checkpoint)
     values = [a for name, a in arrays.items() if name.endswith(".value")]
     return {
@@ -297,7 +317,7 @@ def check_out(out: Path | None) -> None:
         ConfigError: it already holds a run.
         ResourceError: it is a file.
     """
-    if out is not None and list_checkpoints(out):
+    if out is not None and (list_checkpoints(out) or read_blocks(out)):
         raise ConfigError(f"{out} already holds a run; give --resume {out} or another --out")
     if out is not None and os.path.lexists(out) and not out.is_dir():
         raise ResourceError(f"cannot make the folder {out}: a file of that name is there")
@@ -389,7 +409,10 @@ def _link(link: Path, target: str | Path) -> None:
 
 
 def _read_metrics(folder: Path) -> dict[str, Any]:
-    path = folder / "metrics.json"
+    return _read_json(folder / "metrics.json")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text()) if path.exists() else {}
     except (OSError, ValueError) as error:

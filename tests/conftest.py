@@ -104,10 +104,10 @@ def fake_core(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeC
         vars(module).update(content)
         monkeypatch.setitem(sys.modules, name, module)
     # Built anew, from the fake's config: the flags are made when the module is imported.
-    for name in ("fit_image", "fit_sdf", "nerf", "fit_volume", "fit"):
+    for name in ("fit_image", "fit_image_blocks", "fit_sdf", "nerf", "fit_volume", "fit"):
         monkeypatch.delitem(sys.modules, f"ngp_warp.cli.{name}", raising=False)
     yield fake
-    for name in ("fit_image", "fit_sdf", "nerf", "fit_volume", "fit"):
+    for name in ("fit_image", "fit_image_blocks", "fit_sdf", "nerf", "fit_volume", "fit"):
         sys.modules.pop(f"ngp_warp.cli.{name}", None)
 
 
@@ -157,6 +157,28 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("mounting is not allowed here")
     yield folder
     subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.fixture
+def jobs_here(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Run the jobs in this process; returns the names of those that ran."""
+    from ngp_warp import jobs as jobs_module
+
+    ran: list[str] = []
+
+    def run_all(self: Any, works: list[Any], watch: Any) -> list[jobs_module.Outcome]:
+        ended = []
+        for work in works:
+            ran.append(work.name)
+            result = work()
+            log = self.folder / "log"
+            outcome = jobs_module.Outcome(work, result["state"], result.get("error", ""), log)
+            ended.append(outcome)
+            watch(ended)
+        return ended
+
+    monkeypatch.setattr(jobs_module.Jobs, "run_all", run_all)
+    return ran
 
 
 @pytest.fixture(scope="session")

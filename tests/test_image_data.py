@@ -12,9 +12,10 @@ import pytest
 from PIL import Image as PilImage
 
 from ngp_warp import files, memory
-from ngp_warp.errors import DataError, ResourceError
+from ngp_warp.errors import ConfigError, DataError, ResourceError
 from ngp_warp.primitives.image import cache, data
 from ngp_warp.primitives.image.data import load_image, probe
+from ngp_warp.primitives.image.writers import save_image
 
 EXIF_BLOCK = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0%c\0\0\0\0\0\0"
 
@@ -484,3 +485,32 @@ def test_bundled_photo(tmp_path):
     assert image.info.shape == (2988, 5312, 3)
     streamed = load_image(path, max_bytes=0, cache_dir=tmp_path)
     assert np.array_equal(streamed.pixels, image.pixels)
+
+
+@pytest.mark.parametrize("name", ["a.npy", "a.png", "a.tif", "cached.png"])
+@pytest.mark.parametrize("box", [(3, 5, 20, 11), (0, 4, 40, 9), (0, 0, 40, 30)])
+def test_a_crop_is_read_alone(name: str, box: tuple[int, int, int, int], tmp_path: Path) -> None:
+    truth = np.random.default_rng(0).integers(0, 255, (30, 40, 3), np.uint8)
+    path = tmp_path / name
+    save_image(path, truth)
+    limit = 0 if name == "cached.png" else None
+    image = load_image(path, crop=box, max_bytes=limit, cache_dir=tmp_path / "cache")
+    left, top, width, height = box
+    assert (image.info.width, image.info.height) == (width, height)
+    assert image.pixels.flags.c_contiguous
+    assert np.array_equal(image.pixels, truth[top : top + height, left : left + width])
+    mapped = name in ("a.npy", "cached.png") and width == 40
+    assert isinstance(image.pixels, np.memmap) == mapped
+    assert image.pixels.base is None or width == 40  # no view that keeps the whole picture
+    for outside in ((30, 0, 11, 5), (0, 25, 5, 6)):
+        with pytest.raises(ConfigError, match="reaches outside"):
+            load_image(path, crop=outside)
+
+
+def test_only_the_crop_must_be_finite(tmp_path: Path) -> None:
+    pixels = np.ones((30, 40, 1), np.float32)
+    pixels[20, 7] = np.nan
+    np.save(tmp_path / "a.npy", pixels)
+    assert load_image(tmp_path / "a.npy", crop=(0, 0, 40, 20)).unit_range
+    with pytest.raises(DataError, match=r"\[x, y\] = \[7, 20\]"):
+        load_image(tmp_path / "a.npy", crop=(5, 10, 10, 15))

@@ -4,15 +4,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ngp_warp.errors import ConfigError
 from ngp_warp.primitive import Primitive, Report, check_same, report_nothing
-from ngp_warp.primitives.image.config import ImageConfig
+from ngp_warp.primitives.image.config import ImageConfig, parse_box
 
 
 def _load(source: Path, config: ImageConfig, report: Report) -> Any:
     from ngp_warp.primitives.image.data import load_image
 
     cache_dir = Path(config.cache_dir) if config.cache_dir else None
-    return load_image(source, cache_dir=cache_dir)
+    return load_image(source, cache_dir=cache_dir, crop=parse_box(config.crop))
 
 
 def _estimate(image: Any, config: ImageConfig, device: str) -> tuple[ImageConfig, dict[str, int]]:
@@ -47,9 +48,26 @@ def _render(run: Any, output: Path, **options: Any) -> None:
     render(run, output, **options)
 
 
+def _fitted(run: Any) -> Any:
+    from ngp_warp.decode import load_field
+    from ngp_warp.primitives.image.blocks.mosaic import Mosaic
+
+    return Mosaic(run) if run.in_blocks else load_field(run)
+
+
+def _describe_blocks(run: Any) -> dict[str, Any]:
+    from ngp_warp.primitives.image.blocks.report import describe
+
+    return describe(run)
+
+
 def _evaluate(run: Any, *, progress: Report = report_nothing) -> dict[str, Any]:
     from ngp_warp.primitives.image.evaluate import measure
 
+    if run.in_blocks:
+        from ngp_warp.primitives.image.blocks.evaluate import measure_blocks
+
+        return measure_blocks(run, progress)[0]
     image = _load(run.source, run.config, progress)
     check_same(run.source, _describe(image), run.header["data"])
     return measure(run.fitted, image, run.config, progress)[0]
@@ -64,6 +82,8 @@ def _export_dzi(run: Any, output: Path | None = None, **options: Any) -> dict[st
 def _export_compact(run: Any, output: Path | None = None, **options: Any) -> dict[str, Any]:
     from ngp_warp.compact import export_compact
 
+    if run.in_blocks:
+        raise ConfigError(f"{run.path} is in blocks; export each of them: {run.path}/blocks/*")
     return export_compact(run, output, **options)
 
 
@@ -80,6 +100,8 @@ def _query(run: Any, points: Any, gradient: bool) -> Any:
     from ngp_warp.primitives.image.transfer import in_units
 
     field = run.fitted
+    if run.in_blocks:
+        return field.query(points, gradient=gradient)
     if gradient:
         return in_units(run.config, *field.value_and_gradient(points))
     return in_units(run.config, field.query(points), None)
@@ -93,6 +115,9 @@ PRIMITIVE = Primitive(
     estimate=_estimate,
     build=_build,
     describe=_describe,
+    describe_blocks=_describe_blocks,
+    fitted=_fitted,
+    fixed=frozenset({"crop"}),
     render=_render,
     render_options=frozenset({"width", "scale", "crop"}),
     exporters={

@@ -14,6 +14,7 @@ from ngp_warp.config import (
     check_choice,
     check_range,
 )
+from ngp_warp.errors import ConfigError
 from ngp_warp.primitives.image.info import ImageInfo
 
 Target = Literal["pixel", "bilinear"]
@@ -38,6 +39,8 @@ class ImageConfig:
     """What is fitted: the values, or asinh(value / transfer_scale) for high dynamic range."""
     transfer_scale: float | None = None
     """Values of asinh below which it is linear, in the image's units."""
+    crop: str | None = None
+    """Fit only this part: left,top,width,height in pixels of the picture."""
     cache_dir: str | None = None
     """Folder of the decoded pixels of an image larger than memory."""
 
@@ -47,6 +50,29 @@ class ImageConfig:
         check_choice("target", self.target, get_args(Target))
         check_choice("transfer", self.transfer, get_args(Transfer))
         check_range("transfer_scale", self.transfer_scale, 1e-30)
+        parse_box(self.crop)
+
+
+def parse_box(crop: str | None) -> tuple[int, int, int, int] | None:
+    """Return left, top, width and height of a crop, or None where there is none.
+
+    Raises:
+        ConfigError: other than four whole numbers, or an empty box.
+    """
+    if crop is None:
+        return None
+    try:
+        left, top, width, height = (int(part) for part in crop.split(","))
+    except ValueError:
+        left = top = width = height = -1
+    if min(left, top) < 0 or min(width, height) < 1:
+        raise ConfigError(f"crop must be left,top,width,height in whole pixels, got {crop!r}")
+    return left, top, width, height
+
+
+def format_box(box: tuple[int, int, int, int]) -> str:
+    """Return a box as ``ImageConfig.crop`` has it."""
+    return ",".join(map(str, box))
 
 
 def resolve(config: ImageConfig, info: ImageInfo, device: str) -> ImageConfig:

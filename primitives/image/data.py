@@ -4,14 +4,14 @@ Integer images are taken as sRGB whatever their profile; float images as linear 
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from ngp_warp import memory
-from ngp_warp.errors import DataError, ResourceError
+from ngp_warp.errors import ConfigError, DataError, ResourceError
 from ngp_warp.files import format_bytes
 from ngp_warp.primitives.image.cache import cached_pixels
 from ngp_warp.primitives.image.info import (
@@ -26,6 +26,9 @@ from ngp_warp.primitives.image.readers.source import Source, reading
 __all__ = ["Image", "ImageInfo", "load_image", "probe"]
 
 _MAX_BYTES = 1 << 30
+SHARED_BYTES = 1 << 26
+"""The most that a picture takes in memory where only a part of it is wanted: larger ones go through
+the cache file, so that several parts cost one decoding and little memory each."""
 _ADVICE = "convert it to a tiled TIFF, which is read tile by tile"
 
 
@@ -67,7 +70,11 @@ def probe(path: str | Path) -> ImageInfo:
 
 
 def load_image(
-    path: str | Path, *, cache_dir: Path | None = None, max_bytes: int | None = None
+    path: str | Path,
+    *,
+    cache_dir: Path | None = None,
+    max_bytes: int | None = None,
+    crop: tuple[int, int, int, int] | None = None,
 ) -> Image:
     """Read an image: JPEG, PNG, TIFF, WebP, AVIF, EXR, Radiance HDR or NPY, told by its content.
 
@@ -79,9 +86,12 @@ def load_image(
         cache_dir: where the decoded pixels of an image larger than ``max_bytes`` are kept;
             None: ngp-warp in this user's cache folder (XDG_CACHE_HOME).
         max_bytes: the most that the pixels may take in memory; None: 1 GiB, or half of what is
-            available if that is less. A map costs no speed while the system has memory for it.
+            available if that is less; with ``crop`` SHARED_BYTES. A map costs no speed while the
+            system has memory for it.
+        crop: left, top, width, height of the part that is wanted, in pixels; None: all.
 
     Raises:
+        ConfigError: the crop reaches outside the image.
         DataError: the file is missing, broken, cut short, no image, or has pixels that are not
             finite.
         ResourceError: too little memory, or too little room for the cache.
@@ -90,19 +100,43 @@ def load_image(
     source = open_source(path)
     info = _info(path, source)
     available = memory.available_bytes()
+    if crop is not None:
+        _check_box(info, crop)
     if max_bytes is None:
-        max_bytes = min(available // 2, _MAX_BYTES)
+        max_bytes = min(available // 2, _MAX_BYTES if crop is None else SHARED_BYTES)
     with reading(path):
         if source.mapped is not None and source.orientation == 1:
             pixels = source.mapped()
-            _check_finite(path, pixels)
+            if crop is None:
+                _check_finite(path, pixels)
         elif info.bytes <= max_bytes:
-            _check_memory(path, info.bytes + source.working_bytes, available)
-            pixels = np.empty(info.shape, info.dtype)
-            _decode(path, source, pixels)
+            pixels = _in_memory(path, source, info, available)
         else:
             pixels = _through_cache(path, source, info, cache_dir, available)
-    return Image(info, pixels)
+        if crop is not None:
+            pixels = _part(path, pixels, crop)
+    return Image(replace(info, width=pixels.shape[1], height=pixels.shape[0]), pixels)
+
+
+def _check_box(info: ImageInfo, box: tuple[int, int, int, int]) -> None:
+    """Raise ConfigError unless a box lies within an image."""
+    left, top, width, height = box
+    if left + width > info.width or top + height > info.height:
+        raise ConfigError(
+            f"the crop {left},{top},{width},{height} reaches outside {info.path} of "
+            f"{info.width}x{info.height} pixels"
+        )
+
+
+def _part(path: Path, pixels: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
+    """Return the pixels of a box, C-contiguous: rows as they lie, else a copy of the box alone."""
+    left, top, width, height = box
+    part = pixels[top : top + height, left : left + width]
+    if width != pixels.shape[1]:
+        _check_memory(path, part.nbytes, memory.available_bytes())
+        part = np.ascontiguousarray(part)
+    _check_finite(path, part, (left, top))
+    return part
 
 
 def _info(path: Path, source: Source) -> ImageInfo:
@@ -118,6 +152,13 @@ def _info(path: Path, source: Source) -> ImageInfo:
         dtype=source.dtype,
         hdr=source.hdr,
     )
+
+
+def _in_memory(path: Path, source: Source, info: ImageInfo, available: int) -> np.ndarray:
+    _check_memory(path, info.bytes + source.working_bytes, available)
+    pixels = np.empty(info.shape, info.dtype)
+    _decode(path, source, pixels)
+    return pixels
 
 
 def _through_cache(
@@ -170,8 +211,11 @@ def _check_memory(path: Path, needed: int, available: int) -> None:
         )
 
 
-def _check_finite(path: Path, pixels: np.ndarray) -> None:
-    """Raise DataError that counts the pixels with a NaN or infinite channel."""
+def _check_finite(path: Path, pixels: np.ndarray, corner: tuple[int, int] = (0, 0)) -> None:
+    """Raise DataError that counts the pixels with a NaN or infinite channel.
+
+    ``corner`` is the x and y of the first pixel in the file's image.
+    """
     if pixels.dtype != np.float32:
         return
     step = rows_per_band(pixels[0].nbytes)
@@ -181,7 +225,7 @@ def _check_finite(path: Path, pixels: np.ndarray) -> None:
         n_bad = int(np.count_nonzero(bad))
         if n_bad and not count:
             row, column = np.unravel_index(int(bad.argmax()), bad.shape)
-            first = f"[{column}, {y + row}]"
+            first = f"[{corner[0] + column}, {corner[1] + y + row}]"
         count += n_bad
     if count:
         raise DataError(

@@ -1,6 +1,7 @@
 """How good a fitted image is, over every pixel, and the pictures that show it."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from ngp_warp.primitive import Progress, Report
 from ngp_warp.primitives.image import pictures
 from ngp_warp.primitives.image.config import ImageConfig
 from ngp_warp.primitives.image.data import Image
-from ngp_warp.primitives.image.raster import Raster, quantize, tone_map
+from ngp_warp.primitives.image.raster import quantize, raster_of, tone_map
 from ngp_warp.primitives.image.transfer import choose
 
 # The window of Wang et al. 2004: sigma 1.5, 11 pixels across.
@@ -117,9 +118,21 @@ class Scores:
 
 
 def measure(
-    field: Field, image: Image, config: ImageConfig, report: Report
+    fitted: Any,
+    image: Image,
+    config: ImageConfig,
+    report: Report,
+    watch: Callable[[int, np.ndarray], None] | None = None,
 ) -> tuple[dict[str, Any], pictures.Thumbnails]:
     """Decode every pixel and compare it.
+
+    Args:
+        fitted: what ``Run.fitted`` of an image is.
+        image: the truth.
+        config: resolved.
+        report: told of progress.
+        watch: called with the first row of each band and its squared error
+            [rows, width, channels] in units of the peak.
 
     Returns:
         The metrics, and reduced pictures of result, truth and error.
@@ -128,7 +141,7 @@ def measure(
     transfer = choose(config, image)[0]
     scores = Scores(make_view(image))
     thumbnails = pictures.Thumbnails(info.width, info.height, info.channels, scores.view)
-    raster = Raster(field, transfer, info.width, info.height)
+    raster = raster_of(fitted, transfer, info.width, info.height)
     every = max(1, round(info.width * info.height / SSIM_PIXELS))
     stripe = max(_STRIPE_ROWS, raster.band_rows)
     for row, band in raster.bands():
@@ -136,8 +149,10 @@ def measure(
         truth = np.asarray(image.pixels[row : row + len(band)])
         error = scores.add(decoded, truth, row // stripe % every == 0)
         thumbnails.add(row, decoded, truth, error)
+        if watch is not None:
+            watch(row, error)
         report(Progress(stage="evaluate", step=row + len(band), total=info.height))
-    n_bytes = stored_bytes(field)
+    n_bytes = stored_bytes(fitted) if isinstance(fitted, Field) else fitted.stored_bytes()
     return {
         **scores.metrics(),
         "width": info.width,

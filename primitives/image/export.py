@@ -12,7 +12,7 @@ from ngp_warp.errors import ConfigError
 from ngp_warp.files import atomic_folder
 from ngp_warp.primitive import Progress, Report, report_nothing
 from ngp_warp.primitives.image.pyramid import OVERLAP, TILE_SIZE, Pyramid
-from ngp_warp.primitives.image.raster import Raster
+from ngp_warp.primitives.image.raster import raster_of
 from ngp_warp.primitives.image.render import convert, render, transfer_of
 
 _JPEG_QUALITY = 90
@@ -71,7 +71,7 @@ def export_dzi(run: Any, output: Path | None = None, *, progress: Report = repor
     data = run.header["data"]
     width, height, channels = data["width"], data["height"], data["n_outputs"]
     suffix = "png" if channels in (2, 4) else "jpg"
-    raster = Raster(run.fitted, transfer_of(run.config), width, height)
+    raster = raster_of(run.fitted, transfer_of(run.config), width, height)
     with atomic_folder(target, known="image.dzi") as folder:
         _write_pages(folder, run.source.name, width, height, suffix)
         pyramid = Pyramid(width, height, channels, _tile_writer(folder / "image_files", suffix))

@@ -97,16 +97,16 @@ def raster_kernel() -> wp.Kernel:
     text = f"""{LANES}
 for (int u = u_begin; u < u_end; ++u) {{
     const long long i = first.data[0] + block * 32 + u;
-    x.data[block * 64 + u] = (float)(((double)(left + i % box_width) + 0.5) * step_x);
-    x.data[block * 64 + 32 + u] = (float)(((double)(top + i / box_width) + 0.5) * step_y);
+    x.data[block * 64 + u] = (float)((left + (double)(i % box_width) + 0.5) * step_x);
+    x.data[block * 64 + 32 + u] = (float)((top + (double)(i / box_width) + 0.5) * step_y);
 }}
 """
 
     @wp.func_native(text)
     def raster_item(
         first: wp.array[wp.int64],
-        left: int,
-        top: int,
+        left: wp.float64,
+        top: wp.float64,
         box_width: int,
         step_x: wp.float64,
         step_y: wp.float64,
@@ -119,8 +119,8 @@ for (int u = u_begin; u < u_end; ++u) {{
         begin: int,
         # in
         first: wp.array[wp.int64],  # [1], index of the first pixel in the box, row by row
-        left: int,
-        top: int,
+        left: wp.float64,  # whole numbers, but for a block of a larger picture
+        top: wp.float64,
         box_width: int,
         step_x: wp.float64,  # 1 / width of the whole raster
         step_y: wp.float64,

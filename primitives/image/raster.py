@@ -1,6 +1,7 @@
 """Decode a field to pixels: any size, any box, band by band."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import warp as wp
@@ -21,7 +22,7 @@ class Raster:
     Args:
         field: 2D.
         transfer: of the trained values.
-        width: of the whole picture, in pixels.
+        width: of the whole picture, in pixels; of a block of a larger picture not always whole.
         height: of the whole picture, in pixels.
         box: left, top, width, height of the part that is decoded; None: all.
     """
@@ -30,13 +31,13 @@ class Raster:
         self,
         field: Field,
         transfer: Transfer,
-        width: int,
-        height: int,
-        box: tuple[int, int, int, int] | None = None,
+        width: float,
+        height: float,
+        box: tuple[float, float, int, int] | None = None,
     ):
         self.field = field
         self.transfer = transfer
-        self.box = box or (0, 0, width, height)
+        self.box = box or (0, 0, int(width), int(height))
         left, top, box_width, box_height = self.box
         self.band_rows = min(max(_BAND_POINTS // box_width, 1), box_height)
         # a band is decoded in passes, so that no width needs more memory than another
@@ -59,17 +60,38 @@ class Raster:
 
     def bands(self) -> Iterator[tuple[int, np.ndarray]]:
         """Yield (first row in the box, float32 [rows, width, channels] in the image's units)."""
-        _, _, width, height = self.box
+        height = self.box[3]
         for row in range(0, height, self.band_rows):
-            rows = min(self.band_rows, height - row)
-            band = np.empty((rows * width, self.field.n_outputs), np.float32)
-            for begin in range(0, len(band), self._pass):
-                self._first.assign(np.array([row * width + begin], np.int64))
-                for stage in self._stages:
-                    launch.run_all(stage)
-                part = band[begin : begin + self._pass]
-                part[:] = self.transfer.inverse(self._points.numpy()[: len(part)])
-            yield row, band.reshape(rows, width, -1)
+            yield row, self.rows(row, min(self.band_rows, height - row))
+
+    def rows(self, row: int, n_rows: int) -> np.ndarray:
+        """Return float32 [n_rows, width, channels] from ``row`` of the box, in image units."""
+        width = self.box[2]
+        band = np.empty((n_rows * width, self.field.n_outputs), np.float32)
+        for begin in range(0, len(band), self._pass):
+            self._first.assign(np.array([row * width + begin], np.int64))
+            for stage in self._stages:
+                launch.run_all(stage)
+            part = band[begin : begin + self._pass]
+            part[:] = self.transfer.inverse(self._points.numpy()[: len(part)])
+        return band.reshape(n_rows, width, -1)
+
+
+def raster_of(
+    fitted: Any,
+    transfer: Transfer,
+    width: int,
+    height: int,
+    box: tuple[int, int, int, int] | None = None,
+) -> Any:
+    """Return the picture, or a box of it, of what ``Run.fitted`` of an image is.
+
+    A ``Raster`` of a field, a ``blocks.mosaic.MosaicRaster`` of a run in blocks: both have
+    ``bands()`` and ``band_rows``. Arguments as for ``Raster``.
+    """
+    if isinstance(fitted, Field):
+        return Raster(fitted, transfer, width, height, box)
+    return fitted.raster(transfer, width, height, box)
 
 
 def quantize(values: np.ndarray, dtype: str) -> np.ndarray:

@@ -10,7 +10,7 @@ from ngp_warp import memory
 from ngp_warp.errors import ConfigError, ResourceError
 from ngp_warp.files import format_bytes
 from ngp_warp.primitive import Progress, Report, report_nothing
-from ngp_warp.primitives.image.raster import Raster, quantize, tone_map
+from ngp_warp.primitives.image.raster import quantize, raster_of, tone_map
 from ngp_warp.primitives.image.transfer import Transfer
 from ngp_warp.primitives.image.writers import open_writer
 
@@ -51,7 +51,7 @@ def render(
     dtype = stored_dtype(data["dtype"], output)
     _check_row(box[2], data["n_outputs"])
     with open_writer(output, box[2], box[3], data["n_outputs"], np.dtype(dtype)) as writer:
-        raster = Raster(run.fitted, transfer_of(run.config), *full, box)
+        raster = raster_of(run.fitted, transfer_of(run.config), *full, box)
         for row, band in raster.bands():
             writer.write(convert(band, data, dtype))
             progress(Progress(stage="write", step=row + len(band), total=box[3]))

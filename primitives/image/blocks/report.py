@@ -1,0 +1,155 @@
+"""What is said of a run in blocks while it is fitted and afterwards."""
+
+import json
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from ngp_warp.errors import NgpError
+from ngp_warp.job import state_path
+from ngp_warp.jobs import Outcome
+from ngp_warp.primitive import Progress, Report
+from ngp_warp.primitives.image.blocks.layout import Layout, name_of
+from ngp_warp.primitives.image.blocks.mosaic import block_folder, is_finished
+from ngp_warp.primitives.image.blocks.work import WHOLE
+from ngp_warp.run import Run, list_checkpoints, open_run
+
+_SECONDS_BETWEEN_REPORTS = 0.5
+
+
+class BlocksFailed(NgpError):
+    """Some jobs failed; says which, and how to go on.
+
+    Args:
+        failed: "name", "error" and "log" of each.
+        total: number of blocks.
+        repeat: the command that goes on.
+    """
+
+    def __init__(self, failed: list[dict[str, str]], total: int, repeat: str):
+        self.failed = failed
+        n_blocks = sum(item["name"] != WHOLE for item in failed)
+        what = f"{n_blocks} of {total} blocks are not fitted"
+        self.summary = (
+            f"{what if n_blocks else 'the image is not measured'}; continue with {repeat}"
+        )
+        super().__init__("; ".join([*map(line_of, failed), self.summary]))
+
+
+def line_of(failed: dict[str, str]) -> str:
+    """Return what there is to say of a job that failed."""
+    what = "measuring" if failed["name"] == WHOLE else f"block {failed['name']}"
+    return f"{what}: {failed['error']} (log: {failed['log']})"
+
+
+def watcher(
+    run: Path, cells: Iterable[tuple[int, int]], total: int, report: Report
+) -> Callable[[list[Outcome]], None]:
+    """Return what ``Jobs.run_all`` calls: it reads what the jobs say, and reports the sum.
+
+    Args:
+        run: the run's folder.
+        cells: the blocks that are being fitted.
+        total: number of blocks; the others are finished.
+        report: told "blocks": blocks done, the running ones' mean metric and joint speed.
+    """
+    names, start = [name_of(*at) for at in cells], time.monotonic()
+    begun: list[float] = []
+    said: set[str] = set()
+    last = [0.0]
+
+    def watch(ended: list[Outcome]) -> None:
+        for outcome in ended:
+            if outcome.work.name not in said:
+                said.add(outcome.work.name)
+                report(Progress(stage="blocks", message=_ended(run, outcome)))
+        now = time.monotonic()
+        if now - last[0] < _SECONDS_BETWEEN_REPORTS:
+            return
+        last[0] = now
+        states = [_read(state_path(run / "jobs", name)) for name in names if name not in said]
+        done = sum(s["step"] / s["total"] for s in states if s and s["total"]) + len(said)
+        begun.append(done)
+        gained = done - begun[0]
+        left = (now - start) * (len(names) - done) / gained if gained > 0.02 * len(names) else None
+        report(_progress(states, total - len(names) + len(said), total, left))
+
+    return watch
+
+
+def _progress(
+    states: list[dict[str, Any] | None], done: int, total: int, left: float | None
+) -> Progress:
+    """Return the sum of what running jobs say."""
+    running = [state for state in states if state and state["metric"] is not None]
+    return Progress(
+        stage="blocks",
+        step=done,
+        total=total,
+        metric=sum(s["metric"] for s in running) / len(running) if running else None,
+        seconds_left=left,
+        samples_per_second=sum(s["samples_per_second"] for s in running) or None,
+    )
+
+
+def measuring_watcher(run: Path, report: Report) -> Callable[[list[Outcome]], None]:
+    """Return what ``Jobs.run_all`` calls while the whole is measured."""
+
+    def watch(ended: list[Outcome]) -> None:
+        state = _read(state_path(run / "jobs", WHOLE))
+        if state and not ended:
+            report(Progress(stage="evaluate", step=state["step"], total=state["total"]))
+
+    return watch
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _ended(run: Path, outcome: Outcome) -> str:
+    """Return a line on how a block's job ended."""
+    name = outcome.work.name
+    if outcome.state != "done" or outcome.work.name == WHOLE:
+        return f"block {name}: {outcome.error or outcome.state}"
+    metrics = open_run(run / "blocks" / name).metrics
+    return (
+        f"block {name}: {metrics['psnr']:.2f} dB, {metrics['steps']} steps, "
+        f"{metrics['seconds']:.1f} s on {metrics['device']}"
+    )
+
+
+def table(metrics: dict[str, Any]) -> list[str]:
+    """Return a line for every block."""
+    return [
+        f"block {b['name']}  {b['psnr']:6.2f} dB  {b['steps']:>9,} steps  {b['seconds']:9.1f} s"
+        for b in metrics.get("blocks", ())
+    ]
+
+
+def describe(run: Run) -> dict[str, Any]:
+    """Return what a run in blocks holds: ``ngp info``; sizes of its newest checkpoints."""
+    layout = Layout.from_dict(run.header)
+    folders = [block_folder(run.path, *at) for at in layout.cells()]
+    finished = [folder for folder in folders if is_finished(folder)]
+    begun = [folder for folder in folders if list_checkpoints(folder)]
+    runs = [open_run(folder) for folder in begun]
+    return {
+        "run": str(run.path),
+        "primitive": run.primitive,
+        "source": str(run.source),
+        "blocks": f"{layout.columns}x{layout.rows}",
+        "margin": layout.margin,
+        "finished": len(finished),
+        "begun": len(begun),
+        "step": sum(part.header["step"] for part in runs),
+        "parameters": sum(part.metrics.get("parameters", 0) for part in runs),
+        "bytes": sum(part.checkpoint.stat().st_size for part in runs),
+        "data": run.header["data"],
+        "config": run.header["config"],
+        "metrics": run.metrics,
+    }
