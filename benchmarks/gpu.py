@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -146,8 +147,9 @@ class _Process:
         environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
         command = process_command(job)
         with self.log.open("w") as log:
+            # a session of its own, so that what it starts can be ended with it
             self.process = subprocess.Popen(
-                command, cwd=_ROOT, env=environment, stdout=log, stderr=log
+                command, cwd=_ROOT, env=environment, stdout=log, stderr=log, start_new_session=True
             )
         self.end = time.perf_counter() + seconds
 
@@ -156,12 +158,18 @@ class _Process:
         try:
             return self.process.wait(max(self.end - time.perf_counter(), 0.0) + _GRACE_S)
         except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
             return None
-        except BaseException:
-            self.process.kill()
-            raise
+        finally:
+            self.end_now()
+
+    def end_now(self) -> None:
+        """End it, and the processes that it has started, if it still runs."""
+        if self.process.poll() is None:
+            if hasattr(os, "killpg"):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            else:
+                self.process.kill()
+            self.process.wait()
 
     def found(self) -> dict[str, Any]:
         """Return what it has written; empty: nothing."""
@@ -189,8 +197,12 @@ def _rows(context: Context, seconds: float, *, isolate: bool) -> list[dict[str, 
     n = 1 if context.small else max(1, min(_MOST_WORKERS, (os.cpu_count() or 1) // 2))
     running = [_Process("agreement", replace(context, worker=(k, n)), seconds) for k in range(n)]
     end, rows = time.perf_counter() + seconds, []
-    for number, process in enumerate(running):
-        rows += _rows_of(process, replace(context, worker=(number, n)), end)
+    try:
+        for number, process in enumerate(running):
+            rows += _rows_of(process, replace(context, worker=(number, n)), end)
+    finally:
+        for process in running:
+            process.end_now()
     return rows
 
 

@@ -105,15 +105,16 @@ class Part:
 
 
 PARTS = {
-    "agreement": Part(100, None),
-    "limits": Part(20, _limits),
-    "steps": Part(70, _steps),
-    "deterministic": Part(15, _deterministic),
-    "quality": Part(140, _quality),
-    "render": Part(35, _render),
-    "cold_start": Part(80, _cold_start),
-    "curves": Part(35, _curves),
-    "memory": Part(35, _memory),
+    "agreement": Part(90, None),
+    "limits": Part(12, _limits),
+    # before all that trains: it compiles the primitives' kernels, one process for each
+    "memory": Part(40, _memory),
+    "steps": Part(55, _steps),
+    "deterministic": Part(8, _deterministic),
+    "quality": Part(120, _quality),
+    "render": Part(25, _render),
+    "cold_start": Part(95, _cold_start),
+    "curves": Part(25, _curves),
 }
 """In the order in which they are run; shares are seconds as guessed for an H100."""
 

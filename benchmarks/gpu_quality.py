@@ -142,12 +142,12 @@ def quality_jobs(
     inputs: Mapping[str, Input], device: str, *, small: bool
 ) -> dict[str, Callable[[], dict[str, Any]]]:
     """Return what trains each primitive for each of its times, by name."""
-    found = {}
-    for name in PRIMITIVES:
-        for seconds in (0.5,) if small else SECONDS[name]:
-            run = partial(train, name, inputs[name], seconds, device, small=small)
-            found[f"{name} {seconds:g} s"] = run
-    return found
+    runs = [(s, name) for name in PRIMITIVES for s in ((0.5,) if small else SECONDS[name])]
+    return {
+        f"{name} {seconds:g} s": partial(train, name, inputs[name], seconds, device, small=small)
+        # the longest last: what has no time left is one of these
+        for seconds, name in sorted(runs, key=lambda run: run[0])
+    }
 
 
 def curve(name: str, source: Input, device: str, *, serves_cuda: bool, n_steps: int) -> list[float]:

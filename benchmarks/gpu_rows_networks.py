@@ -66,16 +66,17 @@ class _Batch:
         return {**found, "train dx": self.dx.numpy(), "train dw": self.dw.numpy(), "loss": totals}
 
 
-def _fused(small: bool, config: NetworkConfig, loss: str, n_io: tuple[int, int], side: Side) -> Any:
+def _fused(
+    small: bool, config: NetworkConfig, loss: str, n_io: tuple[int, int], side: Side
+) -> Arrays:
     """The fused network: float32 on a CPU, tensor cores on CUDA, which a CPU can emulate."""
-    if side.serves_cuda:
-        network: Any = FusedCudaMLP(config, *n_io, side.device)
-    else:
-        network = make_network(config, *n_io, side.device)
+    n = 64 if small else 2**16
+    if not side.serves_cuda:
+        return _Batch(make_network(config, *n_io, side.device), side.device, n).passes(loss)
     before = wp.config.enable_cpu_blocks
-    wp.config.enable_cpu_blocks = True
+    wp.config.enable_cpu_blocks = side.device == "cpu"
     try:
-        return _Batch(network, side.device, 64 if small else 2**16).passes(loss)
+        return _Batch(FusedCudaMLP(config, *n_io, side.device), side.device, n).passes(loss)
     finally:
         wp.config.enable_cpu_blocks = before
 
@@ -183,6 +184,8 @@ def _module(network: dict[str, Any], side: Side) -> Arrays:
     from ngp_warp.torch import NetworkWithInputEncoding
 
     device = side.device
+    if device != "cpu" and not torch.cuda.is_available():
+        raise ModuleNotFoundError("torch has no CUDA here")
     with torch.device(device):
         module = NetworkWithInputEncoding(
             3, 2,

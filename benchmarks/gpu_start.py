@@ -1,7 +1,6 @@
 """A process that trains one primitive from nothing: how long until its first step, and its memory.
 
-``python -m benchmarks.gpu_start JOB.json`` is started by ``measure``; it prints one line of JSON
-after its first step, and one at its end.
+``python -m benchmarks.gpu_start JOB`` is started by ``measure`` and prints one line of JSON.
 """
 
 import json
@@ -12,11 +11,19 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu_inputs import PRIMITIVES, Input
+import warp as wp
+
+from benchmarks.gpu_inputs import PRIMITIVES, Input, make_config
+from ngp_warp import launch
+from ngp_warp.primitive import report_nothing
+from ngp_warp.primitives import get
+from ngp_warp.trainer import Trainer
 
 _ROOT = Path(__file__).resolve().parent.parent
 _STEPS = 100
@@ -37,8 +44,9 @@ def measure(
         small: small settings.
 
     Returns:
-        ``first_step_s`` from the start of the process on, ``load_s`` of it that the input took,
-        the modules in the cache, and the most memory on the device and on the host, in bytes.
+        ``trained_s`` from the start of the process to the end of its last step, ``imports_s`` and
+        ``load_s`` of it that imports and the input took, the modules in the cache, and the most
+        memory on the device and on the host, in bytes.
     """
     job = {"name": name, "path": str(source.path), "device": device, "steps": n_steps}
     job |= {"small": small, "started": time.time()}
@@ -84,52 +92,60 @@ def start_jobs(
 def memory_jobs(
     inputs: Mapping[str, Input], device: str, *, small: bool
 ) -> dict[str, Callable[[], dict[str, Any]]]:
-    """Return what measures the memory of training each primitive on its input."""
+    """Return what measures the memory of training each primitive on its input, all side by side.
+
+    Each is a process, whose memory is its own; together they also compile what others will need.
+    """
     names = PRIMITIVES[:1] if small else PRIMITIVES
     steps = 2 if small else _STEPS
-    return {
-        name: partial(
+    pool = ThreadPoolExecutor(len(names))
+    started = {
+        name: pool.submit(
             measure, name, inputs[name], device, cache=None, n_steps=steps, small=small
         )
         for name in names
     }  # fmt: skip
+    return {name: future.result for name, future in started.items()}
+
+
+class _Started(Trainer):
+    """Trains as ``ngp`` does, and notes when it would write its first checkpoint."""
+
+    ended = 0.0
+
+    def save(self, *, background: bool = False) -> None:
+        self.ended = time.time()
 
 
 def _run(job: dict[str, Any]) -> dict[str, Any]:
     """Load, build, record, train; return what ``measure`` returns."""
-    from benchmarks.gpu_inputs import make_config
-    from benchmarks.gpu_timing import recorded, synchronize
-    from ngp_warp import launch
-    from ngp_warp.primitive import report_nothing
-    from ngp_warp.primitives import get
-
-    launch.init()
     device, kind = job["device"], get(job["name"])
-    config = make_config(job["name"], small=job["small"], steps=max(job["steps"], 1))
+    config = make_config(job["name"], small=job["small"], steps=job["steps"])
     begin = time.time()
+    launch.init()
     data = kind.load(Path(job["path"]), config, report_nothing)
     loaded = time.time()
     config, _ = kind.estimate(data, config, device)
     task = kind.build(data, config, device)
-    run = recorded(task.stages(), device)
-    run()
-    synchronize(device)
-    result = {"first_step_s": time.time() - job["started"], "load_s": loaded - begin}
-    result["imports_s"] = begin - job["started"]
-    for _ in range(job["steps"] - 1):
-        run()
-    synchronize(device)
+    training = replace(config.training, checkpoint_seconds=1e6)
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "checkpoints").mkdir()
+        trainer = _Started(task, training, Path(folder), {}, report_nothing)
+        trainer.train()
     # in kilobytes, but on macOS
     unit = 1 if sys.platform == "darwin" else 1024
-    result["host_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    result["device_bytes"] = _device_bytes(device)
-    return result
+    return {
+        "steps": job["steps"],
+        "trained_s": trainer.ended - job["started"],
+        "imports_s": begin - job["started"],
+        "load_s": loaded - begin,
+        "host_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
+        "device_bytes": _device_bytes(device),
+    }
 
 
 def _device_bytes(device: str) -> int | None:
     """Return the most memory that Warp's pool has held on a CUDA device; None: not known."""
-    import warp as wp
-
     if device == "cpu" or not wp.is_mempool_enabled(device):
         return None
     return int(wp.get_mempool_used_mem_high(device))
