@@ -66,6 +66,8 @@ def run(options: Options, say: Callable[[str], None] = lambda line: None) -> dic
         "parts": {},
         "seconds": {},
     }
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    write_json(options.out, results)  # raises now, not after minutes, where it cannot
     end = time.perf_counter() + options.budget
     with tempfile.TemporaryDirectory() as folder:
         context = Context(
@@ -118,7 +120,8 @@ def _part(name: str, context: Context, seconds: float, *, isolate: bool) -> dict
     """Run one part; whatever goes wrong is its result."""
     try:
         if name == "agreement":
-            return gpu_agreement.summary(_rows(context, seconds, isolate=isolate))
+            rows = _rows(context, seconds, isolate=isolate)
+            return gpu_agreement.summary(gpu_agreement.completed(rows, context.small))
         if isolate:
             return _isolated(name, context, seconds)
         jobs = PARTS[name].jobs
@@ -215,12 +218,12 @@ def _rows_of(process: _Process, context: Context, end: float) -> list[dict[str, 
         if status == _ANSWERED:
             return done
         begun, why = found.get("begun"), process.why(status)
-        if begun:
+        if begun and status is not None:
             done.append({"row": begun, "ok": False, "why": why})
-        elif not found:
+        elif not found and status is not None:
             done.append({"row": f"process {context.worker[0]}", "ok": False, "why": why})
         left = end - time.perf_counter()
-        if not found or left <= 0:
+        if not found or status is None or left <= 0:
             return done
         skip = tuple(row["row"] for row in done)
         process = _Process("agreement", replace(context, skip=skip), left)

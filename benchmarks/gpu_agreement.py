@@ -70,6 +70,15 @@ def run(
             yield {"row": row.name, "ok": False, "why": why[:500]}
 
 
+def completed(found: Sequence[dict[str, Any]], small: bool) -> list[dict[str, Any]]:
+    """Return the rows in their order, with those that a process did not come to."""
+    by_name = {row["row"]: row for row in found}
+    missing = {"ok": None, "not_run": True, "why": "no time was left"}
+    names = [row.name for row in all_rows(small)]
+    rows = [by_name.get(name, {"row": name, **missing}) for name in names]
+    return rows + [row for name, row in by_name.items() if name not in names]
+
+
 def lost(device: str) -> bool:
     """Return whether a CUDA device no longer answers, as after an illegal address."""
     if device == "cpu":

@@ -235,6 +235,21 @@ for name in rows:
     assert "status 11" in rows[1]["why"]
 
 
+def test_rows_that_no_process_came_to_are_not_run(tmp_path, monkeypatch):
+    names = [row.name for row in gpu_agreement.all_rows(small=True)]
+    begun = json.dumps({"rows": [{"row": names[1], "ok": True}], "begun": names[0]})
+    text = f"""
+import json, sys, time
+open(json.loads(sys.argv[1])["out"], "w").write({begun!r})
+time.sleep(60)
+"""
+    monkeypatch.setattr(gpu, "process_command", lambda job: [sys.executable, "-c", text, job])
+    monkeypatch.setattr(gpu, "_GRACE_S", 0.5)
+    found = gpu.run(options(tmp_path, only=("agreement",), budget=3.0))["parts"]["agreement"]
+    assert [row["row"] for row in found["rows"]] == names
+    assert (found["passed"], found["failed"], found["not_run"]) == (1, 0, len(names) - 1)
+
+
 def test_a_process_that_never_began_is_told(tmp_path, monkeypatch):
     command = [sys.executable, "-c", "raise SystemExit('no driver')"]
     monkeypatch.setattr(gpu, "process_command", lambda job: command)
