@@ -8,8 +8,7 @@ from typing import Any
 
 import warp as wp
 
-from ngp_warp import launch
-from ngp_warp.trainer import _recorded_step
+from ngp_warp import launch, trainer
 
 Stages = list[list[launch.Launch]]
 
@@ -74,7 +73,8 @@ def host_milliseconds(run: Callable[[], Any], device: str, *, inner: int = 50) -
 
 def recorded(stages: Stages, device: str) -> Callable[[], None]:
     """Return what runs stages once as training does: one graph on CUDA."""
-    return _recorded_step(stages, device)
+    made: Any = getattr(trainer, "recorded_step", None) or vars(trainer)["_recorded_step"]
+    return made(stages, device)
 
 
 def is_graph(stages: Stages, device: str) -> bool:
