@@ -13,7 +13,7 @@ import numpy as np
 from benchmarks import report
 from benchmarks.gpu_compare import run_all
 from benchmarks.gpu_inputs import PRIMITIVES, Input, make_config, make_task
-from benchmarks.gpu_timing import milliseconds, synchronize
+from benchmarks.gpu_timing import count_launches, milliseconds, recorded, synchronize
 from ngp_warp.config import TrainingConfig
 from ngp_warp.encodings.grid import GridEncoding
 from ngp_warp.optimizer import Adam
@@ -24,6 +24,8 @@ from ngp_warp.trainer import Trainer, TrainingState
 SECONDS = {"image": (3.0,), "sdf": (5.0,), "nerf": (5.0, 60.0), "volume": (5.0,)}
 """Training times by primitive."""
 _VIEWS = 20
+_PASS_RAYS = 2**15
+"""Of a view, whose pass is timed by itself."""
 _IOU_POINTS = 2**18
 _CURVE_POINTS = 60
 _CURVE_STEPS, _CURVE_EVERY = 240, 20
@@ -211,8 +213,6 @@ def _trained(name: str, source: Input, device: str, n_steps: int, *, small: bool
     task = make_task(name, source, make_config(name, small=small, steps=n_steps), device)
     stages = task.stages()
     task.field.optimizer.n_steps.fill_(n_steps)
-    from benchmarks.gpu_timing import recorded
-
     run = recorded(stages, device)
     for _ in range(n_steps):
         run()
@@ -240,13 +240,29 @@ def _view(source: Input, device: str, *, small: bool) -> dict[str, Any]:
     subject = Subject.of_model(task.field)
     renderer, shot = subject.renderer(), subject.shot(0, (side, side))
     ms = _clock(lambda: renderer.buffers(shot), 1 if small else 5)
-    field = task.field.radiance
-    stages = field._renderer._stages
-    n_rays = field._renderer.batch.capacity
-    passes = -(-side * side // n_rays)
+    batch = _rays_of(task, shot, device)
+    stages = task.field.radiance.render_stages(batch)
     one = milliseconds(lambda: run_all(stages), device, repeats=1 if small else 5, inner=1)
-    return {"ms": ms, "width": side, "height": side, "passes": passes, "ms_of_a_pass": one,
-            "rays_of_a_pass": n_rays, "steps": task.config.training.steps}  # fmt: skip
+    left_out = int((batch.n_samples.numpy() < 0).sum())
+    found = {"ms": ms, "width": side, "height": side, "steps": task.config.training.steps}
+    found |= {"pass_rays": batch.capacity, "pass_ms": one, "pass_left_out": left_out}
+    return found | {"pass_launches": count_launches(stages)}
+
+
+def _rays_of(task: Any, shot: Any, device: str) -> Any:
+    """Return a batch of rays about a picture's middle, in the order of its rows."""
+    from ngp_warp.radiance.batch import make_batch
+
+    y, x = np.mgrid[0 : shot.height, 0 : shot.width]
+    n = min(x.size, _PASS_RAYS)
+    part = slice((x.size - n) // 2, (x.size - n) // 2 + n)
+    origin, directions = shot.rays(x.ravel()[part] + 0.5, y.ravel()[part] + 0.5)
+    batch = make_batch(task.field.radiance.settings, n, device)
+    origins = np.broadcast_to(task.field.frame.to_box(origin[None]), directions.shape)
+    for array, values in ((batch.origin, origins), (batch.direction, directions)):
+        array.assign(np.ascontiguousarray(values, np.float32).reshape(-1))
+    batch.jitter.fill_(0.5)
+    return batch
 
 
 def _trace(source: Input, device: str, *, small: bool) -> dict[str, Any]:
