@@ -77,9 +77,9 @@ def _quality(c: Context) -> Jobs:
 
 
 def _render(c: Context) -> Jobs:
-    from benchmarks.gpu_quality import pictures
+    from benchmarks.gpu_pictures import jobs
 
-    return dict(pictures(c.inputs(), c.device, small=c.small))
+    return dict(jobs(c.inputs(), c.device, small=c.small))
 
 
 def _cold_start(c: Context) -> Jobs:
