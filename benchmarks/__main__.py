@@ -54,10 +54,12 @@ def _parser() -> argparse.ArgumentParser:
     gigapixel.add_argument("--crop", default="100,100,1000,1000", metavar="x,y,w,h")
     gigapixel.set_defaults(run=_gigapixel)
     others = _add_fields(commands)
+    _add_gpu(commands)
     for command in (step, image, gigapixel, *others):
         command.add_argument("--threads", type=int, help="CPU threads; every core if not given")
-    for command in commands.choices.values():
-        command.add_argument("--json", type=Path, metavar="FILE", help="also write the results")
+    for name, command in commands.choices.items():
+        if name != "gpu":
+            command.add_argument("--json", type=Path, metavar="FILE", help="also write the results")
     return parser
 
 
@@ -89,6 +91,49 @@ def _add_fields(commands: Any) -> list[argparse.ArgumentParser]:
     modules.add_argument("--table-log2", type=int, default=19, help="log2 of a level's entries")
     modules.set_defaults(run=_torch)
     return [distance, radiance, volume, encodings, modules]
+
+
+def _add_gpu(commands: Any) -> None:
+    """Add the check of a GPU; it writes its results as it goes, wherever --out says."""
+    gpu = commands.add_parser("gpu", help="whether a GPU agrees with the CPU, and how fast it is")
+    gpu.add_argument("--device", help="auto, cpu, cuda or cuda:N; auto if not given")
+    gpu.add_argument("--only", metavar="PART,PART", help="run these parts alone")
+    gpu.add_argument("--small", action="store_true", help="small sizes; always so without a GPU")
+    gpu.add_argument("--budget-seconds", type=float, default=480.0)
+    gpu.add_argument("--out", type=Path, metavar="FILE", help="benchmarks/results/DEVICE.json")
+    gpu.add_argument("--no-isolation", action="store_true", help="run all parts in this process")
+    gpu.add_argument("--data", type=Path, metavar="DIR", help="folder of the usual inputs")
+    for name in ("image", "mesh", "scene", "volume"):
+        gpu.add_argument(f"--{name}", type=Path, metavar="FILE", help="instead of the usual one")
+    gpu.add_argument(
+        "--report", type=Path, metavar="RESULT.json", help="run nothing; print it as Markdown"
+    )
+    gpu.set_defaults(run=_gpu, json=None)
+
+
+def _gpu(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    from benchmarks import gpu, gpu_targets
+    from ngp_warp.json_files import read_json
+
+    if args.report is not None:
+        results = read_json(args.report)
+        return gpu_targets.markdown(results), results
+    device = launch.resolve_device(args.device)
+    inputs = {"image": args.image, "sdf": args.mesh, "nerf": args.scene, "volume": args.volume}
+    small = args.small or device == "cpu"
+    name = gpu.file_name(gpu.device_facts(device)["device_name"])
+    options = gpu.Options(
+        device=device,
+        small=small,
+        budget=args.budget_seconds,
+        out=args.out or gpu.RESULTS / (f"small_{name}" if small else name),
+        only=tuple(args.only.split(",")) if args.only else (),
+        isolate=not args.no_isolation,
+        data=args.data,
+        given={name: path for name, path in inputs.items() if path is not None},
+    )
+    results = gpu.run(options, lambda line: print(line, file=sys.stderr, flush=True))
+    return gpu.describe(results) + f"\n\nwritten to {options.out}", results
 
 
 def _step(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:

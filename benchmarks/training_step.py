@@ -42,8 +42,14 @@ class StepSize:
         return N_OUTPUTS[self.n_dims]
 
 
-def make_field(size: StepSize, finest_resolution: int | None = None) -> Field:
-    """Return the field on the CPU with its initial values; N_max None: the comparison's own."""
+def make_field(
+    size: StepSize,
+    finest_resolution: int | None = None,
+    *,
+    device: str = "cpu",
+    deterministic: bool = False,
+) -> Field:
+    """Return the field with its initial values; N_max None: the comparison's own."""
     encoding = GridEncodingConfig(
         n_levels=16,
         n_features_per_level=2,
@@ -58,7 +64,8 @@ def make_field(size: StepSize, finest_resolution: int | None = None) -> Field:
         network=NetworkConfig(),
         optimizer=OptimizerConfig(),
         seed=_SEED,
-        device="cpu",
+        device=device,
+        deterministic=deterministic,
     )
 
 

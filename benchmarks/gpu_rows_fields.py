@@ -1,0 +1,275 @@
+"""Rows of the comparison of devices: radiance fields and their marching, scenes, images."""
+
+import functools
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.gpu_compare import Arrays, Row, Side, Tolerance
+from benchmarks.gpu_compare import run_all as run_stages
+from benchmarks.made_inputs import write_scene
+from benchmarks.training_step import PHOTO
+from ngp_warp.config import GridEncodingConfig, NetworkConfig, OptimizerConfig, TrainingConfig
+from ngp_warp.encodings.grid import resolve
+from ngp_warp.primitive import report_nothing
+from ngp_warp.primitives.image.config import ImageConfig
+from ngp_warp.primitives.image.data import load_image
+from ngp_warp.primitives.image.raster import Raster
+from ngp_warp.primitives.image.task import ImageTask
+from ngp_warp.primitives.image.task import estimate as estimate_image
+from ngp_warp.primitives.nerf.config import NerfConfig
+from ngp_warp.primitives.nerf.data import NerfData
+from ngp_warp.primitives.nerf.data import load as load_scene
+from ngp_warp.primitives.nerf.task import NerfTask
+from ngp_warp.primitives.nerf.task import estimate as estimate_scene
+from ngp_warp.radiance.batch import RayBatch, make_batch
+from ngp_warp.radiance.field import RadianceField
+from ngp_warp.radiance.settings import CELLS, RadianceSettings
+from ngp_warp.radiance.vanilla import VanillaField, VanillaSettings
+
+# A sample at a cell's face is marched on one device and skipped on the other.
+RAYS = Tolerance(2e-3, "float32 steps along rays; samples at faces of cells", outliers=2e-2)
+MARCHED = Tolerance(0.0, "whole numbers; a sample at a cell's face may be left out", outliers=2e-2)
+MOMENTS = Tolerance(2e-3, "float32 sums over samples, some of them at faces of cells", whole=True)
+HALF_RAYS = Tolerance(3e-2, "half operands on tensor cores, float32 on a CPU", outliers=2e-2)
+HALF_MOMENTS = Tolerance(0.1, "half operands, and signs of ReLUs' sums within them", whole=True)
+CELL_BITS = Tolerance(0.0, "cells whose value is within rounding of the threshold", outliers=1e-3)
+# Slopes of linear interpolation jump at faces, which samples on either side of one show.
+POSES = Tolerance(2e-2, "sums of slopes, some of samples at faces of cells", whole=True)
+VALUES = Tolerance(2e-3, "float32 exponentials of network outputs, places in cells", outliers=1e-3)
+MODES = Tolerance(2e-3, "float32, half copies of a table rounded alike", whole=True)
+
+UNFUSED = NetworkConfig(n_neurons=32, n_hidden_layers=1, backend="unfused")
+UNFUSED_COLOR = NetworkConfig(n_neurons=32, backend="unfused", output_activation="sigmoid")
+FULL: dict[str, Any] = {
+    "density_network": UNFUSED,
+    "color_network": UNFUSED_COLOR,
+    "ray_gradients": True,
+    "background_gradients": True,
+    "exposure": True,
+    "n_views": 5,
+    "n_latent_dims": 3,
+    "depth_weight": 0.3,
+    "distortion_weight": 0.2,
+    "aabb_scale": 2,
+    "cone_angle": 1 / 128,
+}
+
+
+def _settings(small: bool, **changes: Any) -> RadianceSettings:
+    encoding = resolve(
+        GridEncodingConfig(n_levels=8, log2_hashmap_size=14, finest_resolution=256, dtype="float16")
+    )
+    values = {
+        "encoding": encoding,
+        "density_network": NetworkConfig(n_hidden_layers=1),
+        "color_network": NetworkConfig(output_activation="sigmoid"),
+        "steps": 128 if small else 256,
+        # room for all samples: rays without are left out, by other rules on a CPU
+        "batch_samples": 2**14 if small else 2**18,
+        "max_rays": 2**7 if small else 2**10,
+    }
+    return RadianceSettings(**{**values, **changes})
+
+
+def _field(side: Side, settings: RadianceSettings) -> RadianceField:
+    """Return a field that is no fog, marched in some balls."""
+    rng = np.random.default_rng(1)
+    axis = (np.arange(CELLS) + 0.5) / CELLS
+    z, y, x = np.meshgrid(axis, axis, axis, indexing="ij", sparse=True)
+    seen = np.zeros((settings.n_cascades, CELLS, CELLS, CELLS), bool)
+    for c in rng.uniform(0.25, 0.75, (4, 3)):
+        seen |= (x - c[0]) ** 2 + (y - c[1]) ** 2 + (z - c[2]) ** 2 < 0.2**2
+    field = RadianceField(
+        settings, optimizer=OptimizerConfig(), seed=0, device=side.device, backend=side.backend,
+        visible=seen,
+    )  # fmt: skip
+    for p in field.parameters().values():
+        p.assign((p.value.numpy() + rng.normal(size=p.value.size) * 0.2).astype(np.float32))
+    return field
+
+
+def _rays(n: int, settings: RadianceSettings, device: str) -> RayBatch:
+    rng = np.random.default_rng(2)
+    batch = make_batch(settings, n, device)
+    origin = rng.uniform(-0.5, 1.5, (n, 3))
+    direction = rng.uniform(0.2, 0.8, (n, 3)) - origin
+    direction /= np.linalg.norm(direction, axis=1, keepdims=True)
+    given = {"origin": origin, "direction": direction, "jitter": rng.random(n)}
+    given |= {name: rng.random((n, 3)) for name in ("target", "background")}
+    given |= {"weight": rng.choice([0.5, 1.0], n), "depth_target": rng.random(n)}
+    if settings.exposure:
+        given["exposure"] = rng.uniform(-0.5, 0.5, (n, 3))
+    for name, values in given.items():
+        getattr(batch, name).assign(values.astype(np.float32).reshape(-1))
+    if settings.n_views:
+        batch.view.assign(rng.integers(0, settings.n_views, n).astype(np.int32))
+    return batch
+
+
+_OUT = ("color", "opacity", "depth", "loss")
+
+
+def _radiance_step(small: bool, changes: dict[str, Any], side: Side) -> Arrays:
+    settings = _settings(small, **changes)
+    field = _field(side, settings)
+    batch = _rays(settings.max_rays, settings, side.device)
+    run_stages([[field.optimizer.advance()], *field.train_stages(batch)])
+    found = {name: getattr(batch, name).numpy() for name in _OUT}
+    for name in ("d_origin", "d_direction", "d_background", "d_exposure"):
+        if getattr(batch, name).size:
+            found[name] = getattr(batch, name).numpy()
+    if field.backend != "vector" and changes:
+        # the fused kernels end a ray earlier than they march it
+        found["n_samples"] = batch.n_samples.numpy()
+    moments = {f"moment {n}": p.first_moment.numpy() for n, p in field.parameters().items()}
+    return {**found, **moments}
+
+
+def _radiance_render(small: bool, side: Side) -> Arrays:
+    settings = _settings(small, density_network=UNFUSED, color_network=UNFUSED_COLOR)
+    field = _field(side, settings)
+    batch = _rays(settings.max_rays, settings, side.device)
+    rays = [getattr(batch, name).numpy().reshape(-1, 3) for name in ("origin", "direction")]
+    made = field.render_rays(*rays, background=(1.0, 0.5, 0.2))
+    points = np.random.default_rng(0).random((2**12, 3), dtype=np.float32)
+    found = {"color": made.color, "opacity": made.opacity, "depth": made.depth}
+    density, color = field.density(points), field.color(points[: 2**9], rays[1][:1].repeat(512, 0))
+    return {**found, "density": density, "color at points": color}
+
+
+def _occupancy(small: bool, side: Side) -> Arrays:
+    field = _field(side, _settings(small, density_network=UNFUSED, color_network=UNFUSED_COLOR))
+    field.fill_occupancy()
+    stages = [[field.optimizer.advance()], *field.occupancy_stages()]
+    for _ in range(3):
+        run_stages(stages)
+    grid = field.occupancy
+    names = ("values", "threshold", "bits", "slice_sums")
+    return {name: getattr(grid, name).numpy() for name in names}
+
+
+def _vanilla(small: bool, side: Side) -> Arrays:
+    sizes: dict[str, Any] = {
+        "n_neurons": 32,
+        "n_hidden_layers": 3,
+        "skip_layer": 2,
+        "n_head_neurons": 16,
+    }
+    settings = VanillaSettings(
+        **sizes, n_coarse=16, n_fine=32, max_rays=32 if small else 256,
+        density_activation="softplus",
+    )  # fmt: skip
+    field = VanillaField(settings, optimizer=OptimizerConfig(learning_rate=1e-3), seed=0,
+                         device=side.device, backend=side.backend)  # fmt: skip
+    batch = _rays(settings.max_rays, _settings(small), side.device)
+    run_stages([[field.optimizer.advance()], *field.train_stages(batch)])
+    found = {name: getattr(batch, name).numpy() for name in ("color", "opacity", "loss")}
+    return {**found, "moment": field.weights.first_moment.numpy()}
+
+
+@functools.cache
+def made_scene() -> NerfData:
+    """Return a small scene of which the exact photos are known."""
+    with tempfile.TemporaryDirectory() as folder:
+        source = write_scene(Path(folder) / "ball", side=48)
+        return load_scene(source, NerfConfig(), report_nothing)
+
+
+def scene_config(**changes: Any) -> NerfConfig:
+    """Return settings whose step is the same on every device."""
+    encoding = GridEncodingConfig(
+        n_levels=6, n_features_per_level=2, log2_hashmap_size=14, finest_resolution=128
+    )
+    values: dict[str, Any] = {
+        "encoding": encoding,
+        "density_network": UNFUSED,
+        "color_network": NetworkConfig(n_neurons=32, backend="unfused"),
+        "training": TrainingConfig(batch_size=8192, steps=1),
+        "march_steps": 128,
+        "render_steps": 256,
+        "max_rays": 1024,
+    }
+    return NerfConfig(**{**values, **changes})
+
+
+def _scene_step(changes: dict[str, Any], side: Side) -> Arrays:
+    """Draw rays, refine, train: one step of a scene."""
+    data = made_scene()
+    config, _ = estimate_scene(data, scene_config(**changes), side.device)
+    task = NerfTask(data, config, side.device)
+    run_stages(task.stages())
+    batch = task.field.batch
+    names = ("origin", "direction", "target", "background", "view")
+    found = {name: getattr(batch, name).numpy() for name in names}
+    moments = {n: p.first_moment.numpy() for n, p in task.field.parameters().items()}
+    # the first step's exposures and poses may be pulled nowhere
+    found |= {f"moment {n}": m for n, m in moments.items() if m.any()}
+    around = task.field.surroundings
+    if around is not None:
+        rng = np.random.default_rng(0)
+        around.texels.assign(rng.normal(size=around.texels.value.size).astype(np.float32))
+        found["environment"] = around.colors(found["direction"].reshape(-1, 3)[:1000])
+    return found
+
+
+def _image_step(dtype: Any, side: Side) -> Arrays:
+    image = load_image(PHOTO)
+    config = ImageConfig(
+        encoding=GridEncodingConfig(n_levels=6, log2_hashmap_size=14, dtype=dtype),
+        network=NetworkConfig(n_neurons=32, backend="unfused"),
+        training=TrainingConfig(batch_size=2**13, steps=1),
+    )
+    config, _ = estimate_image(image, config, side.device)
+    task = ImageTask(image, config, side.device)
+    run_stages(task.stages())
+    return {n: p.first_moment.numpy() for n, p in task.field.parameters().items()}
+
+
+def _raster(small: bool, side: Side) -> Arrays:
+    """Pixels of a field, and values and gradients at points."""
+    image = load_image(PHOTO)
+    network = NetworkConfig(n_neurons=32, backend="unfused")
+    encoding = GridEncodingConfig(log2_hashmap_size=12 if small else 16)
+    config = ImageConfig(encoding=encoding, network=network)
+    config, _ = estimate_image(image, config, side.device)
+    task = ImageTask(image, config, side.device)
+    table = task.field.table
+    rng = np.random.default_rng(0)
+    table.assign(rng.standard_normal(table.value.size, dtype=np.float32))
+    raster = Raster(task.field, task.transfer, image.info.width, image.info.height,
+                    (100, 200, 160, 40))  # fmt: skip
+    pixels = np.concatenate([band for _, band in raster.bands()])
+    values, jacobian = task.field.value_and_gradient(rng.random((1000, 2)))
+    return {"pixels": pixels, "values": values, "jacobian": jacobian}
+
+
+def rows(small: bool) -> list[Row]:
+    """Return the rows of this module."""
+    half: dict[str, Tolerance] = dict.fromkeys(("moment network", "moment encoding"), HALF_MOMENTS)
+    single = {f"moment {n}": MOMENTS for n in ("network", "encoding", "latents")}
+    single["n_samples"] = MARCHED
+    sequential = {"bits": CELL_BITS}
+    refined = {"train_poses": True, "train_lenses": True, "exposure": True, "appearance": 4}
+    scene = {"view": MARCHED} | {
+        f"moment {n}": MOMENTS
+        for n in ("network", "encoding", "latents", "exposures", "environment")
+    }
+    scene |= {f"moment {n}": POSES for n in ("poses", "lenses")}
+    return [
+        Row("radiance step", partial(_radiance_step, small, {}), HALF_RAYS, half, on_cpu=True),
+        Row("radiance step, all gradients", partial(_radiance_step, small, FULL), RAYS, single),
+        Row("radiance pictures and points", partial(_radiance_render, small), RAYS),
+        Row("occupancy grid", partial(_occupancy, small), VALUES, sequential),
+        Row("original NeRF's step", partial(_vanilla, small), RAYS, {"moment": MOMENTS},
+            on_cpu=True),
+        Row("scene step", partial(_scene_step, {}), RAYS, scene),
+        Row("scene step, refined", partial(_scene_step, refined), RAYS, scene),
+        Row("scene step, environment", partial(_scene_step, {"environment": True}), RAYS, scene),
+        Row("image step", partial(_image_step, "float32"), MODES),
+        Row("image step, half", partial(_image_step, "float16"), MODES),
+        Row("image raster and gradients", partial(_raster, small), VALUES),
+    ]  # fmt: skip
