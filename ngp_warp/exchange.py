@@ -16,15 +16,15 @@ import warp as wp
 
 from ngp_warp import distributed
 from ngp_warp.launch import Call, Launch
+from ngp_warp.table_exchange import TableExchange
 
 if TYPE_CHECKING:
     from ngp_warp.optimizer import Parameters
 
 Stages = list[list[Launch]]
 
-# Share of a table's groups from which it is sent as a whole: picking groups out and putting them
-# back takes as long as sending them.
-_DENSE_SHARE = 0.5
+# Touched groups of all processes, as a share of a table's, above which it is sent as a whole.
+_DENSE_SHARE = 1.0
 
 
 def sum_gradients(parameters: "Sequence[Parameters]", device: str) -> Stages:
@@ -32,20 +32,21 @@ def sum_gradients(parameters: "Sequence[Parameters]", device: str) -> Stages:
     if distributed.current().size == 1:
         return []
     weights = [_tensor(p.gradient) for p in parameters if p.touched is None]
-    tables = [
-        (_tensor(p.gradient), _tensor(p.touched)) for p in parameters if p.touched is not None
-    ]
-    if device != "cpu":
+    tables = [(p.gradient, p.touched) for p in parameters if p.touched is not None]
+    if device == "cpu":
+        size = distributed.current().size
+        exchanges = [TableExchange(*table, size) for table in tables]
+        return _stage(lambda: _exchange_on_cpu(weights, exchanges), device)
+    shared = [(_tensor(gradient), _tensor(touched)) for gradient, touched in tables]
 
-        def exchange() -> None:
-            for gradient, touched in tables:
-                _unite(touched)
-                _average(gradient)
-            for gradient in weights:
-                _average(gradient)
+    def exchange() -> None:
+        for gradient, touched in shared:
+            _unite(touched)
+            _average(gradient)
+        for gradient in weights:
+            _average(gradient)
 
-        return _stage(exchange, device)
-    return _stage(lambda: _exchange_touched(weights, tables), device)
+    return _stage(exchange, device)
 
 
 def sum_values(array: wp.array, device: str, *, mean: bool = False) -> Stages:
@@ -112,24 +113,28 @@ def _unite(tensor: Any) -> None:
     dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
 
 
-def _exchange_touched(weights: list[Any], tables: list[tuple[Any, Any]]) -> None:
-    """Average weights and the touched groups of tables in one message: each costs as 100 kB do."""
+def _gather(everybody: Any, mine: Any) -> None:
+    import torch.distributed as dist
+
+    dist.all_gather(list(everybody.split(len(mine))), mine)
+
+
+def _exchange_on_cpu(weights: list[Any], tables: list[TableExchange]) -> None:
+    """Average weights in one message, and the touched groups of tables."""
     import torch
 
-    places = [(gradient.view(-1), None) for gradient in weights]
-    for gradient, touched in tables:
-        _unite(touched)
-        groups = touched.nonzero().squeeze(1)
-        if len(groups) > _DENSE_SHARE * len(touched):
-            _average(gradient)
+    for table in tables:
+        _gather(_tensor(table.counts), torch.tensor([table.count()], dtype=torch.int32))
+        if int(table.counts.numpy().sum()) > _DENSE_SHARE * table.n_groups:
+            _unite(_tensor(table.touched))
+            _average(_tensor(table.gradient))
         else:
-            places.append((gradient.view(len(touched), -1), groups))
-    picked = [t if groups is None else t.index_select(0, groups) for t, groups in places]
-    message = torch.cat([values.view(-1) for values in picked])
-    _average(message)
-    parts = message.split([values.numel() for values in picked])
-    for (target, groups), part in zip(places, parts, strict=True):
-        if groups is None:
-            target.copy_(part)
-        else:
-            target.index_copy_(0, groups, part.view(len(groups), -1))
+            message, messages = table.pick()
+            _gather(_tensor(messages), _tensor(message))
+            table.add()
+    if weights:
+        joined = torch.cat(weights)
+        _average(joined)
+        sizes = [gradient.numel() for gradient in weights]
+        for gradient, part in zip(weights, joined.split(sizes), strict=True):
+            gradient.copy_(part)

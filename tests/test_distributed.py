@@ -113,11 +113,14 @@ def write_inputs(folder: Path) -> dict[str, Path]:
 
 
 REFINED = {"train_poses": True, "train_lenses": True, "exposure": True, "appearance": 4}
-FINE = {"encoding": {**image_runs.SMALL["encoding"], "quantization": 0.5}, **AVERAGED}
+# of a table so large a step touches a small part
+LARGE = {"n_levels": 4, "n_features_per_level": 2, "log2_hashmap_size": 15}
+FINE = {"encoding": {**LARGE, "finest_resolution": 512, "quantization": 0.5}, **AVERAGED}
+SPARSE = {**image_runs.SMALL, "encoding": {**LARGE, "finest_resolution": 512}}
 # name -> primitive, steps, settings, whether it is measured
 CASES: dict[str, tuple[str, int, dict[str, Any], bool]] = {
     "image": ("image", STEPS, image_runs.SMALL, True),
-    "first": ("image", 1, image_runs.SMALL, False),
+    "first": ("image", 1, SPARSE, False),
     "quantized": ("image", 40, {**image_runs.SMALL, **FINE}, False),
     "timed": ("image", 0, {**image_runs.SMALL, "seconds": 0.5}, False),
     "sdf": ("sdf", 20, sdf_runs.SMALL, False),
