@@ -43,8 +43,8 @@ class TableExchange:
     def _grow(self, n_rows: int) -> None:
         """Make room for messages of so many rows, and record what works on them."""
         self._room, width, n = n_rows, self.n + 1, self.n_processes
-        self.message = wp.empty(n_rows * width, dtype=wp.float32, device="cpu")
-        self.messages = wp.empty(n * n_rows * width, dtype=wp.float32, device="cpu")
+        self.message = wp.empty(n_rows * width, dtype=float, device="cpu")
+        self.messages = wp.empty(n * n_rows * width, dtype=float, device="cpu")
         args = [self.n_groups, 1.0 / n, self.touched, self._offsets, self._most]
         args += [self.gradient, self.message]
         n_items = self._offsets.size

@@ -9,11 +9,10 @@ agree on how to go on. With one process, that costs nothing.
 
 import contextlib
 import math
-import signal
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from ngp_warp.decode import load_state, state_arrays
 from ngp_warp.distributed import LostError, current
 from ngp_warp.errors import ConfigError, NgpError, PeerError
 from ngp_warp.files import check_free_space
+from ngp_warp.pace import Clock, Due, Length, interruptible
 from ngp_warp.primitive import Progress, Report, Task
 from ngp_warp.recording import recorded_step as _recorded_step
 from ngp_warp.run import KEPT_CHECKPOINTS, checkpoint_path, list_checkpoints
@@ -90,7 +90,7 @@ class Trainer:
         self.group = current()
         if training.steps is not None:
             self.state.n_steps = training.steps
-        self._halfway: tuple[int, float] | None = None
+        self._length = Length()
         self._write_seconds = 0.0
         self._writer: threading.Thread | None = None
         self._write_error: NgpError | None = None
@@ -118,8 +118,8 @@ class Trainer:
             step = _recorded_step(self.task.stages(), self.device)
         state.seconds += self.task.fill_seconds
         try:
-            with _interruptible() as stopped:
-                self._loop(step, _Clock(state.seconds), stopped)
+            with interruptible() as stopped:
+                self._loop(step, Clock(state.seconds), stopped)
             self._wait_for_writer()
             interrupted = self.group.agree(stopped())[0]
         except LostError as lost:
@@ -147,9 +147,9 @@ class Trainer:
         step = int(checkpoints[-1].stem.removeprefix("step-"))
         return f"the checkpoint after step {step} is kept: continue with --resume {self.folder}"
 
-    def _loop(self, step: Callable[[], None], clock: "_Clock", stopped: Callable[[], bool]) -> None:
+    def _loop(self, step: Callable[[], None], clock: Clock, stopped: Callable[[], bool]) -> None:
         state, group = self.state, self.group
-        due = _Due(clock)
+        due = Due(clock)
         quantized = False
         stop = bool(group.agree(stopped())[0])
         while (not state.n_steps or state.step < state.n_steps) and not stop:
@@ -171,7 +171,7 @@ class Trainer:
                 self._note_metric(state.seconds)
         self._save_for_all()
 
-    def _agree(self, due: "_Due", stopped: Callable[[], bool]) -> tuple[bool, bool]:
+    def _agree(self, due: Due, stopped: Callable[[], bool]) -> tuple[bool, bool]:
         """Return whether to stop and whether to save now; take over the number of steps.
 
         Raises:
@@ -193,7 +193,7 @@ class Trainer:
             self._set_length(n_steps)
         return bool(stop), bool(saves)
 
-    def _lead(self, due: "_Due") -> bool:
+    def _lead(self, due: Due) -> bool:
         """Decide the length, tell how far the run has come; return whether to save now."""
         now = due.clock.seconds()
         if not self.state.n_steps:
@@ -213,24 +213,16 @@ class Trainer:
         self.state.n_steps = n_steps
         self.optimizer.n_steps.assign(np.array([n_steps], np.int64))
 
-    def _decide_length(self, clock: "_Clock") -> None:
-        """Once the warm-up is over, turn --seconds into steps by the pace of its later half.
-
-        The first half finds cold caches; checkpoints that are being written slow both.
-        """
-        state, seconds = self.state, self.training.seconds
+    def _decide_length(self, clock: Clock) -> None:
+        """Once the warm-up is over, turn --seconds into steps."""
+        seconds = self.training.seconds
         assert seconds is not None
         # The learning rate is constant until its decay, so the length is not missed before that.
         decay_start = self.optimizer.config.decay_start or 0.0
-        warm_up = seconds * max(min(self.task.warm_up_share, 0.8 * decay_start), _WARM_UP_MIN_SHARE)
-        if self._halfway is None and clock.seconds() >= 0.5 * warm_up:
-            self._synchronize()
-            self._halfway = (state.step, clock.seconds())
-        elif self._halfway is not None and clock.seconds() >= warm_up:
-            self._synchronize()
-            before, then = self._halfway
-            pace = (clock.seconds() - then) / (state.step - before)
-            self._set_length(state.step + round(max(seconds - clock.seconds(), 0.0) / pace))
+        share = max(min(self.task.warm_up_share, 0.8 * decay_start), _WARM_UP_MIN_SHARE)
+        n_steps = self._length.decide(self.state.step, seconds, share, clock, self._synchronize)
+        if n_steps is not None:
+            self._set_length(n_steps)
 
     def _note_metric(self, now: float) -> None:
         """Add a point to the learning curve."""
@@ -349,47 +341,3 @@ def _write(path: Path, header: dict[str, Any], arrays: dict[str, np.ndarray]) ->
     at = checkpoints.index(path)
     for old in checkpoints[: max(at + 1 - KEPT_CHECKPOINTS, 0)] + checkpoints[at + 1 :]:
         old.unlink(missing_ok=True)
-
-
-class _Due:
-    """When the first process has last done what it does now and then."""
-
-    def __init__(self, clock: "_Clock"):
-        self.clock = clock
-        self.saved = self.noted = self.reported = clock.seconds()
-
-
-class _Clock:
-    """Seconds of training, those of the runs before included."""
-
-    def __init__(self, before: float):
-        self._start = time.perf_counter() - before
-
-    def seconds(self) -> float:
-        return time.perf_counter() - self._start
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Turn the first SIGINT or SIGTERM into a flag, so that no step is cut in two.
-
-    A second signal acts at once. Outside the main thread signals are left alone.
-    """
-    received: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-
-    def note(number: int, frame: Any) -> None:
-        received.append(number)
-        for name, handler in before.items():
-            signal.signal(name, handler)
-
-    before = {name: signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM)}
-    for name in before:
-        signal.signal(name, note)
-    try:
-        yield lambda: bool(received)
-    finally:
-        for name, handler in before.items():
-            signal.signal(name, handler)
