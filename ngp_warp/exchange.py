@@ -33,7 +33,7 @@ def sum_gradients(parameters: "Sequence[Parameters]", device: str) -> Stages:
         return []
     weights = [_tensor(p.gradient) for p in parameters if p.touched is None]
     tables = [(p.gradient, p.touched) for p in parameters if p.touched is not None]
-    if device == "cpu":
+    if device == "cpu" and all(p.gradient.dtype == wp.float32 for p in parameters):
         size = distributed.current().size
         exchanges = [TableExchange(*table, size) for table in tables]
         return _stage(lambda: _exchange_on_cpu(weights, exchanges), device)

@@ -171,24 +171,36 @@ def _fit(
             check_same(source, static["data"], previous.header["data"])
             state = restore(task, *read_checkpoint(previous.checkpoint))
     with ExitStack() as stack:
+        folder = None
         with group.together():
-            folder = (
-                stack.enter_context(_folder(previous, out, source, kind)) if group.leads else None
-            )
-            if folder is not None and previous is None:
-                write_json(folder / "config.json", static)
+            if group.leads:
+                folder = stack.enter_context(_folder(previous, out, source, kind))
+                if previous is None:
+                    write_json(folder / "config.json", static)
         folder = group.share(folder)
         assert folder is not None
-        state = Trainer(task, config.training, folder, static, report, state).train()
-        run = None
+        run = _train(Trainer(task, config.training, folder, static, report, state))
+        return replace(run, device=device)
+
+
+def _train(trainer: Trainer) -> Run:
+    """Train and measure; of several processes the first one measures, and all get its run."""
+    group, run = trainer.group, None
+    state = trainer.train()
+    try:
         with group.together():
             if group.leads:
                 # Not before: a resumed run that fails must stay as it was.
-                write_json(folder / "config.json", static)
-                run = _finish(task, state, folder, device, report)
+                write_json(trainer.folder / "config.json", trainer.header)
+                run = _finish(trainer.task, state, trainer.folder, trainer.device, trainer.report)
         run = group.share(run)
-        assert run is not None
-        return replace(run, device=device)
+    except distributed.LostError as lost:
+        # Where there is a run, all is done, and the one that is gone was only waiting.
+        if run is None:
+            trainer.advise(lost)
+            raise
+    assert run is not None
+    return run
 
 
 def _folder(

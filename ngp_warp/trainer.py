@@ -123,8 +123,7 @@ class Trainer:
             self._wait_for_writer()
             interrupted = self.group.agree(stopped())[0]
         except LostError as lost:
-            self._wait_for_writer()
-            lost.args = (f"{lost}; {self._advice()}",)
+            self.advise(lost)
             raise
         if interrupted:
             total = f" of {state.n_steps}" if state.n_steps else ""
@@ -139,13 +138,15 @@ class Trainer:
             unfinished.unlink(missing_ok=True)  # what a killed run was writing
         check_free_space(self.folder, self._checkpoint_bytes(), "a checkpoint", DISK_ADVICE)
 
-    def _advice(self) -> str:
-        """Say what is left of a run that another process has left."""
-        checkpoints = list_checkpoints(self.folder)
-        if not checkpoints:
-            return "no checkpoint had been saved"
-        step = int(checkpoints[-1].stem.removeprefix("step-"))
-        return f"the checkpoint after step {step} is kept: continue with --resume {self.folder}"
+    def advise(self, lost: LostError) -> None:
+        """Let an error say what there is of a run that another process has left."""
+        self._wait_for_writer()
+        advice = "no checkpoint had been saved"
+        if checkpoints := list_checkpoints(self.folder):
+            step = int(checkpoints[-1].stem.removeprefix("step-"))
+            advice = f"the checkpoint after step {step} is kept: continue with --resume "
+            advice += str(self.folder)
+        lost.args = (f"{lost}; {advice}",)
 
     def _loop(self, step: Callable[[], None], clock: Clock, stopped: Callable[[], bool]) -> None:
         state, group = self.state, self.group
