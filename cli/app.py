@@ -106,8 +106,8 @@ def _ngp(
 
 
 # Until the one process that says what was wrong has said it: torchrun ends the others at the first
-# that fails.
-_SILENT_SECONDS = 5.0
+# that fails. That one may have started later; where they work together, it knows at the same time.
+_SILENT_SECONDS, _SILENT_SECONDS_TOGETHER = 5.0, 1.0
 UNSAID: Any = object()
 """The result of a process that leaves it to another to say it."""
 
@@ -142,7 +142,7 @@ def _main(args: Sequence[str] | None) -> int:
 
 def _run(argv: list[str]) -> tuple[int, Any]:
     """Return the exit status, and the command's result or the error's line."""
-    says = processes.speaks()
+    says, silent = processes.speaks(), _SILENT_SECONDS
     try:
         command = typer.main.get_command(app)
         with _terminable(), command.make_context("ngp", argv) as ctx:
@@ -151,17 +151,20 @@ def _run(argv: list[str]) -> tuple[int, Any]:
     except typer.Exit as done:
         return done.exit_code, getattr(done, "result", None)  # console.Failed has one
     except KeyboardInterrupt as stop:
-        status, line = 130, one_line(str(stop)) or "interrupted"
+        status, line, silent = 130, one_line(str(stop)) or "interrupted", 0.0
+    except PeerError as error:
+        status, line, silent = 2, one_line(str(error)), _SILENT_SECONDS_TOGETHER
+        says = False
     except NgpError as error:
         status, line = 2, one_line(str(error))
-        says = (says or error.said_here) and not isinstance(error, PeerError)
+        says = says or error.said_here
     except UsageError as error:
         ctx = getattr(error, "ctx", None)
         hint = f"; see {ctx.command_path} --help" if ctx else ""
         status, line = 2, one_line(error.format_message()).rstrip(".") + hint
     if not says:
         with contextlib.suppress(KeyboardInterrupt):
-            time.sleep(_SILENT_SECONDS if status == 2 else 0.0)
+            time.sleep(silent)
         return status, UNSAID
     print(f"ngp: {'' if status == 130 else 'error: '}{line}", file=sys.stderr)  # noqa: T201
     return status, line

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ngp_warp.errors import ConfigError, NgpError, PeerError, ResourceError
+from ngp_warp.errors import ConfigError, LostError, NgpError, PeerError, ResourceError
 from ngp_warp.processes import Place, is_dead, place, timeout
 
 if TYPE_CHECKING:
@@ -33,10 +33,6 @@ _CUDA_STEPS = 16
 # A killed process is gone within milliseconds, one that raised while its interpreter ends.
 _DEATH_SECONDS = 2.0
 _STREAM = 0x1B873593
-
-
-class LostError(ResourceError):
-    """Another process has ended, or does not answer."""
 
 
 class Group:
@@ -130,17 +126,21 @@ class Group:
         most, least = self.agree(on_cuda, 1 - on_cuda)
         if most and least:
             raise ConfigError("some processes have a CUDA device and some have none; give --device")
-        if on_cuda:
-            import torch
-            import torch.distributed as dist
+        with self.together():
+            if on_cuda:
+                self._use_cuda(device)
 
-            if not (torch.cuda.is_available() and dist.is_nccl_available()):
-                raise ResourceError(
-                    "several processes on CUDA need a PyTorch with CUDA and NCCL, and this one has "
-                    "none; install that, or start one process"
-                )
-            torch.cuda.set_device(device)
-            self._every = _CUDA_STEPS
+    def _use_cuda(self, device: str) -> None:
+        import torch
+        import torch.distributed as dist
+
+        if not (torch.cuda.is_available() and dist.is_nccl_available()):
+            raise ResourceError(
+                "several processes on CUDA need a PyTorch with CUDA and NCCL, and this one has "
+                "none; install that, or start one process"
+            )
+        torch.cuda.set_device(device)
+        self._every = _CUDA_STEPS
 
     def agree(self, *values: int) -> list[int]:
         """Return the largest of each value over the processes; all must call it.

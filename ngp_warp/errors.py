@@ -30,3 +30,7 @@ class ResourceError(NgpError):
 
 class PeerError(NgpError):
     """Another process of the run has ended it, and says why itself; the command line is silent."""
+
+
+class LostError(ResourceError):
+    """Another process of the run has ended, or does not answer."""

@@ -11,7 +11,7 @@ import numpy as np
 from ngp_warp import __version__, distributed, launch, memory
 from ngp_warp.checkpoint import read_checkpoint
 from ngp_warp.config import TrainingConfig, from_dict, override, to_dict
-from ngp_warp.errors import CheckpointError, ConfigError, ResourceError
+from ngp_warp.errors import CheckpointError, ConfigError, LostError, ResourceError
 from ngp_warp.files import format_bytes
 from ngp_warp.primitive import Primitive, Progress, Report, Task, check_same, report_nothing
 from ngp_warp.primitives import get
@@ -169,6 +169,9 @@ def _fit(
         state = TrainingState(seconds=time.perf_counter() - start)
         if previous is not None:
             check_same(source, static["data"], previous.header["data"])
+            if (then := previous.header.get("processes", 1)) != group.size:
+                text = f"the run had {then} processes and has {group.size}: other random numbers"
+                report(Progress(stage="load", message=text))
             state = restore(task, *read_checkpoint(previous.checkpoint))
     with ExitStack() as stack:
         folder = None
@@ -194,7 +197,7 @@ def _train(trainer: Trainer) -> Run:
                 write_json(trainer.folder / "config.json", trainer.header)
                 run = _finish(trainer.task, state, trainer.folder, trainer.device, trainer.report)
         run = group.share(run)
-    except distributed.LostError as lost:
+    except LostError as lost:
         # Where there is a run, all is done, and the one that is gone was only waiting.
         if run is None:
             trainer.advise(lost)

@@ -24,8 +24,8 @@ from ngp_warp import exchange
 from ngp_warp.checkpoint import DISK_ADVICE, save_checkpoint
 from ngp_warp.config import TrainingConfig
 from ngp_warp.decode import load_state, state_arrays
-from ngp_warp.distributed import LostError, current
-from ngp_warp.errors import ConfigError, NgpError, PeerError
+from ngp_warp.distributed import current
+from ngp_warp.errors import ConfigError, LostError, NgpError, PeerError
 from ngp_warp.files import check_free_space
 from ngp_warp.pace import Clock, Due, Length, interruptible
 from ngp_warp.primitive import Progress, Report, Task

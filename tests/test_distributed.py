@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from image_runs import SMALL_FLAGS, write_picture
 from nerf_scenes import write_scene
 
 import ngp_warp
-from ngp_warp import distributed, exchange, processes
+from ngp_warp import distributed, exchange, fitting, processes
 from ngp_warp.errors import ConfigError
 from ngp_warp.run import list_checkpoints
 
@@ -57,7 +57,7 @@ def torchrun(*command: str, **more: str) -> "subprocess.Popen[str]":
     )
 
 
-def by_hand(*args: str) -> "list[subprocess.Popen[str]]":
+def by_hand(*args: str, folders: Sequence[Path] = (ROOT, ROOT)) -> "list[subprocess.Popen[str]]":
     """Start two processes of `ngp` without torchrun, which would end one when the other does."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -67,12 +67,12 @@ def by_hand(*args: str) -> "list[subprocess.Popen[str]]":
         subprocess.Popen(
             [sys.executable, "-m", "ngp_warp.cli", *args],
             env=environment(**place, RANK=str(rank), LOCAL_RANK=str(rank)),
-            cwd=ROOT,
+            cwd=folder,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
-        for rank in range(N)
+        for rank, folder in enumerate(folders)
     ]
 
 
@@ -185,8 +185,16 @@ def test_processes_that_do_not_sum_their_gradients_differ(
 
 @pytest.mark.parametrize("name", ["first", "first_density"])
 def test_the_first_step_has_the_gradient_of_the_whole_batch(
-    name: str, inputs: dict[str, Path], fitted: Path, tmp_path: Path
+    name: str,
+    inputs: dict[str, Path],
+    fitted: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # pictures take longer than a step
+    monkeypatch.setattr(
+        fitting, "_finish", lambda task, state, folder, *_: ngp_warp.open_run(folder)
+    )
     primitive, _, settings, _ = CASES[name]
     fit = {"image": ngp_warp.fit_image, "volume": ngp_warp.fit_volume}[primitive]
     alone = fit(inputs[primitive], out=tmp_path / "run", device="cpu", steps=1, **settings)
@@ -254,7 +262,7 @@ def test_one_that_is_interrupted_stops_all_and_the_run_goes_on(fitted: Path) -> 
 def test_another_number_of_processes_goes_on(fitted: Path, tmp_path: Path) -> None:
     for name, steps in (("image", STEPS + 20), ("nerf", 50)):
         folder = shutil.copytree(fitted / name, tmp_path / name)
-        run = ngp_warp.fitting.fit_with_settings(
+        run = fitting.fit_with_settings(
             CASES[name][0], None, settings={"steps": steps}, resume=folder, device="cpu"
         )
         assert run.metrics["processes"] == 1
@@ -297,6 +305,20 @@ def test_what_is_wrong_is_said_once(
     assert message in json.loads(stdout)["error"]
     assert "exitcode  : 2" in stderr
     assert not out.exists()
+
+
+def test_what_one_process_alone_finds_wrong_it_says(
+    inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    started = by_hand(
+        *("fit-image", inputs["image"].name, "--quiet", "--out", str(tmp_path / "run")),
+        folders=(inputs["image"].parent, tmp_path),
+    )
+    said = [process.communicate(timeout=60)[1] for process in started]
+    assert [process.returncode for process in started] == [2, 2]
+    assert said[0] == ""
+    assert re.fullmatch(r"ngp: error: .*picture\.png.*\n", said[1])
+    assert not (tmp_path / "run").exists()
 
 
 def test_one_process_exchanges_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
