@@ -12,15 +12,16 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any, TextIO
 
 import typer
 from typer.core import TyperGroup
 
-from ngp_warp import __version__
+from ngp_warp import __version__, processes
 from ngp_warp.cli.console import one_line
-from ngp_warp.errors import NgpError
+from ngp_warp.errors import NgpError, PeerError
 
 # Typer gives it no public name.
 UsageError: Any = typer.BadParameter.__base__
@@ -108,8 +109,27 @@ def _ngp(
     """Instant neural graphics primitives on every CPU core and on CUDA."""
 
 
+# Until the one process that says what was wrong has said it: torchrun ends the others at the first
+# that fails. That one may have started later; where they work together, it knows at the same time.
+_SILENT_SECONDS, _SILENT_SECONDS_TOGETHER = 5.0, 1.0
+UNSAID: Any = object()
+"""The result of a process that leaves it to another to say it."""
+
+
 def main(args: Sequence[str] | None = None) -> int:
-    """Run `ngp` with the given arguments, by default the process's; return its exit status."""
+    """Run `ngp` with the given arguments, by default the process's; return its exit status.
+
+    One of several processes ends here, at once: threads and devices may wait for one that is gone.
+    """
+    status = _main(args)
+    if args is None and processes.several():
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(status)
+    return status
+
+
+def _main(args: Sequence[str] | None) -> int:
     argv = list(sys.argv[1:] if args is None else args) or ["--help"]
     try:
         if "--json" in argv:
@@ -126,20 +146,30 @@ def main(args: Sequence[str] | None = None) -> int:
 
 def _run(argv: list[str]) -> tuple[int, Any]:
     """Return the exit status, and the command's result or the error's line."""
+    says, silent = processes.speaks(), _SILENT_SECONDS
     try:
         command = typer.main.get_command(app)
         with _terminable(), command.make_context("ngp", argv) as ctx:
-            return 0, command.invoke(ctx)
+            result = command.invoke(ctx)
+            return 0, result if says else UNSAID
     except typer.Exit as done:
         return done.exit_code, getattr(done, "result", None)  # console.Failed has one
     except KeyboardInterrupt as stop:
-        status, line = 130, one_line(str(stop)) or "interrupted"
+        status, line, silent = 130, one_line(str(stop)) or "interrupted", 0.0
+    except PeerError as error:
+        status, line, silent = 2, one_line(str(error)), _SILENT_SECONDS_TOGETHER
+        says = False
     except NgpError as error:
         status, line = 2, one_line(str(error))
+        says = says or error.said_here
     except UsageError as error:
         ctx = getattr(error, "ctx", None)
         hint = f"; see {ctx.command_path} --help" if ctx else ""
         status, line = 2, one_line(error.format_message()).rstrip(".") + hint
+    if not says:
+        with contextlib.suppress(KeyboardInterrupt):
+            time.sleep(silent)
+        return status, UNSAID
     print(f"ngp: {'' if status == 130 else 'error: '}{line}", file=sys.stderr)  # noqa: T201
     return status, line
 
@@ -168,9 +198,9 @@ def _run_json(argv: list[str], stdout: TextIO) -> int:
         status, result = _run(argv)
     finally:
         # Where _run raised, the JSON object goes out before the traceback.
-        if status != 0 and not isinstance(result, dict):
+        if status != 0 and result is not UNSAID and not isinstance(result, dict):
             result = {"error": result}
-        if result is not None:  # None: --help, already printed
+        if result is not UNSAID and result is not None:  # None: --help, already printed
             json.dump(_plain(result), stdout, allow_nan=False)
             stdout.write("\n")
             stdout.flush()

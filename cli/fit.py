@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ngp_warp import processes
 from ngp_warp.cli.console import Console
 from ngp_warp.cli.options import (
     DeviceOption,
@@ -69,7 +70,8 @@ def fit_command(primitive: str, summary: str) -> Callable[..., dict[str, Any]]:
             settings = config_from_flags(cls, flags, below)
         from ngp_warp.fitting import fit
 
-        with Console(quiet=quiet, as_json=as_json) as console:
+        # of several processes the first one speaks
+        with Console(quiet=quiet or not processes.speaks(), as_json=as_json) as console:
             for note in notes:
                 console.progress(Progress(stage="load", message=note))
             run = fit(

@@ -4,6 +4,9 @@
 class NgpError(Exception):
     """What was wrong, where, and what to do, in one line; the command line exits with status 2."""
 
+    said_here: bool = False
+    """Of several processes, the one that raised this says it, though it is not the first."""
+
 
 class ConfigError(NgpError):
     """A setting is out of its range, unknown, or contradicts another."""
@@ -23,3 +26,11 @@ class CheckpointError(NgpError):
 
 class ResourceError(NgpError):
     """Memory, disk space or a device is not there, or an output cannot be written."""
+
+
+class PeerError(NgpError):
+    """Another process of the run has ended it, and says why itself; the command line is silent."""
+
+
+class LostError(ResourceError):
+    """Another process of the run has ended, or does not answer."""

@@ -1,17 +1,17 @@
 """Fit a primitive to an input: the way from a file to a run's folder."""
 
 import time
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ngp_warp import __version__, launch, memory
+from ngp_warp import __version__, distributed, launch, memory
 from ngp_warp.checkpoint import read_checkpoint
 from ngp_warp.config import TrainingConfig, from_dict, override, to_dict
-from ngp_warp.errors import CheckpointError, ConfigError, ResourceError
+from ngp_warp.errors import CheckpointError, ConfigError, LostError, ResourceError
 from ngp_warp.files import format_bytes
 from ngp_warp.primitive import Primitive, Progress, Report, Task, check_same, report_nothing
 from ngp_warp.primitives import get
@@ -34,14 +34,17 @@ def fit(
 ) -> Run:
     """Fit a primitive to an input, or continue a run.
 
+    Where torchrun has started several processes, all must call this alike: they train together, the
+    first one reports and writes, and all return its run.
+
     Args:
         primitive: "image", "sdf", "nerf" or "volume".
         source: the input; None with ``resume``: the run's own.
         config: the primitive's config; None: its defaults, or the resumed run's settings.
         out: the run's folder; None: outputs/<input>/<task>/<time>.
         resume: a run's folder or checkpoint; on a CPU it continues bit by bit.
-        device: "auto", "cpu", "cuda" or "cuda:N".
-        threads: CPU threads; results do not depend on them.
+        device: "auto", "cpu", "cuda" or "cuda:N"; of several processes each takes its own device.
+        threads: CPU threads of this process; results do not depend on them.
         progress: called with a ``Progress`` now and then.
 
     Returns:
@@ -51,22 +54,27 @@ def fit(
         NgpError: the input, the settings or the outputs are at fault.
         Interrupted: Ctrl-C or SIGTERM, after saving.
     """
-    report = progress or report_nothing
-    if threads is not None:
-        launch.set_num_threads(threads)
-    device = launch.resolve_device(device)
-    kind = get(primitive)
-    previous = _resumed(primitive, resume, out)
-    if config is None:
-        config = previous.config if previous else kind.config()
-    check_out(Path(out) if out else None)
-    path = _source(source, previous)
-    if previous is not None:
-        config = _kept(kind, config, previous.config)
-        config = kind.resumed(config, previous.header["data"])
-    report(Progress(stage="load", message=f"reading {path}"))
-    data = kind.load(path, config, report)
-    return _fit(kind, path, data, config, previous, Path(out) if out else None, device, report)
+    with distributed.joined() as group:
+        report = progress if progress and group.leads else report_nothing
+        with group.together():
+            if threads is not None:
+                launch.set_num_threads(threads)
+            device = group.choose_device(device)
+        group.settle(device)
+        with group.together():
+            kind = get(primitive)
+            previous = _resumed(primitive, resume, out)
+            if config is None:
+                config = previous.config if previous else kind.config()
+            folder = Path(out) if out else None
+            check_out(folder)
+            path = _source(source, previous)
+            if previous is not None:
+                config = _kept(kind, config, previous.config)
+                config = kind.resumed(config, previous.header["data"])
+            report(Progress(stage="load", message=f"reading {path}"))
+            data = kind.load(path, config, report)
+        return _fit(kind, path, data, config, previous, folder, device, report)
 
 
 def fit_with_settings(
@@ -143,30 +151,65 @@ def _fit(
     device: str,
     report: Report,
 ) -> Run:
-    config, need = kind.estimate(data, _with_length(config, previous), device)
-    _check_memory(need, device, report)
-    static = {
-        "version": __version__,
-        "primitive": kind.name,
-        "source": str(source.resolve()),
-        "data": kind.describe(data),
-        "config": to_dict(config),
-    }
-    start = time.perf_counter()
-    task = kind.build(data, config, device)
-    state = TrainingState(seconds=time.perf_counter() - start)  # making tables is training time
-    if previous is not None:
-        check_same(source, static["data"], previous.header["data"])
-        state = restore(task, *read_checkpoint(previous.checkpoint))
-    where = nullcontext(previous.path) if previous else new_folder(out, source, kind.command)
-    with where as folder:
-        if previous is None:
-            write_json(folder / "config.json", static)
-        trainer = Trainer(task, config.training, folder, static, report, state)
-        state = trainer.train()
-        # Not before: a resumed run that fails must stay as it was.
-        write_json(folder / "config.json", static)
-        return _finish(task, state, folder, device, report)
+    group = distributed.current()
+    with group.together():
+        config, need = kind.estimate(data, _with_length(config, previous), device)
+        _check_memory(need, device, report)
+        static = {
+            "version": __version__,
+            "primitive": kind.name,
+            "source": str(source.resolve()),
+            "processes": group.size,
+            "data": kind.describe(data),
+            "config": to_dict(config),
+        }
+        start = time.perf_counter()
+        task = kind.build(data, config, device)
+        # making tables is training time
+        state = TrainingState(seconds=time.perf_counter() - start)
+        if previous is not None:
+            check_same(source, static["data"], previous.header["data"])
+            if (then := previous.header.get("processes", 1)) != group.size:
+                text = f"the run had {then} processes and has {group.size}: other random numbers"
+                report(Progress(stage="load", message=text))
+            state = restore(task, *read_checkpoint(previous.checkpoint))
+    with ExitStack() as stack:
+        folder = None
+        with group.together():
+            if group.leads:
+                folder = stack.enter_context(_folder(previous, out, source, kind))
+                if previous is None:
+                    write_json(folder / "config.json", static)
+        folder = group.share(folder)
+        assert folder is not None
+        run = _train(Trainer(task, config.training, folder, static, report, state))
+        return replace(run, device=device)
+
+
+def _train(trainer: Trainer) -> Run:
+    """Train and measure; of several processes the first one measures, and all get its run."""
+    group, run = trainer.group, None
+    state = trainer.train()
+    try:
+        with group.together():
+            if group.leads:
+                # Not before: a resumed run that fails must stay as it was.
+                write_json(trainer.folder / "config.json", trainer.header)
+                run = _finish(trainer.task, state, trainer.folder, trainer.device, trainer.report)
+        run = group.share(run)
+    except LostError as lost:
+        # Where there is a run, all is done, and the one that is gone was only waiting.
+        if run is None:
+            trainer.advise(lost)
+            raise
+    assert run is not None
+    return run
+
+
+def _folder(
+    previous: Run | None, out: Path | None, source: Path, kind: Primitive
+) -> AbstractContextManager[Path]:
+    return nullcontext(previous.path) if previous else new_folder(out, source, kind.command)
 
 
 def _finish(task: Task, state: TrainingState, folder: Path, device: str, report: Report) -> Run:
@@ -186,6 +229,7 @@ def _finish(task: Task, state: TrainingState, folder: Path, device: str, report:
         "parameters": task.field.n_params,
         "device": device,
         "threads": launch.num_threads(),
+        "processes": distributed.current().size,
     }
     write_json(folder / "metrics.json", metrics)
     return open_run(folder, device=device)

@@ -21,6 +21,7 @@ from typing import Any
 import warp as wp
 
 from ngp_warp.errors import ConfigError, ResourceError, ShapeError
+from ngp_warp.processes import place
 
 # CPU kernels are compiled for this machine's full vectors. Clang prefers half of AVX-512's width
 # and forms no fused multiply-add unless told to: together a factor of 2.8 in the network
@@ -256,7 +257,10 @@ _state: dict[str, Any] = {"n_threads": None, "pool": None}
 
 
 def num_threads() -> int:
-    """Return the number of CPU threads of a launch (``NGP_NUM_THREADS``, else every core)."""
+    """Return the number of CPU threads of a launch.
+
+    ``NGP_NUM_THREADS``, else every core; processes that torchrun has started share the cores.
+    """
     n: int | None = _state["n_threads"]
     if n is None:
         n = _threads_from_environment()
@@ -285,7 +289,8 @@ def _threads_from_environment() -> int:
     text = os.environ.get("NGP_NUM_THREADS", "")
     if not text:
         affinity: Callable[[int], set[int]] | None = getattr(os, "sched_getaffinity", None)
-        return len(affinity(0)) if affinity else os.cpu_count() or 1
+        n_cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+        return max(n_cores // place().local_size, 1)
     if not text.isdecimal() or int(text) < 1:
         raise ConfigError(f"NGP_NUM_THREADS must be a whole number of at least 1, got {text!r}")
     return int(text)

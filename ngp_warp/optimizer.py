@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import warp as wp
 
-from ngp_warp import launch
+from ngp_warp import exchange, launch
 from ngp_warp.config import OptimizerConfig
 from ngp_warp.errors import ConfigError
 from ngp_warp.kernels import adam as kernels
@@ -216,8 +216,12 @@ class Adam:
         return launch.record(kernels.advance_kernel, 1, args, self.device)
 
     def update(self) -> list[list[launch.Launch]]:
-        """Record the step of all parameters: stages of launches that may run side by side."""
-        stages = [[self._update(p) for p in self.parameters]]
+        """Record the step of all parameters: stages of launches that may run side by side.
+
+        Where several processes train, their gradients are averaged first.
+        """
+        stages = exchange.sum_gradients(self.parameters, self.device)
+        stages.append([self._update(p) for p in self.parameters])
         if self._kernels is portable:
             # its threads share flags, so that none may clear one while another has not read it
             stages.append(

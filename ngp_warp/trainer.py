@@ -1,16 +1,18 @@
 """The only training loop.
 
 Every schedule depends on the step alone: ``--seconds`` is turned once, after a timed warm-up, into
-a number of steps that the checkpoint keeps. A step is a fixed list of recorded launches; on CUDA
-they are captured into one graph.
+a number of steps that the checkpoint keeps. A step is a fixed list of recorded launches.
+
+Of several processes the first one decides, and writes; after each step (on CUDA after some) all
+agree on how to go on. With one process, that costs nothing.
 """
 
 import contextlib
 import math
-import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,13 +20,16 @@ from typing import Any
 import numpy as np
 import warp as wp
 
-from ngp_warp import launch
+from ngp_warp import exchange
 from ngp_warp.checkpoint import DISK_ADVICE, save_checkpoint
 from ngp_warp.config import TrainingConfig
 from ngp_warp.decode import load_state, state_arrays
-from ngp_warp.errors import ConfigError, NgpError
+from ngp_warp.distributed import current
+from ngp_warp.errors import ConfigError, LostError, NgpError, PeerError
 from ngp_warp.files import check_free_space
+from ngp_warp.pace import Clock, Due, Length, interruptible
 from ngp_warp.primitive import Progress, Report, Task
+from ngp_warp.recording import recorded_step as _recorded_step
 from ngp_warp.run import KEPT_CHECKPOINTS, checkpoint_path, list_checkpoints
 
 # The least share of --seconds whose pace decides the number of steps; a task has its own.
@@ -82,9 +87,10 @@ class Trainer:
         self.state = state or TrainingState()
         self.optimizer = task.field.optimizer
         self.device = task.field.device
+        self.group = current()
         if training.steps is not None:
             self.state.n_steps = training.steps
-        self._halfway: tuple[int, float] | None = None
+        self._length = Length()
         self._write_seconds = 0.0
         self._writer: threading.Thread | None = None
         self._write_error: NgpError | None = None
@@ -94,7 +100,9 @@ class Trainer:
 
         Raises:
             Interrupted: after the step in flight was finished and saved.
-            ResourceError: there is no room for a checkpoint, or the last could not be written.
+            ResourceError: there is no room for a checkpoint, the last could not be written, or
+                another process of the run is gone.
+            PeerError: another process has failed.
             ConfigError: the values have become infinite.
         """
         state = self.state
@@ -103,16 +111,21 @@ class Trainer:
         self.optimizer.n_steps.assign(np.array([state.n_steps], np.int64))
         if state.step and state.step == state.n_steps:
             return state  # resumed at its end: nothing to train, nothing to save
-        for unfinished in (self.folder / "checkpoints").glob(".step-*.tmp-*"):
-            unfinished.unlink(missing_ok=True)  # what a killed run was writing
-        check_free_space(self.folder, self._checkpoint_bytes(), "a checkpoint", DISK_ADVICE)
-        self.report(Progress(stage="compile"))
-        step = _recorded_step(self.task.stages(), self.device)
+        with self.group.together():
+            if self.group.leads:
+                self._make_room()
+            self.report(Progress(stage="compile"))
+            step = _recorded_step(self.task.stages(), self.device)
         state.seconds += self.task.fill_seconds
-        with _interruptible() as stopped:
-            self._loop(step, _Clock(state.seconds), stopped)
-        self._wait_for_writer()
-        if stopped():
+        try:
+            with interruptible() as stopped:
+                self._loop(step, Clock(state.seconds), stopped)
+            self._wait_for_writer()
+            interrupted = self.group.agree(stopped())[0]
+        except LostError as lost:
+            self.advise(lost)
+            raise
+        if interrupted:
             total = f" of {state.n_steps}" if state.n_steps else ""
             raise Interrupted(
                 f"interrupted and saved after step {state.step}{total}; continue with "
@@ -120,53 +133,97 @@ class Trainer:
             )
         return state
 
-    def _loop(self, step: Callable[[], None], clock: "_Clock", stopped: Callable[[], bool]) -> None:
-        state = self.state
-        saved = noted = reported = clock.seconds()
+    def _make_room(self) -> None:
+        for unfinished in (self.folder / "checkpoints").glob(".step-*.tmp-*"):
+            unfinished.unlink(missing_ok=True)  # what a killed run was writing
+        check_free_space(self.folder, self._checkpoint_bytes(), "a checkpoint", DISK_ADVICE)
+
+    def advise(self, lost: LostError) -> None:
+        """Let an error say what there is of a run that another process has left."""
+        self._wait_for_writer()
+        advice = "no checkpoint had been saved"
+        if checkpoints := list_checkpoints(self.folder):
+            step = int(checkpoints[-1].stem.removeprefix("step-"))
+            advice = f"the checkpoint after step {step} is kept: continue with --resume "
+            advice += str(self.folder)
+        lost.args = (f"{lost}; {advice}",)
+
+    def _loop(self, step: Callable[[], None], clock: Clock, stopped: Callable[[], bool]) -> None:
+        state, group = self.state, self.group
+        due = Due(clock)
         quantized = False
-        while (not state.n_steps or state.step < state.n_steps) and not stopped():
+        stop = bool(group.agree(stopped())[0])
+        while (not state.n_steps or state.step < state.n_steps) and not stop:
             step()
             state.step += 1
-            now = clock.seconds()
-            if not state.n_steps:
-                self._decide_length(clock)
+            save = False
+            if group.agrees_after(state.step, state.n_steps):
+                stop, save = self._agree(due, stopped)
             if state.n_steps and state.step >= _QUANTIZE_SHARE * state.n_steps and not quantized:
                 self.optimizer.quantize()  # a no-op on a resumed run that already is
                 quantized = True
-            if now - noted >= max(_CURVE_SECONDS, now / _CURVE_POINTS):
-                noted = now
-                self._note_metric(now)
-            if now - reported >= _REPORT_SECONDS:
-                reported = now
-                self._report(now)
-            if now - saved >= max(self.training.checkpoint_seconds, 10 * self._write_seconds):
-                saved = now
-                state.seconds = now
-                self.save(background=True)
+            if save:
+                state.seconds = clock.seconds()
+                self._save_for_all(background=True)
         self._synchronize()
         state.seconds = clock.seconds()
-        self._note_metric(state.seconds)
-        self.save()
+        with group.together():
+            if group.leads:
+                self._note_metric(state.seconds)
+        self._save_for_all()
 
-    def _decide_length(self, clock: "_Clock") -> None:
-        """Once the warm-up is over, turn --seconds into steps by the pace of its later half.
+    def _agree(self, due: Due, stopped: Callable[[], bool]) -> tuple[bool, bool]:
+        """Return whether to stop and whether to save now; take over the number of steps.
 
-        The first half finds cold caches; checkpoints that are being written slow both.
+        Raises:
+            PeerError: the first process has failed.
         """
-        state, seconds = self.state, self.training.seconds
+        state, save = self.state, False
+        if self.group.leads:
+            try:
+                save = self._lead(due)
+            except BaseException:
+                with contextlib.suppress(LostError):
+                    self.group.agree(1, 0, 0, 0)
+                raise
+        mine = 0, stopped(), save, state.n_steps
+        failed, stop, saves, n_steps = self.group.agree(*mine)
+        if failed:
+            raise PeerError("the first process has ended the run")
+        if n_steps != state.n_steps:
+            self._set_length(n_steps)
+        return bool(stop), bool(saves)
+
+    def _lead(self, due: Due) -> bool:
+        """Decide the length, tell how far the run has come; return whether to save now."""
+        now = due.clock.seconds()
+        if not self.state.n_steps:
+            self._decide_length(due.clock)
+        if now - due.noted >= max(_CURVE_SECONDS, now / _CURVE_POINTS):
+            due.noted = now
+            self._note_metric(now)
+        if now - due.reported >= _REPORT_SECONDS:
+            due.reported = now
+            self._report(now)
+        if now - due.saved >= max(self.training.checkpoint_seconds, 10 * self._write_seconds):
+            due.saved = now
+            return True
+        return False
+
+    def _set_length(self, n_steps: int) -> None:
+        self.state.n_steps = n_steps
+        self.optimizer.n_steps.assign(np.array([n_steps], np.int64))
+
+    def _decide_length(self, clock: Clock) -> None:
+        """Once the warm-up is over, turn --seconds into steps."""
+        seconds = self.training.seconds
         assert seconds is not None
         # The learning rate is constant until its decay, so the length is not missed before that.
         decay_start = self.optimizer.config.decay_start or 0.0
-        warm_up = seconds * max(min(self.task.warm_up_share, 0.8 * decay_start), _WARM_UP_MIN_SHARE)
-        if self._halfway is None and clock.seconds() >= 0.5 * warm_up:
-            self._synchronize()
-            self._halfway = (state.step, clock.seconds())
-        elif self._halfway is not None and clock.seconds() >= warm_up:
-            self._synchronize()
-            before, then = self._halfway
-            pace = (clock.seconds() - then) / (state.step - before)
-            state.n_steps = state.step + round(max(seconds - clock.seconds(), 0.0) / pace)
-            self.optimizer.n_steps.assign(np.array([state.n_steps], np.int64))
+        share = max(min(self.task.warm_up_share, 0.8 * decay_start), _WARM_UP_MIN_SHARE)
+        n_steps = self._length.decide(self.state.step, seconds, share, clock, self._synchronize)
+        if n_steps is not None:
+            self._set_length(n_steps)
 
     def _note_metric(self, now: float) -> None:
         """Add a point to the learning curve."""
@@ -196,6 +253,26 @@ class Trainer:
     def _synchronize(self) -> None:
         if self.device != "cpu":
             wp.synchronize_device(self.device)
+
+    def _save_for_all(self, *, background: bool = False) -> None:
+        """Save once, what all processes have; see ``save``.
+
+        Raises:
+            ResourceError: it could not be written, or the processes have come to differ.
+        """
+        group = self.group
+        if group.size > 1:
+            exchange.unite(group, self.device)
+            group.check_equal(self._digest(), "values")
+        with group.together():
+            if group.leads:
+                self.save(background=background)
+
+    def _digest(self) -> int:
+        digest = 0
+        for p in self.task.field.parameters().values():
+            digest = zlib.crc32(p.value.numpy(), digest)
+        return digest
 
     def save(self, *, background: bool = False) -> None:
         """Write a checkpoint; in the background from a copy, while training goes on.
@@ -265,61 +342,3 @@ def _write(path: Path, header: dict[str, Any], arrays: dict[str, np.ndarray]) ->
     at = checkpoints.index(path)
     for old in checkpoints[: max(at + 1 - KEPT_CHECKPOINTS, 0)] + checkpoints[at + 1 :]:
         old.unlink(missing_ok=True)
-
-
-def _recorded_step(stages: list[list[launch.Launch]], device: str) -> Callable[[], None]:
-    """Return a function that runs one step: on CUDA a captured graph."""
-
-    def run() -> None:
-        for stage in stages:
-            launch.run_all(stage)
-
-    if device == "cpu" or not all(item.capturable for stage in stages for item in stage):
-        return run
-    # Every module was loaded when its launch was recorded. Loading all there are would try to
-    # compile the CPU's vector kernels for CUDA.
-    with wp.ScopedCapture(device=device, force_module_load=False) as capture:
-        run()
-    graph: Any = capture.graph
-
-    def replay(kept: list[list[launch.Launch]] = stages) -> None:
-        """Run the graph; it holds addresses alone, ``kept`` the arrays behind them."""
-        wp.capture_launch(graph)
-
-    return replay
-
-
-class _Clock:
-    """Seconds of training, those of the runs before included."""
-
-    def __init__(self, before: float):
-        self._start = time.perf_counter() - before
-
-    def seconds(self) -> float:
-        return time.perf_counter() - self._start
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Turn the first SIGINT or SIGTERM into a flag, so that no step is cut in two.
-
-    A second signal acts at once. Outside the main thread signals are left alone.
-    """
-    received: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-
-    def note(number: int, frame: Any) -> None:
-        received.append(number)
-        for name, handler in before.items():
-            signal.signal(name, handler)
-
-    before = {name: signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM)}
-    for name in before:
-        signal.signal(name, note)
-    try:
-        yield lambda: bool(received)
-    finally:
-        for name, handler in before.items():
-            signal.signal(name, handler)

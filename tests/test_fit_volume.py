@@ -23,7 +23,7 @@ from ngp_warp.primitives import get
 MODES = ("density", "radiance")
 KINDS = [("fog", "density"), ("level_set", "density"), ("scan", "density"), ("vectors", "density"),
          ("fog", "radiance"), ("scan", "radiance")]  # fmt: skip
-TRAINED = {"steps", "seconds", "samples_per_second", "parameters", "device", "threads"}
+TRAINED = {"steps", "seconds", "samples_per_second", "parameters", "device", "threads", "processes"}
 KEYS = {
     "density": TRAINED
     | {"psnr", "psnr_of", "psnr_occupied", "mae_occupied", "mae_empty", "max_error", "occupied"}

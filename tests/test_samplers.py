@@ -12,11 +12,11 @@ KINDS = ["uniform", "stratified", "halton", "sobol"]
 SEQUENCES = ["halton", "sobol"]
 
 
-def draw(kind, n_dims, device, n, seed=1, step=0):
-    """Batch [n, n_dims] of a seed and a step."""
+def draw(kind, n_dims, device, n, seed=1, step=0, part=(0, 1)):
+    """Batch [n, n_dims] of a seed and a step, or a part of one."""
     x = wp.zeros(n * n_dims, dtype=float, device=device)
     step_array = wp.array([step], dtype=wp.int64, device=device)
-    sample(kind, n_dims, seed, step_array, x, device).run()
+    sample(kind, n_dims, seed, step_array, x, device, part).run()
     return from_blocks(x.numpy().reshape(-1, n_dims, 32), n)
 
 
@@ -38,6 +38,15 @@ def test_a_seed_and_a_step_give_the_batch(device, kind, n_dims):
     assert np.array_equal(batch, draw(kind, n_dims, device, 64, seed=3, step=4))
     for other in ({"seed": 4, "step": 4}, {"seed": 3, "step": 5}):
         assert np.abs(batch - draw(kind, n_dims, device, 64, **other)).min(axis=0).max() > 0
+
+
+@pytest.mark.parametrize("n_dims", [2, 3])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_parts_of_a_batch_are_the_batch(device, kind, n_dims):
+    batch = draw(kind, n_dims, device, 96, seed=3, step=4)
+    parts = [draw(kind, n_dims, device, 32, seed=3, step=4, part=(k, 3)) for k in range(3)]
+    assert np.array_equal(np.concatenate(parts), batch)
+    assert not np.array_equal(parts[0], parts[1])
 
 
 @pytest.mark.parametrize("n_dims", [2, 3])

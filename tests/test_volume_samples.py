@@ -61,7 +61,7 @@ def run_block_kernel(seed, step, first, n, blocks, shape, device):
     x = wp.zeros(3 * n, dtype=float, device=device)
     at = wp.array([step], dtype=wp.int64, device=device)
     listed = wp.array(blocks.ravel(), dtype=wp.int32, device=device)
-    args = [seed, at, first, n, listed, len(blocks), *shape, x]
+    args = [seed, at, first, 0, n, listed, len(blocks), *shape, x]
     launch.launch(block_kernel(), n_items(n, device), args, device)
     return from_blocks(x.numpy().reshape(-1, 3, 32), n)
 

@@ -108,6 +108,42 @@ def draw_kernel(
 
 
 @wp.kernel
+def pick_marks_kernel(
+    begin: int,
+    # in
+    plan: wp.array[int],
+    count: wp.array[int],
+    cells: wp.array[int],  # [n_used]
+    met: wp.array[wp.uint8],  # [n_cascades * 128^3]
+    # out
+    marks: wp.array[wp.uint8],  # [n], 0 in the padding
+):
+    """The marks of the cells to be updated, for other processes."""
+    i = begin + wp.tid()
+    mark = wp.uint8(0)
+    if i < count[0]:
+        mark = met[cells[plan[2] + i]]
+    marks[i] = mark
+
+
+@wp.kernel
+def put_marks_kernel(
+    begin: int,
+    # in
+    plan: wp.array[int],
+    count: wp.array[int],
+    cells: wp.array[int],  # [n_used]
+    marks: wp.array[wp.uint8],  # [n]
+    # in and out
+    met: wp.array[wp.uint8],  # [n_cascades * 128^3]
+):
+    """Put back what ``pick_marks_kernel`` has picked out."""
+    i = begin + wp.tid()
+    if i < count[0]:
+        met[cells[plan[2] + i]] = marks[i]
+
+
+@wp.kernel
 def store_kernel(
     begin: int,
     # in

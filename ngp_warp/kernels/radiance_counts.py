@@ -25,16 +25,20 @@ def finish_kernel(
     counters: wp.array[wp.int64],  # [n_chunks, 4]: rays, samples, kept samples, rays given up
     n_chunks: int,
     step: wp.array[wp.int64],  # [1]
-    batch_samples: wp.float64,
-    max_rays: int,
+    batch_samples: wp.float64,  # of all processes
+    max_rays: int,  # the same
+    n_processes: int,
     # in and out
     totals: wp.array[wp.int64],  # [4]: the same over all steps
     # out
     last: wp.array[wp.int64],  # [4]: of this step
-    n_rays: wp.array[int],  # [1]: rays of the next step
-    count: wp.array[int],  # [1]: the same
+    n_rays: wp.array[int],  # [1]: rays of the next step, a multiple of n_processes
+    count: wp.array[int],  # [1]: each process's part; may be the same array if there is one
 ):
-    """next = 0.7 rays + 0.3 rays * batch_samples / samples, within 1 and max_rays; one item."""
+    """next = 0.7 rays + 0.3 rays * batch_samples / samples, within 1 and max_rays; one item.
+
+    The counters are the sums over the processes.
+    """
     for k in range(4):
         total = wp.int64(0)
         for c in range(n_chunks):
@@ -50,8 +54,9 @@ def finish_kernel(
     # a step gives half as many again at most: what the next samples will be is not known
     wanted = wp.min(wanted, wp.max(rays * wp.float64(1.5), wp.float64(16.0)))
     n = int(wp.clamp(wanted, wp.float64(1.0), wp.float64(max_rays)))
-    n_rays[0] = n
-    count[0] = n
+    each = wp.max(n / n_processes, 1)
+    n_rays[0] = each * n_processes
+    count[0] = each
 
 
 @wp.kernel

@@ -97,7 +97,7 @@ def sample_kernel(kind: str, n_dims: int) -> wp.Kernel:
     text = f"""{HASH}{cells}
 const unsigned long long first = step64 * (unsigned long long)n_points;
 for (int u = u_begin; u < u_end; ++u) {{
-    const unsigned i = (unsigned)(block * 32 + u);
+    const unsigned i = (unsigned)(offset + block * 32 + u);
     {cell if kind == "stratified" else "(void)first;"}
     float p[{n_dims}];
     for (unsigned d = 0; d < {n_dims}u; ++d) {{ {_BODIES[kind]} }}
@@ -109,6 +109,7 @@ for (int u = u_begin; u < u_end; ++u) {{
     def sample_item(
         seed: int,
         step: wp.array[wp.int64],
+        offset: int,
         n_points: int,
         cell_bits: int,
         item: int,
@@ -121,12 +122,13 @@ for (int u = u_begin; u < u_end; ++u) {{
         # in
         seed: int,
         step: wp.array[wp.int64],  # [1]
-        n_points: int,
+        offset: int,  # number in the batch of the first of these points
+        n_points: int,  # of the batch
         cell_bits: int,  # stratified: 2^cell_bits cells, at least n_points
         # out
         x: wp.array[float],  # [n_blocks, n_dims, 32], in [0, 1)
     ):
         """Points of the batch of this seed and step."""
-        sample_item(seed, step, n_points, cell_bits, begin + wp.tid(), x)
+        sample_item(seed, step, offset, n_points, cell_bits, begin + wp.tid(), x)
 
     return sample_points

@@ -3,6 +3,7 @@
 import numpy as np
 import warp as wp
 
+from ngp_warp import distributed
 from ngp_warp.config import OptimizerConfig
 from ngp_warp.encodings.grid import GridEncoding
 from ngp_warp.errors import ConfigError
@@ -76,7 +77,10 @@ class RadianceField:
             )
         self.optimizer = Adam(optimizer, list(self.parameters().values()), device)
         self.occupancy = OccupancyGrid(settings, device, visible, seed)
-        self.n_rays = wp.array([self._first_rays()], dtype=wp.int32, device=device)
+        self._n_processes = distributed.current().size
+        n_rays = self._first_rays() * self._n_processes
+        self.n_rays = wp.array([n_rays], dtype=wp.int32, device=device)
+        """Rays of a step in all processes, int32 [1]."""
         self.totals = wp.zeros(4, dtype=wp.int64, device=device)
         self.last = wp.zeros(4, dtype=wp.int64, device=device)
         self.backend = _choose(backend, settings, device)
@@ -112,13 +116,14 @@ class RadianceField:
     def make_batch(self) -> RayBatch:
         """Return a batch for training whose count is the field's own, resumed with it."""
         batch = make_batch(self.settings, self.settings.max_rays, self.device)
-        batch.count = self.n_rays
+        if self._n_processes == 1:
+            batch.count = self.n_rays
         return batch
 
     @property
     def last_rays(self) -> int:
-        """Rays of the newest step."""
-        return int(self.last.numpy()[0])
+        """Rays of the newest step in this process."""
+        return int(self.last.numpy()[0]) // self._n_processes
 
     def counters(self) -> dict[str, int]:
         """Return the rays of all steps so far, and the samples that reached each network."""
@@ -136,6 +141,9 @@ class RadianceField:
         (int64 [4]: rays, samples that reached the density network, samples that reached the colour
         network, rays given up for want of room) are counted.
         """
+        if self._n_processes > 1:
+            each = int(self.n_rays.numpy()[0]) // self._n_processes
+            batch.count.fill_(min(max(each, 1), batch.capacity))
         stages = self._backend.train(
             batch, self.optimizer.step, self.n_rays, self.totals, self.last
         )

@@ -17,6 +17,7 @@ from ngp_warp.networks.mlp import FUSED_WIDTHS
 from ngp_warp.networks.network import mlp_shape
 from ngp_warp.optimizer import Parameters
 from ngp_warp.radiance.batch import RayBatch
+from ngp_warp.radiance.counts import count_stages, depth_stages
 from ngp_warp.radiance.occupancy import OccupancyGrid
 from ngp_warp.radiance.settings import N_DIRECTION, N_GEOMETRY, RadianceSettings
 
@@ -136,19 +137,14 @@ class FusedRadiance:
         kernel = kernels.train_kernel(shape)
         stages = [[launch.record(kernel, N_CHUNKS, args, "cpu", shards=N_SLOTS)]]
         if shape.depth:
-            args = [batch.count, batch.capacity, N_CHUNKS, batch.depth_target, batch.weight]
-            args.append(results.depth_counts)
-            first = launch.record(radiance_counts.depth_kernel, N_CHUNKS, args, "cpu")
-            stages.insert(0, [first])
+            stages = [*depth_stages(batch, results.depth_counts), *stages]
         sums = [self._scatter(shape, results), *self._reduce(results)]
         stages.append(sums)
         if self.latents is not None:
             sums.append(self._sum_latents(batch, results))
-        args = [self.counters, N_CHUNKS, step, float(self.settings.batch_samples)]
-        args += [min(batch.capacity, self.settings.max_rays), totals, last, n_rays, batch.count]
         # after the sum of the latents, which reads the count
-        stages.append([launch.record(radiance_counts.finish_kernel, 1, args, "cpu")])
-        return stages
+        found = totals, last, n_rays
+        return stages + count_stages(self.settings, batch, self.counters, step, *found)
 
     def _results(self, shape: text.RadianceShape, batch: RayBatch) -> Any:
         r = kernels.Results()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import warp as wp
 
-from ngp_warp import launch
+from ngp_warp import distributed, exchange, launch
 from ngp_warp.errors import ShapeError
 from ngp_warp.kernels import occupancy as kernels
 from ngp_warp.launch import Launch, check_size
@@ -107,7 +107,7 @@ class OccupancyGrid:
             evaluate: see ``Evaluate``; called once, with ``points``, ``density`` and ``count``.
         """
         check_size("step", step, 1, self.device)
-        return self._update_stages(step, self.seed, evaluate)
+        return self._update_stages(step, self.seed, evaluate, self._unite_stages())
 
     def fill(self, evaluate: Evaluate) -> None:
         """Evaluate all cells once, forgetting what they held."""
@@ -148,7 +148,9 @@ class OccupancyGrid:
         self.threshold.fill_(min(kernels.MAX_THRESHOLD, kernels.MEAN_SHARE * mean))
         self._all_bits()
 
-    def _update_stages(self, step: wp.array, seed: int, evaluate: Evaluate) -> Stages:
+    def _update_stages(
+        self, step: wp.array, seed: int, evaluate: Evaluate, united: Stages | None = None
+    ) -> Stages:
         early = _DECAY ** (self.n_slices / 2 / _DECAY_STEPS)
         plan, first, cells = self._plan, self._first, self._cells
         stages = [
@@ -160,6 +162,7 @@ class OccupancyGrid:
             ),
             *evaluate(self.points, self.density, self.count),
         ]
+        stages += united or []
         args = [plan, first, cells, self.density, self.thickness, early, early**2]
         args += [self.met, self.values, self._partial_sums]
         stages.append(self._record(kernels.store_kernel, 2 * kernels.CHUNKS, args))
@@ -170,6 +173,21 @@ class OccupancyGrid:
         args = [plan, self._planes, self.n_cascades, self.bits]
         stages.append(self._record(kernels.coarse_kernel, n_coarse, args))
         return stages
+
+    def _unite_stages(self) -> Stages:
+        """Record: what any process has met in the cells to be updated, all have.
+
+        So their grids stay the same; they exchange a slice a step, not all marks.
+        """
+        group = distributed.current()
+        if group.size == 1:
+            return []
+        group.marks.append(self.met)
+        marks = wp.zeros(self.capacity, dtype=wp.uint8, device=self.device)
+        args = [self._plan, self.count, self._cells]
+        pick = self._record(kernels.pick_marks_kernel, self.capacity, [*args, self.met, marks])
+        put = self._record(kernels.put_marks_kernel, self.capacity, [*args, marks, self.met])
+        return [pick, *exchange.unite_marks(marks, self.device), put]
 
     def _threshold_stage(self) -> list[Launch]:
         args = [self._plan, self._partial_sums, self.n_slices, float(self.n_used)]

@@ -14,7 +14,7 @@ from ngp_warp import launch
 from ngp_warp.encodings.grid import GridEncoding
 from ngp_warp.errors import ConfigError
 from ngp_warp.kernels import composite as kernels
-from ngp_warp.kernels import march, packed, radiance_counts
+from ngp_warp.kernels import march, packed
 from ngp_warp.kernels import spherical_harmonics as harmonics
 from ngp_warp.kernels.grid_portable import FIXED_POINT
 from ngp_warp.launch import Call, Launch
@@ -22,6 +22,7 @@ from ngp_warp.networks.mlp import make_network
 from ngp_warp.networks.network import Network
 from ngp_warp.optimizer import Parameters
 from ngp_warp.radiance.batch import RayBatch
+from ngp_warp.radiance.counts import count_stages, depth_stages
 from ngp_warp.radiance.marching import Stages, make_lattice, part, scan_stage
 from ngp_warp.radiance.occupancy import OccupancyGrid
 from ngp_warp.radiance.settings import N_DIRECTION, N_GEOMETRY, RadianceSettings
@@ -123,10 +124,8 @@ class StagedRadiance:
         args = [batch.count, batch.capacity, N_CHUNKS, work.samples.counted, work.kept.n]
         args += [batch.n_samples, counters]
         stages.append(self._record(packed.counters_kernel, N_CHUNKS, args))
-        args = [counters, N_CHUNKS, step, float(self.settings.batch_samples)]
-        args += [min(batch.capacity, self.settings.max_rays), totals, last, n_rays, batch.count]
-        stages.append(self._record(radiance_counts.finish_kernel, 1, args))
-        return stages
+        found = totals, last, n_rays
+        return stages + count_stages(self.settings, batch, counters, step, *found)
 
     def render(self, batch: RayBatch, capacity: int | None = None) -> Stages:
         """Record the colours, opacities, depths and numbers of samples of rays.
@@ -213,10 +212,8 @@ class StagedRadiance:
         s = self.settings
         shape = kernels.CompositeShape(s.loss, s.color_space, s.exposure, s.background_gradients)
         depth_counts = self._floats(kernels.DEPTH_CHUNKS)
-        args = [batch.count, batch.capacity, kernels.DEPTH_CHUNKS]
-        args += [batch.depth_target, batch.weight, depth_counts]
         stages = [
-            self._record(radiance_counts.depth_kernel, kernels.DEPTH_CHUNKS, args),
+            *depth_stages(batch, depth_counts),
             [Launch([Call(a.zero_)], self.device) for a in (g.rgb, g.raw)],
         ]
         args = [work.rays, work.kept, work.rgb, depth_counts, s.depth_weight, s.distortion_weight]

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import warp as wp
 
-from ngp_warp import launch
+from ngp_warp import distributed, launch
 from ngp_warp.config import OptimizerConfig
 from ngp_warp.errors import ConfigError, ShapeError
 from ngp_warp.field import as_numpy
@@ -73,7 +73,8 @@ class VanillaField:
         self.settings = settings
         self.device = device
         self.occupancy = None
-        self._seed = (seed ^ _SAMPLING) & 0x7FFFFFFF
+        self._group = distributed.current()
+        self._seed = self._group.stream(seed ^ _SAMPLING)
         self._network = VanillaNetwork(settings, device, backend)
         values = [self._network.initial_weights(2 * seed + i) for i in range(2)]
         self.weights = make_weights(np.concatenate(values), optimizer, device, trainable=trainable)
@@ -103,7 +104,7 @@ class VanillaField:
 
     def counters(self) -> dict[str, int]:
         """Return the rays of all steps so far, and their samples in both networks."""
-        rays = int(self.optimizer.step.numpy()[0]) * self.settings.max_rays
+        rays = int(self.optimizer.step.numpy()[0]) * self.settings.max_rays * self._group.size
         return {"rays": rays, "samples": rays * self.settings.n_evaluations}
 
     def use_average(self) -> None:

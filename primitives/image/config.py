@@ -14,6 +14,7 @@ from ngp_warp.config import (
     check_choice,
     check_range,
 )
+from ngp_warp.distributed import current
 from ngp_warp.errors import ConfigError
 from ngp_warp.primitives.image.info import ImageInfo
 
@@ -93,7 +94,7 @@ def resolve(config: ImageConfig, info: ImageInfo, device: str) -> ImageConfig:
     )
     training = config.training
     batch = training.batch_size or (2**15 if device == "cpu" else 2**18)
-    training = replace(training, batch_size=-(-batch // 32) * 32)
+    training = replace(training, batch_size=current().whole(batch, 32))
     return replace(config, encoding=encoding, training=training)
 
 

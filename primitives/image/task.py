@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import warp as wp
 
-from ngp_warp import launch, samplers
+from ngp_warp import distributed, launch, samplers
 from ngp_warp.encodings.grid import resolve as resolve_encoding
 from ngp_warp.field import Field, field_settings, training_bytes
 from ngp_warp.losses import batch_psnr
@@ -45,11 +45,12 @@ class ImageTask:
         self.device = device
         self.transfer: Transfer = choose(config, image)[0]
         self.field = Field(2, image.info.channels, device=device, **field_settings(config))
+        self._n_points = distributed.current().part(int(config.training.batch_size or 0))
         self._losses = wp.zeros(2, dtype=wp.float32, device=device)
 
     def stages(self) -> list[list[launch.Launch]]:
         """Record one step: sample, fetch, encode, network, scatter, update."""
-        n = int(self.config.training.batch_size or 0)
+        n = self._n_points
         x, target = self.field.zeros(n, 2), self.field.zeros(n, self.image.info.channels)
         stages, self._losses = self.field.train_stages(x, target, n, self.config.loss)
         return [[self.field.optimizer.advance()], *self._batch(x, target), *stages]
@@ -72,7 +73,8 @@ class ImageTask:
         self, x: wp.array, target: wp.array, step: wp.array, device: str
     ) -> list[list[launch.Launch]]:
         config, info = self.config, self.image.info
-        draw = samplers.sample(config.sampler, 2, config.training.seed, step, x, device)
+        part = distributed.current().place_of_part
+        draw = samplers.sample(config.sampler, 2, config.training.seed, step, x, device, part)
         pixels = flat_view(self.image.pixels, device)
         kernel = kernels.target_kernel(
             pixels.dtype, info.channels, config.target == "bilinear", self.transfer.asinh
@@ -86,8 +88,7 @@ class ImageTask:
 
     def batch_metric(self) -> float:
         """Return the PSNR of the newest batch, of trained values with a range of 1."""
-        n_points = int(self.config.training.batch_size or 0)
-        return batch_psnr(self._losses, n_points * self.image.info.channels)
+        return batch_psnr(self._losses, self._n_points * self.image.info.channels)
 
     def samples(self, n_steps: int) -> int:
         """See ``ngp_warp.primitive.Task``."""

@@ -12,6 +12,7 @@ from ngp_warp.config import (
     check_choice,
     check_range,
 )
+from ngp_warp.distributed import current
 from ngp_warp.encodings.grid import resolve as resolve_encoding
 from ngp_warp.errors import ConfigError
 from ngp_warp.primitives.nerf.colors import NAMED, named_color
@@ -168,12 +169,12 @@ def resolve(
     return replace(
         config,
         encoding=resolve_encoding(encoding),
-        training=replace(training, batch_size=-(-batch // 32) * 32),
+        training=replace(training, batch_size=current().whole(batch, 32)),
         aabb_scale=aabb_scale,
         near=config.near or 0.0,
         march_steps=march_steps,
         render_steps=config.render_steps or min(2 * march_steps, 16384),
-        max_rays=config.max_rays or (2**15 if on_cpu else 2**17),
+        max_rays=current().whole(config.max_rays or (2**15 if on_cpu else 2**17)),
         crop_steps=config.crop_steps or 0,
         depth_weight=depth_weight if has_depth else 0.0,
         distortion_weight=distortion_weight,
@@ -196,7 +197,7 @@ def _resolve_vanilla(config: NerfConfig, aabb_scale: int) -> NerfConfig:
             raise ConfigError(f"--{flag} is not for --method vanilla, which has none; leave it out")
     if config.training.batch_size is not None:
         raise ConfigError("--batch-size is not for --method vanilla; give --max-rays")
-    rays = config.max_rays or VanillaSettings().max_rays
+    rays = current().whole(config.max_rays or VanillaSettings().max_rays)
     samples = rays * VanillaSettings().n_evaluations
     given = config.optimizer != usual.optimizer
     return replace(

@@ -8,6 +8,7 @@ import numpy as np
 import warp as wp
 
 from ngp_warp.decode import load_state
+from ngp_warp.distributed import current
 from ngp_warp.launch import resolve_device
 from ngp_warp.optimizer import Adam, Parameters
 from ngp_warp.primitives.nerf.alignment import common_motion
@@ -83,12 +84,16 @@ class NerfModel:
             "trainable": trainable,
         }
         scale, space = self.frame.scale, described["color_space"]
+        # a step's are shared by the processes
+        most_rays = current().part(int(config.max_rays or 0))
         if config.method == "vanilla":
             settings = vanilla_settings_of(config, box_per_unit=scale, color_space=space)
-            return VanillaField(settings, **given)
+            return VanillaField(replace(settings, max_rays=most_rays), **given)
         settings = settings_of(
             config, box_per_unit=scale, n_views=len(self.trained), color_space=space
         )
+        samples = current().part(settings.batch_samples)
+        settings = replace(settings, batch_samples=samples, max_rays=most_rays)
         seen = None
         if trainable:
             seen = visible_cells(self.arrays, settings.n_cascades, near=settings.near)

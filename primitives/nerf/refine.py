@@ -253,9 +253,10 @@ class Refinement:
         total = launch.record(kernels.total_kernel, n_sums, args, device)
         schedules = [adam.advance() for adam in self._optimizers.values()]
         updates = [adam.update() for adam in self._optimizers.values()]
-        # one stage each, as no average is kept and no table is trained
-        steps = [update for stages in updates for stage in stages for update in stage]
-        return [[sums, *schedules], [total], self._gradients(), steps]
+        # the last stages side by side: no average is kept, no table is trained
+        before = [stage for stages in updates for stage in stages[:-1]]
+        steps = [update for stages in updates for update in stages[-1]]
+        return [[sums, *schedules], [total], self._gradients(), *before, steps]
 
     def _gradients(self) -> list[launch.Launch]:
         n, launches = len(self.views), []

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ngp_warp import launch
+from ngp_warp import distributed, launch
 from ngp_warp.field import table_bytes
 from ngp_warp.primitive import Report
 from ngp_warp.primitives.nerf.colors import from_srgb
@@ -52,7 +52,7 @@ class NerfTask:
             model.arrays,
             model.batch,
             model.optimizer.step,
-            self.config.training.seed,
+            distributed.current().stream(self.config.training.seed),
             background=self._background(),
             environment=around,
             crop_steps=self.config.crop_steps or 0,

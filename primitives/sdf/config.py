@@ -12,6 +12,7 @@ from ngp_warp.config import (
     check_choice,
     check_range,
 )
+from ngp_warp.distributed import current
 from ngp_warp.encodings.grid import resolve as resolve_encoding
 
 SignChoice = Literal["auto", "normal", "raystab", "winding"]
@@ -54,5 +55,5 @@ def resolve(config: SdfConfig, device: str) -> SdfConfig:
     )
     training = config.training
     batch = training.batch_size or (2**15 if device == "cpu" else 2**18)
-    training = replace(training, batch_size=-(-batch // 32) * 32)
+    training = replace(training, batch_size=current().whole(batch, 32))
     return replace(config, encoding=resolve_encoding(encoding), training=training)

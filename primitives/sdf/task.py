@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import warp as wp
 
-from ngp_warp import launch
+from ngp_warp import distributed, launch
 from ngp_warp.field import Field, field_settings, training_bytes
 from ngp_warp.primitive import Progress, Report
 from ngp_warp.primitives.sdf.config import SdfConfig, resolve
@@ -73,9 +73,10 @@ class SdfTask:
     def stages(self) -> list[list[launch.Launch]]:
         """Record one step: refresh the pools, draw, encode, network, scatter, update."""
         config, optimizer = self.config, self.field.optimizer
-        n = int(config.training.batch_size or 0)
+        group = distributed.current()
+        n = group.part(int(config.training.batch_size or 0))
         x, target = self.field.zeros(n, 3), self.field.zeros(n, 1)
-        seed = config.training.seed
+        seed = group.stream(config.training.seed)
         self._batches = Batches(
             self.truth, n, seed, optimizer.step, x, target, noise_std=config.noise_std
         )

@@ -13,6 +13,7 @@ from ngp_warp.config import (
     check_choice,
     check_range,
 )
+from ngp_warp.distributed import current
 from ngp_warp.encodings.grid import resolve as resolve_encoding
 from ngp_warp.errors import ConfigError
 from ngp_warp.primitives.volume.light import Light
@@ -161,7 +162,7 @@ def resolve(config: VolumeConfig, side: int, n_bytes: int, device: str) -> Volum
     )
     training = config.training
     batch = training.batch_size or (2**15 if device == "cpu" else 2**18)
-    training = replace(training, batch_size=-(-batch // 512) * 512)
+    training = replace(training, batch_size=current().whole(batch, 512))
     # Single paths are noisy, and averaged by small steps of a rate that falls early; the relative
     # loss keeps thin and dark parts from drowning in the noise of bright ones (measured: 1.8 dB).
     given = config.optimizer

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import warp as wp
 
-from ngp_warp import launch
+from ngp_warp import distributed, launch
 from ngp_warp.errors import DataError
 from ngp_warp.primitive import Report
 from ngp_warp.primitives.volume.config import VolumeConfig
@@ -68,9 +68,10 @@ class RadianceTask:
 
     def stages(self) -> list[list[launch.Launch]]:
         """Record one step: follow light, draw points, encode, network, scatter, update."""
-        field, n = self.field, int(self.config.training.batch_size or 0)
+        field, group = self.field, distributed.current()
+        n = group.part(int(self.config.training.batch_size or 0))
         x, target = field.zeros(n, 3), field.zeros(n, N_OUTPUTS)
-        self._batches = self._make_batches(n, self.config.training.seed)
+        self._batches = self._make_batches(n, group.stream(self.config.training.seed))
         draw = self._batches.stages(field.optimizer.step, x, target)
         stages, _ = field.train_stages(x, target, n, self.config.loss or "l2")
         return [[field.optimizer.advance()], *draw, *stages]

@@ -51,6 +51,7 @@ class Batches:
         share: of them in the blocks.
         seed: of the random numbers.
         trilinear: values anywhere instead of at voxels' middles.
+        part: which of how many equal parts of a batch of so many times the points this is.
         device: "cpu" or a CUDA device.
     """
 
@@ -66,6 +67,7 @@ class Batches:
         seed: int,
         trilinear: bool,
         device: str,
+        part: tuple[int, int] = (0, 1),
     ):
         self._values: Any = flat_view(np.ascontiguousarray(volume.values), device)
         self._shape = volume.values.shape[:3]
@@ -73,6 +75,7 @@ class Batches:
         self._frame, self._transfer = frame, transfer
         self._blocks = wp.array(blocks.reshape(-1), dtype=wp.int32, device=device)
         self._n_points, self._seed, self._trilinear = n_points, seed, trilinear
+        self._part = part
         self._n_in_blocks = round(share * n_points / 32) * 32 if len(blocks) else 0
         self._device = device
 
@@ -88,11 +91,14 @@ class Batches:
         device = self._device
         draw = []
         if n_everywhere:
-            part: Any = x[: 3 * n_everywhere]
-            draw.append(samplers.sample("stratified", 3, self._seed, step, part, device))
+            most: Any = x[: 3 * n_everywhere]
+            args = ["stratified", 3, self._seed, step, most, device, self._part]
+            draw.append(samplers.sample(*args))
         if self._n_in_blocks:
             rest: Any = x[3 * n_everywhere :]
-            args = [self._seed, step, n_everywhere, self._n_in_blocks, self._blocks]
+            index, n_parts = self._part
+            args = [self._seed, step, n_everywhere * n_parts, index * self._n_in_blocks]
+            args += [self._n_in_blocks * n_parts, self._blocks]
             args += [self._blocks.size // 3, *self._shape, rest]
             n_items = self._n_in_blocks // (32 if device == "cpu" else 1)
             draw.append(launch.record(block_kernel(), n_items, args, device))

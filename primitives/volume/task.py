@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import warp as wp
 
-from ngp_warp import launch
+from ngp_warp import distributed, launch
 from ngp_warp.field import Field, field_settings, training_bytes
 from ngp_warp.losses import batch_psnr
 from ngp_warp.primitive import Report
@@ -57,12 +57,13 @@ class DensityTask:
         self.volume = volume
         self.config = config
         self.field = Field(3, volume.n_channels, device=device, **field_settings(config))
+        self._n_points = distributed.current().part(int(config.training.batch_size or 0))
         self._losses = wp.zeros(2, dtype=wp.float32, device=device)
 
     def stages(self) -> list[list[launch.Launch]]:
         """Record one step: draw, fetch, encode, network, scatter, update."""
         config, volume = self.config, self.volume
-        n = int(config.training.batch_size or 0)
+        n = self._n_points
         x, target = self.field.zeros(n, 3), self.field.zeros(n, volume.n_channels)
         batches = Batches(
             volume,
@@ -74,6 +75,7 @@ class DensityTask:
             seed=config.training.seed,
             trilinear=config.target == "trilinear",
             device=self.field.device,
+            part=distributed.current().place_of_part,
         )
         optimizer = self.field.optimizer
         draw = batches.stages(optimizer.step, x, target)
@@ -82,8 +84,7 @@ class DensityTask:
 
     def batch_metric(self) -> float:
         """Return the PSNR of the newest batch, of trained values with a range of 1."""
-        n_points = int(self.config.training.batch_size or 0)
-        return batch_psnr(self._losses, n_points * self.volume.n_channels)
+        return batch_psnr(self._losses, self._n_points * self.volume.n_channels)
 
     def samples(self, n_steps: int) -> int:
         """See ``ngp_warp.primitive.Task``."""

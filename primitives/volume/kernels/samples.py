@@ -21,7 +21,7 @@ def block_kernel() -> wp.Kernel:
     """Return the kernel of random positions in chosen blocks."""
     text = f"""{HASH}
 for (int u = u_begin; u < u_end; ++u) {{
-    const int k = block * 32 + u;
+    const int k = offset + block * 32 + u;
     const unsigned i = (unsigned)(first_point + k);
     // one random place in each share of the list: neighbours in the batch are near in space
     const long long at = (long long)(((double)k + unit(bits(i, 3u))) / n_points * n_blocks);
@@ -41,6 +41,7 @@ for (int u = u_begin; u < u_end; ++u) {{
         seed: int,
         step: wp.array[wp.int64],
         first_point: int,
+        offset: int,
         n_points: int,
         blocks: wp.array[int],
         n_blocks: int,
@@ -57,8 +58,9 @@ for (int u = u_begin; u < u_end; ++u) {{
         # in
         seed: int,
         step: wp.array[wp.int64],  # [1]
-        first_point: int,  # number in the batch of the first of these points
-        n_points: int,
+        first_point: int,  # number in the batch of the first point in blocks
+        offset: int,  # number among those of the first of these points
+        n_points: int,  # of the batch, in blocks
         blocks: wp.array[int],  # [n_blocks, 3], in blocks
         n_blocks: int,
         nx: int,  # voxels of the box
@@ -68,9 +70,8 @@ for (int u = u_begin; u < u_end; ++u) {{
         x: wp.array[float],  # [n_points / 32, 3, 32], shares of the box, in [0, 1)
     ):
         """Uniform positions in the blocks, as many in each (blocks at the box's end are cut)."""
-        block_item(
-            seed, step, first_point, n_points, blocks, n_blocks, nx, ny, nz, begin + wp.tid(), x
-        )
+        item = begin + wp.tid()
+        block_item(seed, step, first_point, offset, n_points, blocks, n_blocks, nx, ny, nz, item, x)
 
     return block_positions
 

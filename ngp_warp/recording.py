@@ -1,0 +1,61 @@
+"""A training step as a function: on CUDA its launches as captured graphs."""
+
+from collections.abc import Callable
+from itertools import groupby
+from typing import Any
+
+import warp as wp
+
+from ngp_warp import launch
+
+Stages = list[list[launch.Launch]]
+
+
+def recorded_step(stages: Stages, device: str) -> Callable[[], None]:
+    """Return a function that runs one step.
+
+    On CUDA, what lies between stages that no graph may hold (copies from the host, what several
+    processes exchange) is one captured graph each.
+    """
+    if device == "cpu":
+        return lambda: _run(stages)
+    parts = [
+        _captured(list(part), device) if capturable else _direct(list(part))
+        for capturable, part in groupby(stages, key=lambda stage: _capturable(stage, device))
+    ]
+    if len(parts) == 1:
+        return parts[0]
+
+    def run() -> None:
+        for part in parts:
+            part()
+
+    return run
+
+
+def _capturable(stage: list[launch.Launch], device: str) -> bool:
+    """Whether a graph may hold a stage: a CPU's launch would run once, while it is captured."""
+    return all(item.capturable and item.device == device for item in stage)
+
+
+def _run(stages: Stages) -> None:
+    for stage in stages:
+        launch.run_all(stage)
+
+
+def _direct(stages: Stages) -> Callable[[], None]:
+    return lambda: _run(stages)
+
+
+def _captured(stages: Stages, device: str) -> Callable[[], None]:
+    # Every module was loaded when its launch was recorded. Loading all there are would try to
+    # compile the CPU's vector kernels for CUDA.
+    with wp.ScopedCapture(device=device, force_module_load=False) as capture:
+        _run(stages)
+    graph: Any = capture.graph
+
+    def replay(kept: Stages = stages) -> None:
+        """Run the graph; it holds addresses alone, ``kept`` the arrays behind them."""
+        wp.capture_launch(graph)
+
+    return replay
