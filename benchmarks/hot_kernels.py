@@ -7,8 +7,19 @@ from typing import Any
 
 import warp as wp
 
-from ngp_warp.kernels import adam, adam_portable, composite, march, occupancy, packed, samplers
-from ngp_warp.kernels import eikonal, linear_portable, radiance_counts, sphere_trace
+from ngp_warp.kernels import (
+    adam,
+    adam_portable,
+    composite,
+    eikonal,
+    linear_portable,
+    march,
+    occupancy,
+    packed,
+    radiance_counts,
+    samplers,
+    sphere_trace,
+)
 from ngp_warp.kernels import grid_jacobian_portable as grid_jacobian
 from ngp_warp.kernels import grid_portable as grid
 from ngp_warp.kernels import spherical_harmonics as harmonics

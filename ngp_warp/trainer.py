@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import warp as wp
 
-from ngp_warp import launch
+from ngp_warp import launch, loading
 from ngp_warp.checkpoint import DISK_ADVICE, save_checkpoint
 from ngp_warp.config import TrainingConfig
 from ngp_warp.decode import load_state, state_arrays
@@ -107,7 +107,9 @@ class Trainer:
             unfinished.unlink(missing_ok=True)  # what a killed run was writing
         check_free_space(self.folder, self._checkpoint_bytes(), "a checkpoint", DISK_ADVICE)
         self.report(Progress(stage="compile"))
-        step = _recorded_step(self.task.stages(), self.device)
+        with loading.together(launch.num_threads()):
+            stages = self.task.stages()
+        step = _recorded_step(stages, self.device)
         state.seconds += self.task.fill_seconds
         with _interruptible() as stopped:
             self._loop(step, _Clock(state.seconds), stopped)

@@ -21,6 +21,7 @@ from typing import Any
 
 import warp as wp
 
+from ngp_warp import loading
 from ngp_warp.errors import ConfigError, ShapeError
 from ngp_warp.kernels.loss import LOSSES
 from ngp_warp.kernels.mlp_cuda_functions import ACTIVATIONS
@@ -46,10 +47,10 @@ class MlpCudaKernels:
         return make_stage(self.layout, name)
 
     def load(self, device: Any, *stages: str) -> None:
-        """Compile and load the stages, for instance before a graph is captured."""
+        """Compile and load the stages before a graph is captured (see ``loading``)."""
         device = wp.get_device(device)
         for name in stages:
-            wp.load_module(self.stage(name).module, device, block_dim=_block_dim(device))
+            loading.want(self.stage(name).module, str(device), _block_dim(device))
 
 
 @dataclass(frozen=True)
