@@ -72,7 +72,7 @@ class Usage:
 def find_tool() -> str | None:
     """Return the path of cuobjdump: of the wheel nvidia-cuda-cuobjdump, else on the path."""
     spec = importlib.util.find_spec("nvidia")
-    for folder in spec.submodule_search_locations if spec else None or ():
+    for folder in (spec and spec.submodule_search_locations) or ():
         for found in sorted(Path(folder).glob("cu*/bin/cuobjdump*")):
             return str(found)
     return shutil.which("cuobjdump")

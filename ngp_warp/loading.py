@@ -1,7 +1,7 @@
-"""Compiling and loading the modules of many recorded launches at once, on every core.
+"""Compiling and loading the modules of many recorded launches at once, for CUDA on every core.
 
 Warp compiles a kernel's module where it is first recorded, one after another: a scene's step has
-some thirty. Inside ``together`` launches are noted, and their modules are loaded side by side when
+two dozen. Inside ``together`` launches are noted, and their modules are loaded side by side when
 the first of them runs, or by ``load``.
 """
 
@@ -35,7 +35,10 @@ class _Noted:
         with self._lock:
             modules, self._modules = self._modules, {}
             for (device, block_dim), wanted in modules.items():
-                wp.force_load(device, list(wanted), block_dim=block_dim, max_workers=self.n_threads)
+                # Two threads in LLVM take 1.6 times the time of one for the same (each makes a
+                # precompiled header, and they wait for each other); two in NVRTC 1.1 times.
+                n_threads = 1 if device == "cpu" else self.n_threads
+                wp.force_load(device, list(wanted), block_dim=block_dim, max_workers=n_threads)
             made, self._made = self._made, []
             for commands, make in made:
                 commands[:] = make()
@@ -55,7 +58,7 @@ class _Later:
 
 @contextlib.contextmanager
 def together(n_threads: int) -> Iterator[None]:
-    """Note what this thread records, and load the modules on ``n_threads`` cores at the end."""
+    """Note what this thread records, and load the modules at the end, for CUDA on all threads."""
     if noted() is not None:
         yield
         return

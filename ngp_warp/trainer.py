@@ -26,6 +26,7 @@ from ngp_warp.errors import ConfigError, NgpError
 from ngp_warp.files import check_free_space
 from ngp_warp.primitive import Progress, Report, Task
 from ngp_warp.run import KEPT_CHECKPOINTS, checkpoint_path, list_checkpoints
+from ngp_warp.steps import recorded_step
 
 # The least share of --seconds whose pace decides the number of steps; a task has its own.
 _WARM_UP_MIN_SHARE = 0.02
@@ -109,7 +110,7 @@ class Trainer:
         self.report(Progress(stage="compile"))
         with loading.together(launch.num_threads()):
             stages = self.task.stages()
-        step = _recorded_step(stages, self.device)
+        step = recorded_step(stages, self.device)
         state.seconds += self.task.fill_seconds
         with _interruptible() as stopped:
             self._loop(step, _Clock(state.seconds), stopped)
@@ -267,28 +268,6 @@ def _write(path: Path, header: dict[str, Any], arrays: dict[str, np.ndarray]) ->
     at = checkpoints.index(path)
     for old in checkpoints[: max(at + 1 - KEPT_CHECKPOINTS, 0)] + checkpoints[at + 1 :]:
         old.unlink(missing_ok=True)
-
-
-def _recorded_step(stages: list[list[launch.Launch]], device: str) -> Callable[[], None]:
-    """Return a function that runs one step: on CUDA a captured graph."""
-
-    def run() -> None:
-        for stage in stages:
-            launch.run_all(stage)
-
-    if device == "cpu" or not all(item.capturable for stage in stages for item in stage):
-        return run
-    # Every module was loaded when its launch was recorded. Loading all there are would try to
-    # compile the CPU's vector kernels for CUDA.
-    with wp.ScopedCapture(device=device, force_module_load=False) as capture:
-        run()
-    graph: Any = capture.graph
-
-    def replay(kept: list[list[launch.Launch]] = stages) -> None:
-        """Run the graph; it holds addresses alone, ``kept`` the arrays behind them."""
-        wp.capture_launch(graph)
-
-    return replay
 
 
 class _Clock:

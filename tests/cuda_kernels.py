@@ -1,4 +1,4 @@
-"""Every kernel of the package, with arguments of its factory, and one compilation of each module."""
+"""Every kernel, with arguments of its factory, and one compilation of each module."""
 
 import functools
 from concurrent.futures import Future, ThreadPoolExecutor

@@ -152,6 +152,7 @@ def forward(
     n_points: int,
     y: wp.array,
     scratch: Scratch,
+    count: wp.array | None = None,
 ) -> None:
     """Evaluate y = network(x).
 
@@ -162,6 +163,7 @@ def forward(
         n_points: points in x; the rest of the last block is padding, and its y is arbitrary.
         y: out, [n_blocks, n_out, 32] float32, blocked.
         scratch: of ``make_scratch``.
+        count: int32 [1]: blocks behind so many points are left out; None: none are.
 
     Raises:
         ShapeError: an array of the wrong shape, device or alignment.
@@ -173,7 +175,7 @@ def forward(
     _check_scratch(kernels, n_points, scratch, x.device, training=False)
     stage = kernels.stage("forward")
     _prepare(stage, layout, weights, scratch)
-    _launch(stage.forward, n_blocks(n_points) * 32, [scratch.fragments, x, y], x.device)
+    _launch(stage.forward, n_blocks(n_points) * 32, [scratch.fragments, x, count, y], x.device)
 
 
 def backward(

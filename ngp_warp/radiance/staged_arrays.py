@@ -11,6 +11,13 @@ from ngp_warp.radiance.marching import Samples
 from ngp_warp.radiance.settings import N_DIRECTION, N_GEOMETRY, RadianceSettings
 
 
+def bytes_of_sample(s: RadianceSettings, n_features: int) -> int:
+    """Return the bytes that ``Work`` takes for a sample, marched and kept."""
+    marched = 7 + n_features + N_GEOMETRY
+    kept = 6 + n_features + N_GEOMETRY + N_DIRECTION + s.n_latent_dims + 3
+    return 4 * (marched + kept)
+
+
 class Work:
     """Arrays of a pass, for ``capacity`` samples."""
 
