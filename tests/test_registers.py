@@ -7,6 +7,7 @@ import pytest
 import warp as wp
 
 from benchmarks import registers
+from benchmarks.__main__ import main
 from benchmarks.hot_kernels import Hot, hot_kernels
 from benchmarks.registers import ARCHITECTURES, Usage, document, local_arrays, measure, read
 from ngp_warp.errors import ResourceError
@@ -136,3 +137,10 @@ def test_arrays_are_those_of_the_function():
     assert local_arrays(text, "f_1") == 28
     assert local_arrays(text, "g_1") == 512
     assert local_arrays(text, "h_1") == 0
+
+
+def test_a_missing_tool_is_named(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(registers, "find_tool", lambda: None)
+    assert main(["registers", "--out", str(tmp_path / "page.md")]) == 2
+    assert "pip install nvidia-cuda-cuobjdump" in capsys.readouterr().err
+    assert not (tmp_path / "page.md").exists()

@@ -123,9 +123,11 @@ class Renderer:
             depth=np.full(shape, np.inf, np.float32),
             normals=np.zeros((*shape, 3), np.float32) if normals else None,
         )
-        n_rays = rays_at_once(getattr(self.field, "device", "cpu"))
-        first = tiles(shot, 1, n_rays)
-        second = tiles(shot, spp, n_rays) if spp > 1 else []
+        device = getattr(self.field, "device", "cpu")
+        # on CUDA a pass is waited for: the whole picture at once, if it may be
+        batch = {"batch": rays_at_once(device)} | ({} if device == "cpu" else {"side": shot.height})
+        first = tiles(shot, 1, **batch)
+        second = tiles(shot, spp, **batch) if spp > 1 else []
         for index, tile in enumerate(first):
             self._centres(shot, made, *tile.select(None))
             progress(Progress(stage="write", step=index + 1, total=len(first) + len(second)))
