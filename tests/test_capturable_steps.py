@@ -6,11 +6,13 @@ scan, whose temporary memory a graph may hold) is not seen.
 
 import contextlib
 
+import numpy as np
 import pytest
 import warp as wp
 from capture_case import TASKS, make_task, use_cuda_kernels
 
 from ngp_warp import launch, loading
+from tests import radiance_case
 
 context = wp._src.context
 FORBIDDEN = [
@@ -78,6 +80,21 @@ def test_a_step_is_launches_alone(name, tmp_path, monkeypatch):
     for key, p in task.field.parameters().items():
         if key != "environment":  # no ray leaves the ball's box in so few
             assert (p.value.numpy() != before[key]).any(), key
+
+
+@pytest.mark.usefixtures("_one_thread")
+@pytest.mark.parametrize("latents", [0, 4])
+def test_a_pass_of_a_picture_is_launches_alone(latents, monkeypatch):
+    use_cuda_kernels(monkeypatch)
+    settings = radiance_case.make_settings(n_latent_dims=latents, n_views=2)
+    field = radiance_case.make_field(settings, "cpu", "portable")
+    o, d = radiance_case.random_rays(32)
+    batch = radiance_case.ray_batch(settings, o, d, "cpu", jitter=0.5)
+    stages = field._backend.render(batch, 1024)
+    with forbidden(monkeypatch):
+        run(stages)
+    assert (batch.n_samples.numpy() > 0).any()
+    assert np.ptp(batch.opacity.numpy()) > 0
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from cuda_kernels import CPU_ONLY, FLAT, KERNELS, SINGLE, WIDE, WIDEST, Compiler
 
 import ngp_warp.kernels
 from ngp_warp.kernels import grid_portable as grid
+from ngp_warp.kernels import occupancy, packed
 
 # A100, H100 and H200, consumers' Blackwell
 ARCHITECTURES = [80, 90, 120]
@@ -99,3 +100,8 @@ def test_fixed_point_adds_integers(compiler):
     text = compiler.ptx(grid.backward_kernel(FLAT, True), 90)
     assert re.search(r"(atom|red)\S*add\S*u64", text)
     assert not re.search(r"(atom|red)\S*add\S*f32", text)
+
+
+@pytest.mark.parametrize("kernel", [packed.counters_kernel, occupancy.store_kernel])
+def test_long_sums_are_shared_by_a_warp(kernel, compiler):
+    assert "shfl.sync.bfly" in compiler.ptx(kernel, 90)

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import warp as wp
 
-from ngp_warp import steps
-from ngp_warp.radiance import rendered, staged
+from ngp_warp import launch, steps
+from ngp_warp.radiance import rendered
 from ngp_warp.radiance.rendered import RayRenderer
-from ngp_warp.radiance.staged_arrays import Work, bytes_of_sample
+from ngp_warp.radiance.staged_arrays import Work, bytes_of_sample, render_samples
 from tests import radiance_case as case
 
 N = 500
@@ -73,15 +73,12 @@ def test_a_frame_is_waited_for_once(field, monkeypatch):
 
 
 def test_samples_of_a_pass_fit_in_the_memory(monkeypatch):
-    field = case.make_field(case.make_settings(n_latent_dims=3), "cpu", "portable")
-    backend = field._backend
-    assert backend._render_samples() == 2**18
-    # as if on CUDA
-    backend.device = "cuda:0"
-    a_sample = bytes_of_sample(field.settings, field.encoding.n_outputs)
+    s = case.make_settings(n_latent_dims=3)
+    assert render_samples(s, 6, "cpu") == 2**18
+    a_sample = bytes_of_sample(s, 6)
     for free, wanted in ((2**50, 2**24), (0, 2**20), (4 * a_sample * 3 * 2**20, 3 * 2**20)):
-        monkeypatch.setattr(staged.launch, "free_memory", lambda device, free=free: free)
-        assert backend._render_samples() == wanted
+        monkeypatch.setattr(launch, "free_memory", lambda device, free=free: free)
+        assert render_samples(s, 6, "cuda:0") == wanted
 
 
 def test_bytes_of_a_sample_are_those_of_the_arrays():

@@ -26,16 +26,12 @@ from ngp_warp.radiance.batch import RayBatch
 from ngp_warp.radiance.marching import Stages, make_lattice, part, scan_stage
 from ngp_warp.radiance.occupancy import OccupancyGrid
 from ngp_warp.radiance.settings import N_DIRECTION, N_GEOMETRY, RadianceSettings
-from ngp_warp.radiance.staged_arrays import Gradients, Work, bytes_of_sample
+from ngp_warp.radiance.staged_arrays import Gradients, Work, render_samples
 
 N_CHUNKS = 128
 """Parts in which a step's samples are counted."""
 _SPARE = 1.25
 """Room for samples in shares of those that are wanted."""
-_RENDER_SAMPLES = {"cpu": (2**18, 2**18), "cuda": (2**20, 2**24)}
-"""Fewest and most samples of a pass of rendering."""
-_RENDER_SHARE = 0.25
-"""Share of a device's free memory that their arrays may take."""
 _N_BANDS = 4
 assert _N_BANDS**2 == N_DIRECTION
 
@@ -143,22 +139,13 @@ class StagedRadiance:
             capacity: samples of a pass, at least 1024; None: as many as suit the device.
         """
         settings = self.settings.rendering
-        room = capacity or self._render_samples()
+        room = capacity or render_samples(self.settings, self.encoding.n_outputs, self.device)
         room = max(room, settings.max_samples)
         work = Work(settings, self.encoding.n_outputs, batch, -(-room // 32) * 32)
         stages = self._forward_stages(settings, batch, work)
         kernel = kernels.render_kernel(self.settings.exposure, self.settings.color_space)
         args = [work.rays, work.kept, work.rgb, work.out]
         return [*stages, self._record(kernel, batch.capacity, args)]
-
-    def _render_samples(self) -> int:
-        least, most = _RENDER_SAMPLES[self.device.partition(":")[0]]
-        if least == most:
-            return most
-        n_rows = self.encoding.n_outputs
-        a_sample = bytes_of_sample(self.settings, n_rows)
-        fits = int(_RENDER_SHARE * launch.free_memory(self.device)) // a_sample
-        return max(least, min(fits, most))
 
     def density(
         self, points: wp.array, density: wp.array, count: wp.array, geometry: wp.array | None = None
