@@ -90,6 +90,9 @@ def _add_fields(commands: Any) -> list[argparse.ArgumentParser]:
     modules.add_argument("--batch-log2", type=int, default=18, help="log2 of the points of a batch")
     modules.add_argument("--table-log2", type=int, default=19, help="log2 of a level's entries")
     modules.set_defaults(run=_torch)
+    registers = commands.add_parser("registers", help="registers of the hot CUDA kernels, no GPU")
+    registers.add_argument("--out", type=Path, default=_ROOT / "docs" / "registers.md")
+    registers.set_defaults(run=_registers)
     return [distance, radiance, volume, encodings, modules]
 
 
@@ -221,6 +224,13 @@ def _torch(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     size = StepSize(n_dims=args.dims, batch_log2=args.batch_log2, table_log2=args.table_log2)
     results = torch_modules.run(size)
     return torch_modules.describe(results), results
+
+
+def _registers(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    from benchmarks import registers
+
+    results = registers.run(args.out)
+    return registers.describe(results), results
 
 
 def main(argv: list[str] | None = None) -> int:

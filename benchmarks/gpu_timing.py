@@ -8,7 +8,8 @@ from typing import Any
 
 import warp as wp
 
-from ngp_warp import launch, trainer
+from ngp_warp import launch
+from ngp_warp.recording import recorded_step
 
 Stages = list[list[launch.Launch]]
 
@@ -73,8 +74,7 @@ def host_milliseconds(run: Callable[[], Any], device: str, *, inner: int = 50) -
 
 def recorded(stages: Stages, device: str) -> Callable[[], None]:
     """Return what runs stages once as training does: one graph on CUDA."""
-    made: Any = getattr(trainer, "recorded_step", None) or vars(trainer)["_recorded_step"]
-    return made(stages, device)
+    return recorded_step(stages, device)
 
 
 def is_graph(stages: Stages, device: str) -> bool:

@@ -24,6 +24,13 @@ from ngp_warp.optimizer import Adam, Parameters, make_table, make_weights
 
 QUERY_POINTS = 2**16
 """Points of one pass of a query: its features lie in the caches, its memory is bounded."""
+_QUERY_POINTS_CUDA = 2**20
+"""The same on CUDA, where each pass is recorded and waited for; 32 features take 0.1 GB."""
+
+
+def query_points(device: str) -> int:
+    """Return the points of one pass of a query that suit a device."""
+    return QUERY_POINTS if device == "cpu" else _QUERY_POINTS_CUDA
 
 
 class Field:
@@ -215,8 +222,9 @@ class Field:
         values = np.empty((len(array), self.n_outputs), np.float32)
         shape = (len(array), self.n_outputs, self.n_dims)
         jacobian = np.empty(shape if gradient else (0,), np.float32)
-        for begin in range(0, len(array), QUERY_POINTS):
-            part = slice(begin, begin + QUERY_POINTS)
+        size = query_points(self.device)
+        for begin in range(0, len(array), size):
+            part = slice(begin, begin + size)
             x, features, y = self._evaluate(array[part])
             values[part] = self._to_numpy(y, self.n_outputs, len(array[part]))
             if gradient:

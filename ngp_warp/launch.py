@@ -20,6 +20,7 @@ from typing import Any
 
 import warp as wp
 
+from ngp_warp import loading
 from ngp_warp.errors import ConfigError, ResourceError, ShapeError
 from ngp_warp.processes import place
 
@@ -129,19 +130,28 @@ def record(
     """
     if n_items == 0:
         return Launch([], device)
+    args = list(args)  # read later, where modules are loaded together
     if device != "cpu":
-        command = wp.launch(
-            kernel, n_items, [0, *args], device=device, record_cmd=True, block_dim=block_dim
-        )
-        return Launch([command], device, arguments=args)
-    wanted = shards if shards is not None else _SHARDS_PER_THREAD * num_threads()
-    n_shards = 1 if num_threads() == 1 else min(n_items, wanted)
-    bounds = [n_items * i // n_shards for i in range(n_shards + 1)]
-    commands = [
-        wp.launch(kernel, end - begin, [begin, *args], device="cpu", record_cmd=True)
-        for begin, end in pairwise(bounds)
-    ]
-    return Launch(commands, device, arguments=args)
+
+        def on_cuda() -> list[Any]:
+            given = [0, *args]
+            options = {"device": device, "record_cmd": True, "block_dim": block_dim}
+            return [wp.launch(kernel, n_items, given, **options)]
+
+        made = loading.commands(kernel.module, device, block_dim, on_cuda)
+        return Launch(made, device, arguments=args)
+
+    def on_cpu() -> list[Any]:
+        wanted = shards if shards is not None else _SHARDS_PER_THREAD * num_threads()
+        n_shards = 1 if num_threads() == 1 else min(n_items, wanted)
+        bounds = [n_items * i // n_shards for i in range(n_shards + 1)]
+        return [
+            wp.launch(kernel, end - begin, [begin, *args], device="cpu", record_cmd=True)
+            for begin, end in pairwise(bounds)
+        ]
+
+    made = loading.commands(kernel.module, device, None, on_cpu)
+    return Launch(made, device, arguments=args)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,10 @@ from ngp_warp import launch
 
 Stages = list[list[launch.Launch]]
 
+_AHEAD = 4
+"""Steps that may be queued on CUDA. Unbounded, a host that needs microseconds to queue a step would
+be seconds ahead of the device: its clock, what it reports and Ctrl-C would be about other steps."""
+
 
 def recorded_step(stages: Stages, device: str) -> Callable[[], None]:
     """Return a function that runs one step.
@@ -23,14 +27,12 @@ def recorded_step(stages: Stages, device: str) -> Callable[[], None]:
         _captured(list(part), device) if capturable else _direct(list(part))
         for capturable, part in groupby(stages, key=lambda stage: _capturable(stage, device))
     ]
-    if len(parts) == 1:
-        return parts[0]
 
     def run() -> None:
         for part in parts:
             part()
 
-    return run
+    return _bounded(run, device)
 
 
 def _capturable(stage: list[launch.Launch], device: str) -> bool:
@@ -59,3 +61,20 @@ def _captured(stages: Stages, device: str) -> Callable[[], None]:
         wp.capture_launch(graph)
 
     return replay
+
+
+def _bounded(step: Callable[[], None], device: str) -> Callable[[], None]:
+    """Return a step that first waits for the one ``_AHEAD`` before it."""
+    events = [wp.Event(device) for _ in range(_AHEAD)]
+    number = 0
+
+    def run() -> None:
+        nonlocal number
+        event = events[number % _AHEAD]
+        if number >= _AHEAD:
+            wp.synchronize_event(event)
+        step()
+        wp.get_stream(device).record_event(event)
+        number += 1
+
+    return run

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import warp as wp
 
-from ngp_warp import exchange
+from ngp_warp import exchange, launch, loading
 from ngp_warp.checkpoint import DISK_ADVICE, save_checkpoint
 from ngp_warp.config import TrainingConfig
 from ngp_warp.decode import load_state, state_arrays
@@ -29,7 +29,7 @@ from ngp_warp.errors import ConfigError, LostError, NgpError, PeerError
 from ngp_warp.files import check_free_space
 from ngp_warp.pace import Clock, Due, Length, interruptible
 from ngp_warp.primitive import Progress, Report, Task
-from ngp_warp.recording import recorded_step as _recorded_step
+from ngp_warp.recording import recorded_step
 from ngp_warp.run import KEPT_CHECKPOINTS, checkpoint_path, list_checkpoints
 
 # The least share of --seconds whose pace decides the number of steps; a task has its own.
@@ -115,7 +115,9 @@ class Trainer:
             if self.group.leads:
                 self._make_room()
             self.report(Progress(stage="compile"))
-            step = _recorded_step(self.task.stages(), self.device)
+            with loading.together(launch.num_threads()):
+                stages = self.task.stages()
+            step = recorded_step(stages, self.device)
         state.seconds += self.task.fill_seconds
         try:
             with interruptible() as stopped:

@@ -55,9 +55,16 @@ class Tile:
         return rows[kept], columns[kept]
 
 
-def tiles(camera: Sized, samples: int, batch: int = _BATCH) -> list[Tile]:
-    """Return tiles of the whole picture whose ``samples`` a pixel are about ``batch`` rays."""
-    height = max(min(_TILE, int((batch / samples) ** 0.5)), 1)
+def tiles(camera: Sized, samples: int, batch: int = _BATCH, side: int = _TILE) -> list[Tile]:
+    """Return tiles of the whole picture whose ``samples`` a pixel are about ``batch`` rays.
+
+    Args:
+        camera: of the picture.
+        samples: rays of a pixel.
+        batch: rays of a tile, about.
+        side: most rows of a tile.
+    """
+    height = max(min(side, int((batch / samples) ** 0.5)), 1)
     width = max(batch // (height * height * samples), 1) * height
     return [
         Tile(top, min(top + height, camera.height), left, min(left + width, camera.width))

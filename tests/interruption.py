@@ -11,7 +11,7 @@ from ngp_warp import trainer
 
 def interrupt_after(steps: int, patch: pytest.MonkeyPatch) -> None:
     """Send SIGINT to this process once a training run has done so many steps."""
-    recorded = trainer._recorded_step
+    recorded = trainer.recorded_step
 
     def interrupted(stages: Any, device: str) -> Any:
         step, count = recorded(stages, device), itertools.count(1)
@@ -23,4 +23,4 @@ def interrupt_after(steps: int, patch: pytest.MonkeyPatch) -> None:
 
         return counted
 
-    patch.setattr(trainer, "_recorded_step", interrupted)
+    patch.setattr(trainer, "recorded_step", interrupted)

@@ -10,6 +10,7 @@ from ngp_warp import launch
 from ngp_warp.config import Loss
 from ngp_warp.kernels import composite as kernels
 from ngp_warp.kernels import packed, radiance_counts
+from ngp_warp.kernels.lanes import lane_items
 from ngp_warp.kernels.loss import LOSSES
 from tests import radiance_case as case
 from tests.reference import composite as twin
@@ -99,7 +100,8 @@ class Case:
         counts = wp.zeros(kernels.DEPTH_CHUNKS, dtype=float, device=self.device)
         args = [self.batch.count, self.batch.capacity, kernels.DEPTH_CHUNKS]
         args += [self.batch.depth_target, self.batch.weight, counts]
-        launch.launch(radiance_counts.depth_kernel, kernels.DEPTH_CHUNKS, args, self.device)
+        n_items = lane_items(kernels.DEPTH_CHUNKS, self.device)
+        launch.launch(radiance_counts.depth_kernel, n_items, args, self.device)
         shape = kernels.CompositeShape(s.loss, s.color_space, s.exposure, s.background_gradients)
         self.weights, behind, self.d_raw = (
             wp.zeros(self.capacity, dtype=float, device=self.device) for _ in range(3)

@@ -11,241 +11,14 @@ import re
 
 import pytest
 import warp as wp
+from cuda_kernels import CPU_ONLY, FLAT, KERNELS, SINGLE, WIDE, WIDEST, Compiler
 
 import ngp_warp.kernels
-from ngp_warp.kernels import (
-    active,
-    adam,
-    adam_portable,
-    composite,
-    contract,
-    coordinates,
-    eikonal,
-    frequency,
-    harmonics,
-    hierarchical,
-    hierarchical_composite,
-    layout,
-    linear_portable,
-    march,
-    occupancy,
-    octree,
-    packed,
-    radiance_counts,
-    reduction,
-    rows,
-    samplers,
-    sphere_trace,
-    spherical_harmonics,
-)
-from ngp_warp.kernels import grid_jacobian_portable as grid_jacobian
 from ngp_warp.kernels import grid_portable as grid
-from ngp_warp.kernels import loss as losses
-from ngp_warp.kernels.grid import GridShape
-from ngp_warp.primitives.image import kernels as image
-from ngp_warp.primitives.nerf.kernels import draw as nerf_draw
-from ngp_warp.primitives.nerf.kernels import environment as nerf_environment
-from ngp_warp.primitives.nerf.kernels import refine as nerf_refine
-from ngp_warp.primitives.nerf.kernels import visibility as nerf_visibility
-from ngp_warp.primitives.sdf.kernels import distance as sdf_distance
-from ngp_warp.primitives.sdf.kernels import samples as sdf_samples
-from ngp_warp.primitives.sdf.sign import SIGNS
-from ngp_warp.primitives.volume.kernels import events as volume_events
-from ngp_warp.primitives.volume.kernels import fields as volume_fields
-from ngp_warp.primitives.volume.kernels import paths as volume_paths
-from ngp_warp.primitives.volume.kernels import projection as volume_projection
-from ngp_warp.primitives.volume.kernels import samples as volume_samples
-from ngp_warp.primitives.volume.kernels import targets as volume_targets
+from ngp_warp.kernels import occupancy, packed
 
-# Factories whose text is clang's vector extensions; CUDA has kernels of its own for their work.
-CPU_ONLY = {
-    "ngp_warp.kernels.adam.average_kernel",
-    "ngp_warp.kernels.adam.table_kernel",
-    "ngp_warp.kernels.adam.weights_kernel",
-    "ngp_warp.kernels.exchange.add_kernel",
-    "ngp_warp.kernels.exchange.count_kernel",
-    "ngp_warp.kernels.exchange.pick_kernel",
-    "ngp_warp.kernels.grid.backward_kernel",
-    "ngp_warp.kernels.grid.forward_kernel",
-    "ngp_warp.kernels.grid_jacobian.backward_kernel",
-    "ngp_warp.kernels.grid_jacobian.forward_kernel",
-    "ngp_warp.kernels.layout.turn_kernel",
-    "ngp_warp.kernels.linear.layer_kernel",
-    "ngp_warp.kernels.linear.reduce_kernel",
-    "ngp_warp.kernels.linear.slope_kernel",
-    "ngp_warp.kernels.linear.weight_gradient_kernel",
-    "ngp_warp.kernels.mlp.backward_kernel",
-    "ngp_warp.kernels.mlp.forward_kernel",
-    "ngp_warp.kernels.mlp.reduce_kernel",
-    "ngp_warp.kernels.mlp.train_kernel",
-    "ngp_warp.kernels.mlp_eikonal.train_kernel",
-    "ngp_warp.kernels.radiance.render_kernel",
-    "ngp_warp.kernels.radiance.train_kernel",
-    "ngp_warp.kernels.radiance_points.density_kernel",
-    "ngp_warp.kernels.radiance_points.scatter_kernel",
-}
-
-FLAT = GridShape(n_dims=2, n_features=2, interpolation="linear")
-SOLID = GridShape(n_dims=3, n_features=2, interpolation="linear")
-# Every width of a load and of an addition, the other interpolations, half tables.
-ODD = GridShape(n_dims=2, n_features=1, interpolation="nearest", dtype="float16")
-WIDE = GridShape(n_dims=3, n_features=4, interpolation="smoothstep", dtype="float16")
-WIDEST = GridShape(n_dims=3, n_features=8, interpolation="smoothstep")
-SHAPES = [FLAT, SOLID, ODD, WIDE, WIDEST]
-ADAM = (0.9, 0.99, 1e-15)
-SAMPLERS = [(kind, d) for kind in ("stratified", "uniform", "halton", "sobol") for d in (2, 3)]
-
-COORDINATES = [
-    (coordinates.Functions(kind="identity", scale=2.0, offset=-1.0), 3),
-    (coordinates.Functions(kind="frequency", n=12), 3),
-    (coordinates.Functions(kind="triangle_wave", n=12), 3),
-    (coordinates.Functions(kind="one_blob", n=16), 2),
-]
-QUADTREE = octree.OctreeShape(n_dims=2, n_features=2, first_level=0, last_level=4)
-OCTREE = octree.OctreeShape(n_dims=3, n_features=8, first_level=2, last_level=8, summed=True)
-
-# Factory: the arguments that it is compiled with here.
-KERNELS = {
-    adam_portable.average_kernel: [(0.95,)],
-    adam_portable.table_kernel: [
-        (2, *ADAM, False, False, False),
-        (4, *ADAM, True, True, False),
-        (4, *ADAM, True, False, True),
-    ],
-    adam_portable.weights_kernel: [(*ADAM, 1e-6)],
-    composite.render_kernel: [(False, "srgb"), (True, "srgb"), (True, "linear")],
-    composite.train_kernel: [
-        (composite.CompositeShape("huber", "srgb", False, False),),
-        (composite.CompositeShape("relative_l2", "srgb", True, True),),
-    ],
-    contract.input_kernel: [()],
-    contract.tangent_kernel: [()],
-    coordinates.backward_kernel: COORDINATES,
-    coordinates.forward_kernel: COORDINATES,
-    coordinates.second_order_kernel: COORDINATES,
-    eikonal.delta_kernel: [("none",), ("sine",), ("softplus",)],
-    eikonal.eikonal_kernel: [(2,), (3,)],
-    eikonal.tangent_kernel: [("relu",), ("sine",), ("squareplus",)],
-    frequency.backward_kernel: [(3, 10, True), (2, 4, False)],
-    frequency.forward_kernel: [(3, 10, True), (2, 4, False)],
-    grid_jacobian.backward_kernel: [(FLAT,), (SOLID, True), (WIDE,), (WIDEST,)],
-    grid_jacobian.forward_kernel: [(FLAT,), (SOLID,), (WIDE,), (WIDEST,)],
-    grid.backward_kernel: [*((shape,) for shape in SHAPES), (FLAT, True), (WIDE, True)],
-    grid.forward_kernel: [(shape,) for shape in SHAPES],
-    grid.input_gradient_kernel: [(SOLID,), (WIDE,)],
-    grid.second_order_kernel: [(SOLID,), (WIDE,)],
-    grid.second_order_position_kernel: [(SOLID,), (WIDEST,)],
-    harmonics.backward_kernel: [(1,), (8,)],
-    harmonics.forward_kernel: [(1,), (8,)],
-    harmonics.second_order_kernel: [(1,), (8,)],
-    hierarchical_composite.composite_gradient_kernel: [("relu",), ("softplus",)],
-    hierarchical_composite.composite_kernel: [("relu",), ("softplus",)],
-    image.raster_kernel: [()],
-    image.target_kernel: [(wp.uint8, 3, False, False), (wp.float32, 4, True, True)],
-    linear_portable.layer_kernel: [("none", False), ("sine", False), ("softplus", True)],
-    linear_portable.reduce_kernel: [()],
-    linear_portable.slope_kernel: [("sigmoid",)],
-    linear_portable.weight_gradient_kernel: [()],
-    losses.loss_kernel: [(name,) for name in losses.LOSSES],
-    octree.backward_kernel: [(QUADTREE,), (OCTREE,)],
-    octree.forward_kernel: [(QUADTREE,), (OCTREE,)],
-    octree.scatter_kernel: [(QUADTREE, False), (OCTREE, True)],
-    octree.second_order_kernel: [(QUADTREE,), (OCTREE,)],
-    reduction.backward_kernel: [("sum",), ("product",)],
-    reduction.forward_kernel: [("sum",), ("product",)],
-    reduction.second_order_kernel: [("sum",), ("product",)],
-    rows.add_rows_kernel: [()],
-    rows.copy_rows_kernel: [()],
-    rows.fill_rows_kernel: [()],
-    nerf_draw.pick_kernel: [(wp.uint8, False, False), (wp.float16, True, True)],
-    nerf_draw.ray_kernel: [
-        (wp.uint8, False, False, "random", "srgb", False),
-        (wp.float16, True, True, "environment", "linear", True),
-    ],
-    nerf_environment.backward_kernel: [("srgb", True), ("linear", True)],
-    nerf_environment.lookup_kernel: [("srgb",), ("linear",)],
-    nerf_refine.sum_kernel: [(True, True, True), (False, False, True)],
-    samplers.sample_kernel: SAMPLERS,
-    # the vector search is for a CPU
-    sdf_distance.query_kernel: [(sign, "portable") for sign in SIGNS],
-    sdf_samples.near_kernel: [(sign, "portable") for sign in SIGNS],
-    sdf_samples.uniform_kernel: [(sign, "portable") for sign in SIGNS],
-    volume_events.composite_kernel: [(4,)],
-    volume_events.event_kernel: [(4,)],
-    volume_fields.density_kernel: [(volume_fields.DENSE,)],
-    volume_paths.collision_kernel: [(volume_fields.DENSE,)],
-    volume_paths.pixel_kernel: [(volume_fields.DENSE,)],
-    volume_paths.transmittance_kernel: [
-        (volume_fields.DENSE, "ratio"),
-        (volume_fields.DENSE, "delta"),
-    ],
-    volume_samples.block_kernel: [()],
-    volume_samples.value_kernel: [(1, False), (1, True), (3, False), (3, True)],
-    volume_targets.point_kernel: [(volume_fields.DENSE,)],
-    volume_targets.target_kernel: [(volume_fields.DENSE,)],
-}
-SINGLE = [
-    radiance_counts.depth_kernel,
-    radiance_counts.latents_kernel,
-    adam.advance_kernel,
-    packed.counters_kernel,
-    packed.density_kernel,
-    packed.geometry_gradient_kernel,
-    packed.keep_kernel,
-    packed.latent_gradient_kernel,
-    packed.latent_sum_kernel,
-    packed.ray_gradient_kernel,
-    packed.ray_sum_kernel,
-    packed.transmittance_kernel,
-    hierarchical.ray_directions,
-    hierarchical.resample,
-    hierarchical.sample_positions,
-    hierarchical.stratified_samples,
-    layout.to_blocked,
-    layout.from_blocked,
-    layout.set_row,
-    march.count_kernel,
-    march.fill_kernel,
-    march.meet_kernel,
-    march.scan_kernel,
-    march.total_kernel,
-    occupancy.all_bits_kernel,
-    occupancy.all_coarse_kernel,
-    occupancy.bits_kernel,
-    occupancy.coarse_kernel,
-    occupancy.draw_kernel,
-    occupancy.pick_marks_kernel,
-    occupancy.plan_kernel,
-    occupancy.put_marks_kernel,
-    occupancy.store_kernel,
-    occupancy.threshold_kernel,
-    rows.spread_rows,
-    nerf_environment.row_kernel,
-    nerf_refine.centre_kernel,
-    nerf_refine.lens_gradient_kernel,
-    nerf_refine.lens_kernel,
-    nerf_refine.pose_gradient_kernel,
-    nerf_refine.pose_kernel,
-    nerf_refine.total_kernel,
-    nerf_visibility.visible_kernel,
-    active.compact_kernel,
-    active.flag_kernel,
-    sdf_distance.morton_codes,
-    sdf_samples.pool_samples,
-    sdf_samples.surface_samples,
-    sphere_trace.advance_kernel,
-    sphere_trace.load_kernel,
-    sphere_trace.start_kernel,
-    radiance_counts.finish_kernel,
-    spherical_harmonics.harmonics_gradient_kernel,
-    spherical_harmonics.harmonics_kernel,
-    volume_events.finish_kernel,
-    volume_events.start_kernel,
-    volume_projection.project_maximum,
-    volume_projection.project_surface,
-    volume_projection.project_transfer,
-    volume_targets.pool_batch,
-]
+# A100, H100 and H200, consumers' Blackwell
+ARCHITECTURES = [80, 90, 120]
 
 
 def kernel_modules():
@@ -263,11 +36,11 @@ def kernel_modules():
     return [importlib.import_module(name) for name in names]
 
 
-def compile_for(kernel, arch, folder):
-    (path,) = wp.compile_aot_module(
-        kernel.module, arch=arch, module_dir=folder, use_ptx=True, strip_hash=True
-    )
-    return path.read_text()
+@pytest.fixture(scope="module")
+def compiler(tmp_path_factory):
+    compiler = Compiler(tmp_path_factory.mktemp("ptx"))
+    yield compiler
+    compiler.close()
 
 
 def test_no_kernel_is_left_out():
@@ -287,20 +60,20 @@ def test_no_kernel_is_left_out():
     assert found == listed
 
 
-@pytest.mark.parametrize("arch", [80, 90])
+@pytest.mark.parametrize("arch", ARCHITECTURES)
 @pytest.mark.parametrize(
     ("factory", "args"),
     [(factory, args) for factory, cases in KERNELS.items() for args in cases],
     ids=lambda v: v.__module__.rpartition(".")[2] + "." + v.__name__ if callable(v) else None,
 )
-def test_kernel_compiles(factory, args, arch, tmp_path):
-    assert f".target sm_{arch}" in compile_for(factory(*args), arch, tmp_path)
+def test_kernel_compiles(factory, args, arch, compiler):
+    assert f".target sm_{arch}" in compiler.ptx(factory(*args), arch)
 
 
-@pytest.mark.parametrize("arch", [80, 90])
+@pytest.mark.parametrize("arch", ARCHITECTURES)
 @pytest.mark.parametrize("kernel", SINGLE, ids=lambda k: k.key)
-def test_single_kernel_compiles(kernel, arch, tmp_path):
-    assert f".target sm_{arch}" in compile_for(kernel, arch, tmp_path)
+def test_single_kernel_compiles(kernel, arch, compiler):
+    assert f".target sm_{arch}" in compiler.ptx(kernel, arch)
 
 
 @pytest.mark.parametrize(
@@ -308,22 +81,27 @@ def test_single_kernel_compiles(kernel, arch, tmp_path):
     [(FLAT, "ld.global.nc.v2"), (WIDE, "ld.global.nc.v2"), (WIDEST, "ld.global.nc.v4")],
     ids=["2 floats", "4 halves", "8 floats"],
 )
-def test_an_entry_is_read_at_once(shape, instruction, tmp_path):
-    text = compile_for(grid.forward_kernel(shape), 90, tmp_path)
+def test_an_entry_is_read_at_once(shape, instruction, compiler):
+    text = compiler.ptx(grid.forward_kernel(shape), 90)
     assert instruction in text
     # a feature indexed at run time would lie in local memory
     assert "__local_depot" not in text
 
 
 @pytest.mark.parametrize(("shape", "width"), [(FLAT, "v2"), (WIDE, "v4"), (WIDEST, "v4")])
-def test_an_entry_is_added_to_at_once(shape, width, tmp_path):
-    text = compile_for(grid.backward_kernel(shape), 90, tmp_path)
+def test_an_entry_is_added_to_at_once(shape, width, compiler):
+    text = compiler.ptx(grid.backward_kernel(shape), 90)
     assert f"red.global.add.{width}.f32" in text
     assert "atom." not in text
     assert "__local_depot" not in text
 
 
-def test_fixed_point_adds_integers(tmp_path):
-    text = compile_for(grid.backward_kernel(FLAT, True), 90, tmp_path)
+def test_fixed_point_adds_integers(compiler):
+    text = compiler.ptx(grid.backward_kernel(FLAT, True), 90)
     assert re.search(r"(atom|red)\S*add\S*u64", text)
     assert not re.search(r"(atom|red)\S*add\S*f32", text)
+
+
+@pytest.mark.parametrize("kernel", [packed.counters_kernel, occupancy.store_kernel])
+def test_long_sums_are_shared_by_a_warp(kernel, compiler):
+    assert "shfl.sync.bfly" in compiler.ptx(kernel, 90)

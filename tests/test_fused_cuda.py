@@ -113,3 +113,17 @@ def test_padding_has_no_gradient(batches):
     half, _ = batches
     dx, _, _ = half.train()
     assert np.all(dx.reshape(-1, N_IN, 32)[-1, :, N - 64 :] == 0.0)
+
+
+def test_blocks_that_do_not_count_are_left_out(batches):
+    half, _ = batches
+    wanted = half.forward().reshape(-1, N_OUT, 32)
+    count = wp.array([33], dtype=int, device=half.device)
+    half.y.fill_(7.0)
+    run(half.network.forward(half.w, half.x, half.y, count))
+    y = half.y.numpy().reshape(-1, N_OUT, 32)
+    assert np.array_equal(y[:2], wanted[:2])
+    assert np.all(y[2:] == 7)
+    count.fill_(N)
+    run(half.network.forward(half.w, half.x, half.y, count))
+    assert np.array_equal(half.y.numpy().reshape(y.shape), wanted)

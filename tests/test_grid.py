@@ -147,3 +147,19 @@ def test_finest_levels_past_16_bits(device, backend):
 def test_the_vector_backend_is_for_a_cpu():
     with pytest.raises(ConfigError, match="vector"):
         GridEncoding(2, small(), "cuda:0", "vector")
+
+
+def test_points_that_do_not_count_are_left_out(device):
+    case = GridCase(3, small(), device, "portable", n=100)
+    encoding = case.encoding
+    out = wp.full(128 * encoding.n_outputs, 7.0, dtype=float, device=device)
+    count = wp.array([70], dtype=int, device=device)
+    args = case.blocked(case.x), case.read(), out, encoding.n_outputs
+    encoding.forward(*args, count).run()
+    rows = out.numpy().reshape(4, -1, 32).transpose(0, 2, 1).reshape(128, -1)
+    assert np.array_equal(rows[:70], case.forward()[:70])
+    assert np.all(rows[70:] == 7)
+    count.fill_(128)
+    encoding.forward(*args, count).run()
+    rows = out.numpy().reshape(4, -1, 32).transpose(0, 2, 1).reshape(128, -1)
+    assert np.array_equal(rows[:100], case.forward()[:100])

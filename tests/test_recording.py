@@ -1,4 +1,4 @@
-"""Laws of recorded steps: what no graph may hold runs between graphs, in its order."""
+"""Laws of recorded steps: what a graph holds, in which order, and how far the host runs ahead."""
 
 from typing import Any
 
@@ -58,3 +58,75 @@ def test_the_order_of_a_step_is_kept(device: str) -> None:
         step()
     assert np.array_equal(values.numpy(), [123123.0])
     assert seen == [12.0, 12312.0]
+
+
+class Device:
+    """Finishes a step when it is waited for."""
+
+    def __init__(self):
+        self.queued, self.done = 0, 0
+        self.farthest = 0
+
+    def step(self):
+        self.queued += 1
+        self.farthest = max(self.farthest, self.queued - self.done)
+
+    def event(self, name):
+        return [0]
+
+    def record_event(self, event):
+        event[0] = self.queued
+
+    def wait(self, event):
+        self.done = max(self.done, event[0])
+
+
+@pytest.fixture
+def device(monkeypatch):
+    device = Device()
+    monkeypatch.setattr(wp, "Event", device.event)
+    monkeypatch.setattr(wp, "get_stream", lambda name: device)
+    monkeypatch.setattr(wp, "synchronize_event", device.wait)
+    return device
+
+
+def stages_of(device, capturable):
+    return [[launch.Launch([launch.Call(device.step)], "cuda:0", capturable)]]
+
+
+def test_the_host_is_a_few_steps_ahead(device):
+    step = recording.recorded_step(stages_of(device, capturable=False), "cuda:0")
+    for _ in range(50):
+        step()
+    assert device.queued == 50
+    assert device.farthest == recording._AHEAD
+
+
+def test_a_graph_is_captured_once_and_run_again(device, monkeypatch):
+    class Capture:
+        graph = "graph"
+
+        def __init__(self, **options):
+            assert options == {"device": "cuda:0", "force_module_load": False}
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            device.queued = device.farthest = 0  # recorded, not run
+
+    monkeypatch.setattr(wp, "ScopedCapture", Capture)
+    monkeypatch.setattr(wp, "capture_launch", lambda graph: device.step())
+    step = recording.recorded_step(stages_of(device, capturable=True), "cuda:0")
+    assert device.queued == 0
+    for _ in range(50):
+        step()
+    assert device.queued == 50
+    assert device.farthest == recording._AHEAD
+
+
+def test_a_cpu_runs_at_once(device):
+    step = recording.recorded_step([[launch.Launch([launch.Call(device.step)], "cpu")]], "cpu")
+    for _ in range(3):
+        step()
+    assert device.queued == 3

@@ -10,7 +10,7 @@ from ngp_warp.encodings.grid import GridEncoding, resolve
 from ngp_warp.field import Field
 from ngp_warp.networks.unfused import UnfusedMLP
 from ngp_warp.optimizer import Adam, make_table
-from ngp_warp.trainer import _recorded_step
+from ngp_warp.recording import recorded_step
 
 N = 2048
 ENCODING = resolve(
@@ -73,7 +73,7 @@ class Training:
         ]
         if not graph:
             stages[0][0].capturable = False
-        step = _recorded_step(stages, self.device)
+        step = recorded_step(stages, self.device)
         del stages, training, x, target
         f.optimizer.n_steps.assign(np.array([n_steps], np.int64))
         losses = []

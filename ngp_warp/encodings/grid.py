@@ -169,7 +169,14 @@ class GridEncoding:
         rng = np.random.default_rng([seed, 1])
         return (rng.random(self.n_params, dtype=np.float32) * 2 - 1) * np.float32(1e-4)
 
-    def forward(self, x: wp.array, table: wp.array, out: wp.array, n_rows: int) -> launch.Launch:
+    def forward(
+        self,
+        x: wp.array,
+        table: wp.array,
+        out: wp.array,
+        n_rows: int,
+        count: wp.array | None = None,
+    ) -> launch.Launch:
         """Record features = interpolated entries, into rows 0 to n_outputs of ``out``.
 
         Args:
@@ -177,6 +184,8 @@ class GridEncoding:
             table: flat [n_params] of ``table_dtype``.
             out: features, blocked, flat float32 [n_blocks * n_rows * 32].
             n_rows: rows of ``out``, at least n_outputs (auxiliary inputs follow).
+            count: int32 [1], read at each run: points that count; the others' features may be
+                anything. None: all.
         """
         n_blocks = self.n_blocks(x)
         check_size("table", table, self.n_params, self.device)
@@ -187,7 +196,8 @@ class GridEncoding:
             kernel = vector.forward_kernel(self.shape)
             return launch.record(kernel, n_runs * self.n_levels, [*args, out], self.device)
         kernel = portable.forward_kernel(self.shape)
-        return launch.record(kernel, n_blocks * 32 * self.n_levels, [*args, out], self.device)
+        n_items = n_blocks * 32 * self.n_levels
+        return launch.record(kernel, n_items, [*args, count, out], self.device)
 
     def backward(
         self,

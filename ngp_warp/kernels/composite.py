@@ -25,7 +25,6 @@ from ngp_warp.launch import module_options
 DEPTH_CHUNKS = 64
 """Parts in which rays with a known depth are counted."""
 
-_DEPTH_CHUNKS = wp.constant(DEPTH_CHUNKS)
 _LN2 = wp.constant(0.6931471805599453)
 
 wp.set_module_options(module_options())
@@ -252,7 +251,8 @@ def train_kernel(shape: CompositeShape) -> wp.Kernel:
         g_depth = float(0.0)
         if counted and depth_weight > 0.0 and rays.depth_target[r] > 0.0:
             n_depths = float(0.0)
-            for chunk in range(_DEPTH_CHUNKS):
+            # no constant: unrolled, the loads would take 249 registers
+            for chunk in range(depth_counts.shape[0]):
                 n_depths += depth_counts[chunk]
             total += depth_weight * depth_value_of(depth, rays.depth_target[r])
             g_depth = depth_weight * depth_slope_of(depth, rays.depth_target[r]) / n_depths

@@ -244,6 +244,7 @@ def forward_kernel(shape: GridShape) -> wp.Kernel:
         n_levels: int,
         n_rows: int,
         n_blocks: int,
+        count: wp.array[int],  # [1]: points that count, or empty: all
         # out
         out: wp.array[float],  # [n_blocks, n_rows, 32]
     ):
@@ -251,6 +252,9 @@ def forward_kernel(shape: GridShape) -> wp.Kernel:
         i = begin + wp.tid()
         level = i / (n_blocks * 32)
         point = i % (n_blocks * 32)
+        if count.shape[0] > 0:  # noqa: SIM102 - Warp reads both sides of an "and"
+            if point >= count[0]:
+                return
         p = position(x, point, scale[level])
         s = fraction(p)
         row = (point / 32) * n_rows + level * n_features
@@ -295,8 +299,13 @@ def backward_kernel(shape: GridShape, fixed_point: bool = False) -> wp.Kernel:
         s = fraction(p)
         row = (point / 32) * n_rows + level * n_features
         g = vector()
+        moves = bool(False)
         for f in range(n_features):
             g[f] = d_out[(row + f) * 32 + point % 32]
+            if g[f] != 0.0:
+                moves = True
+        if not moves:  # padding, no sample: adding nothing would cost as much as anything
+            return
         for c in range(n_corners):
             k = entry(p, c, level, meta)
             touched[k / group] = wp.uint8(1)

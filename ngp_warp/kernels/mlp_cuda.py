@@ -21,6 +21,7 @@ from typing import Any
 
 import warp as wp
 
+from ngp_warp import loading
 from ngp_warp.errors import ConfigError, ShapeError
 from ngp_warp.kernels.loss import LOSSES
 from ngp_warp.kernels.mlp_cuda_functions import ACTIVATIONS
@@ -46,10 +47,10 @@ class MlpCudaKernels:
         return make_stage(self.layout, name)
 
     def load(self, device: Any, *stages: str) -> None:
-        """Compile and load the stages, for instance before a graph is captured."""
+        """Compile and load the stages before a graph is captured (see ``loading``)."""
         device = wp.get_device(device)
         for name in stages:
-            wp.load_module(self.stage(name).module, device, block_dim=_block_dim(device))
+            loading.want(self.stage(name).module, str(device), _block_dim(device))
 
 
 @dataclass(frozen=True)
@@ -151,6 +152,7 @@ def forward(
     n_points: int,
     y: wp.array,
     scratch: Scratch,
+    count: wp.array | None = None,
 ) -> None:
     """Evaluate y = network(x).
 
@@ -161,6 +163,7 @@ def forward(
         n_points: points in x; the rest of the last block is padding, and its y is arbitrary.
         y: out, [n_blocks, n_out, 32] float32, blocked.
         scratch: of ``make_scratch``.
+        count: int32 [1]: blocks behind so many points are left out; None: none are.
 
     Raises:
         ShapeError: an array of the wrong shape, device or alignment.
@@ -172,7 +175,7 @@ def forward(
     _check_scratch(kernels, n_points, scratch, x.device, training=False)
     stage = kernels.stage("forward")
     _prepare(stage, layout, weights, scratch)
-    _launch(stage.forward, n_blocks(n_points) * 32, [scratch.fragments, x, y], x.device)
+    _launch(stage.forward, n_blocks(n_points) * 32, [scratch.fragments, x, count, y], x.device)
 
 
 def backward(

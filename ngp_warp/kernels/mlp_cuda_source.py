@@ -169,7 +169,7 @@ auto output_activation = [=](float z) -> float {{ return {output.value}; }};"""
 
 
 def forward_text(layout: MlpLayout) -> str:
-    """Snippet of ``forward(tid, fragments, x, y)``."""
+    """Snippet of ``forward(tid, fragments, x, count, y)``; no count (null): all blocks."""
     output = _store_rows("y", layout.n_out, "")
     activated = f"""
     WP_PRAGMA_UNROLL
@@ -179,6 +179,7 @@ def forward_text(layout: MlpLayout) -> str:
     last = _layer("h", layout.hidden_tiles, layout.out_tiles, str(layout.last_fragments), activated)
     return f"""{PRIMITIVES}{_functions(layout)}
 const int block = warp;
+if (count.data && block * 32 >= count.data[0]) return;  // a whole warp
 {_inputs(layout, "")}
 {_hidden_layers(layout, saved=False)}
 {last}

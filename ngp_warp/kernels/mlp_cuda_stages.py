@@ -63,12 +63,23 @@ def _prepare_kernel(module: wp.Module, text: str) -> wp.Kernel:
 def _forward_kernel(module: wp.Module, text: str) -> wp.Kernel:
     @wp.func_native(text)
     def forward_native(
-        tid: int, fragments: wp.array[wp.uint32], x: wp.array3d[float], y: wp.array3d[float]
+        tid: int,
+        fragments: wp.array[wp.uint32],
+        x: wp.array3d[float],
+        count: wp.array[int],
+        y: wp.array3d[float],
     ): ...
 
     @wp.kernel(module=module)
-    def forward(fragments: wp.array[wp.uint32], x: wp.array3d[float], y: wp.array3d[float]):
-        forward_native(wp.tid(), fragments, x, y)
+    def forward(
+        # in
+        fragments: wp.array[wp.uint32],
+        x: wp.array3d[float],
+        count: wp.array[int],
+        # out
+        y: wp.array3d[float],
+    ):
+        forward_native(wp.tid(), fragments, x, count, y)
 
     return forward
 

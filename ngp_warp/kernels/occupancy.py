@@ -9,6 +9,7 @@ slices of one update lie 64 cells apart, so that an item of ``bits_kernel`` owns
 
 import warp as wp
 
+from ngp_warp.kernels.lanes import lane_sum, n_lanes
 from ngp_warp.kernels.random import random_key, random_unit
 from ngp_warp.launch import module_options
 
@@ -164,7 +165,8 @@ def store_kernel(
 
     The value of a cell that was met does not decay.
     """
-    item = begin + wp.tid()
+    lane = (begin + wp.tid()) % n_lanes()
+    item = (begin + wp.tid()) / n_lanes()
     j = item / _CHUNKS
     total = float(0.0)
     if j < plan[1]:
@@ -172,14 +174,16 @@ def store_kernel(
         n = first[plan[0] + j + 1] - low
         k = item % _CHUNKS
         factor = wp.where(plan[1] == 2, early_decay, decay)
-        for i in range(low + n * k / _CHUNKS, low + n * (k + 1) / _CHUNKS):
+        for i in range(low + n * k / _CHUNKS + lane, low + n * (k + 1) / _CHUNKS, n_lanes()):
             cell = cells[i]
             kept = wp.where(met[cell] == wp.uint8(0), factor, 1.0) * values[cell]
             met[cell] = wp.uint8(0)
             value = wp.max(kept, density[i - plan[2]] * thickness)
             values[cell] = value
             total += value
-    partial_sums[item] = total
+    total = lane_sum(total)
+    if lane == 0:
+        partial_sums[item] = total
 
 
 @wp.kernel
@@ -195,15 +199,28 @@ def threshold_kernel(
     # out
     threshold: wp.array[float],  # [1]
 ):
-    """threshold = min(MAX_THRESHOLD, MEAN_SHARE * mean over the used cells); one item."""
-    for j in range(plan[1]):
+    """threshold = min(MAX_THRESHOLD, MEAN_SHARE * mean over the used cells); one sum."""
+    lane = begin + wp.tid()
+    parts = wp.vec2(0.0, 0.0)
+    for j in range(2):
         part = float(0.0)
-        for k in range(_CHUNKS):
-            part += partial_sums[j * _CHUNKS + k]
-        slice_sums[plan[0] + j] = part
+        if j < plan[1]:
+            for k in range(lane, _CHUNKS, n_lanes()):
+                part += partial_sums[j * _CHUNKS + k]
+        parts[j] = lane_sum(part)
     total = float(0.0)
-    for s in range(n_slices):
-        total += slice_sums[s]
+    for s in range(lane, n_slices, n_lanes()):
+        j = s - plan[0]
+        if j < 0 or j >= plan[1]:
+            total += slice_sums[s]
+        else:  # of this step: no lane may read what another writes
+            total += wp.where(j == 0, parts[0], parts[1])
+    total = lane_sum(total)
+    if lane > 0:
+        return
+    for j in range(2):
+        if j < plan[1]:
+            slice_sums[plan[0] + j] = parts[j]
     threshold[0] = wp.min(_MAX_THRESHOLD, _MEAN_SHARE * total / wp.max(n_used, 1.0))
 
 

@@ -7,6 +7,7 @@ samples are in their order. Twins: tests/reference/composite.py, tests/reference
 
 import warp as wp
 
+from ngp_warp.kernels.lanes import lane_sum_int, n_lanes
 from ngp_warp.launch import module_options
 
 wp.set_module_options(module_options())
@@ -274,17 +275,24 @@ def counters_kernel(
     counters: wp.array[wp.int64],  # [n_chunks, 4]: rays, samples, kept samples, rays given up
 ):
     """What a step has done, by chunk of rays."""
-    chunk = begin + wp.tid()
+    item = begin + wp.tid()
+    chunk = item / n_lanes()
+    lane = item % n_lanes()
     size = (n_rays + n_chunks - 1) / n_chunks
     first = wp.min(chunk * size, count[0])
     end = wp.min((chunk + 1) * size, count[0])
     samples = wp.int32(0)
     kept = wp.int32(0)
     given_up = wp.int32(0)
-    for r in range(first, end):
+    for r in range(first + lane, end, n_lanes()):
         samples += counted[r]
         kept += n_kept[r]
         given_up += wp.where(n_samples[r] < 0, 1, 0)
+    samples = lane_sum_int(samples)
+    kept = lane_sum_int(kept)
+    given_up = lane_sum_int(given_up)
+    if lane > 0:
+        return
     counters[chunk * 4] = wp.int64(end - first)
     counters[chunk * 4 + 1] = wp.int64(samples)
     counters[chunk * 4 + 2] = wp.int64(kept)

@@ -1,11 +1,12 @@
-"""Small launches around the fused radiance field: ray counts, depths, latent vectors.
+"""Small launches around a radiance field's step: ray counts, depths, latent vectors.
 
-Source: Mueller et al. 2022, appendix E.1 (rays per batch adapted to the samples). One item each, or
-one a column, so that sums have one order. Twin: tests/test_radiance_fused.py.
+Source: Mueller et al. 2022, appendix E.1 (rays per batch adapted to the samples). Sums have one
+order. Twin: tests/test_radiance_fused.py.
 """
 
 import warp as wp
 
+from ngp_warp.kernels.lanes import lane_sum, lane_sum_long, n_lanes
 from ngp_warp.launch import module_options
 
 wp.set_module_options(module_options())
@@ -35,18 +36,24 @@ def finish_kernel(
     n_rays: wp.array[int],  # [1]: rays of the next step, a multiple of n_processes
     count: wp.array[int],  # [1]: each process's part; may be the same array if there is one
 ):
-    """next = 0.7 rays + 0.3 rays * batch_samples / samples, within 1 and max_rays; one item.
+    """next = 0.7 rays + 0.3 rays * batch_samples / samples, within 1 and max_rays; one sum.
 
     The counters are the sums over the processes.
     """
+    lane = begin + wp.tid()
+    sums = wp.vector(dtype=wp.int64, length=4)
     for k in range(4):
-        total = wp.int64(0)
-        for c in range(n_chunks):
-            total += counters[c * 4 + k]
-        last[k] = total
-        totals[k] += total
-    rays = wp.float64(last[0])
-    samples = wp.float64(wp.max(last[1], wp.int64(1)))
+        part = wp.int64(0)
+        for c in range(lane, n_chunks, n_lanes()):
+            part += counters[c * 4 + k]
+        sums[k] = lane_sum_long(part)
+    if lane > 0:
+        return
+    for k in range(4):
+        last[k] = sums[k]
+        totals[k] += sums[k]
+    rays = wp.float64(sums[0])
+    samples = wp.float64(wp.max(sums[1], wp.int64(1)))
     target = batch_samples
     if step[0] < _EARLY_STEPS:
         target = batch_samples * _EARLY_SHARE
@@ -72,15 +79,19 @@ def depth_kernel(
     depth_counts: wp.array[float],  # [n_chunks]
 ):
     """Number of rays of a chunk whose depth is known."""
-    chunk = begin + wp.tid()
+    item = begin + wp.tid()
+    chunk = item / n_lanes()
+    lane = item % n_lanes()
     n_rays = wp.int64(wp.clamp(count[0], 0, capacity))
     first = int(n_rays * wp.int64(chunk) / wp.int64(n_chunks))
     end = int(n_rays * wp.int64(chunk + 1) / wp.int64(n_chunks))
     total = float(0.0)
-    for r in range(first, end):
+    for r in range(first + lane, end, n_lanes()):
         if depth_target[r] > 0.0 and weight[r] > 0.0:
             total += 1.0
-    depth_counts[chunk] = total
+    total = lane_sum(total)
+    if lane == 0:
+        depth_counts[chunk] = total
 
 
 @wp.kernel

@@ -41,7 +41,9 @@ class FusedCudaMLP:
         """See ``Network.initial_weights``."""
         return xavier_uniform(self.layers, seed)
 
-    def forward(self, w: wp.array, x: wp.array, y: wp.array) -> list[launch.Launch]:
+    def forward(
+        self, w: wp.array, x: wp.array, y: wp.array, count: wp.array | None = None
+    ) -> list[launch.Launch]:
         """See ``Network.forward``."""
         blocks = self._n_blocks(x)
         n_points = blocks * kernels.BLOCK
@@ -50,7 +52,7 @@ class FusedCudaMLP:
         return self._record(
             "forward",
             blocks,
-            lambda: kernels.forward(self.kernels, w, x, n_points, y, scratch),
+            lambda: kernels.forward(self.kernels, w, x, n_points, y, scratch, count),
         )
 
     def backward(

@@ -74,7 +74,9 @@ class FusedMLP:
         """See ``Network.initial_weights``."""
         return xavier_uniform(self.shape.layers, seed)
 
-    def forward(self, w: wp.array, x: wp.array, y: wp.array) -> list[launch.Launch]:
+    def forward(
+        self, w: wp.array, x: wp.array, y: wp.array, count: wp.array | None = None
+    ) -> list[launch.Launch]:
         """See ``Network.forward``."""
         n_blocks, per_chunk, n_chunks = self._chunks(w, x)
         launch.check_size("y", y, n_blocks * self.n_out * kernels.BLOCK, self.device)

@@ -26,8 +26,14 @@ class Network(Protocol):
         """Return float32 [n_params], Xavier-uniform (Glorot and Bengio 2010)."""
         ...
 
-    def forward(self, w: wp.array, x: wp.array, y: wp.array) -> list[launch.Launch]:
-        """Record y = network(x)."""
+    def forward(
+        self, w: wp.array, x: wp.array, y: wp.array, count: wp.array | None = None
+    ) -> list[launch.Launch]:
+        """Record y = network(x).
+
+        Where only the first ``count`` points (int32 [1], read at each run) matter, the others'
+        outputs may be anything.
+        """
         ...
 
     def backward(

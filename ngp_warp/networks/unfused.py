@@ -130,13 +130,15 @@ class UnfusedMLP:
             parts.append(np.zeros(v.n_out * self.config.bias, np.float32))
         return np.concatenate(parts)
 
-    def forward(self, w: wp.array, x: wp.array, y: wp.array) -> list[launch.Launch]:
+    def forward(
+        self, w: wp.array, x: wp.array, y: wp.array, count: wp.array | None = None
+    ) -> list[launch.Launch]:
         """See ``Network.forward``."""
         _, slices = self._slices(x, self._widest() * 2)
         buffers = self._buffers(slices, training=False)
         items = []
-        for first, count in slices:
-            items += self._forward(w, View(x, first), View(y, first), count, buffers)
+        for first, n_blocks in slices:
+            items += self._forward(w, View(x, first), View(y, first), n_blocks, buffers)
         return items
 
     def backward(

@@ -4,6 +4,7 @@ import warp as wp
 
 from ngp_warp import distributed, exchange, launch
 from ngp_warp.kernels import radiance_counts as kernels
+from ngp_warp.kernels.lanes import lane_items
 from ngp_warp.launch import Launch
 from ngp_warp.radiance.batch import RayBatch
 from ngp_warp.radiance.settings import RadianceSettings
@@ -36,7 +37,7 @@ def count_stages(
     most = min(batch.capacity, settings.max_rays)
     args = [counters, counters.size // 4, step, float(settings.batch_samples * size), most * size]
     args += [size, totals, last, n_rays, batch.count]
-    finish = launch.record(kernels.finish_kernel, 1, args, device)
+    finish = launch.record(kernels.finish_kernel, lane_items(1, device), args, device)
     return [*exchange.sum_values(counters, device), [finish]]
 
 
@@ -47,5 +48,6 @@ def depth_stages(batch: RayBatch, depth_counts: wp.array) -> Stages:
     """
     n_chunks = depth_counts.size
     args = [batch.count, batch.capacity, n_chunks, batch.depth_target, batch.weight, depth_counts]
-    count = launch.record(kernels.depth_kernel, n_chunks, args, batch.device)
+    n_items = lane_items(n_chunks, batch.device)
+    count = launch.record(kernels.depth_kernel, n_items, args, batch.device)
     return [[count], *exchange.sum_values(depth_counts, batch.device, mean=True)]

@@ -82,9 +82,9 @@ def scan_stage(values: wp.array, sums: wp.array, device: str) -> list[Launch]:
     if device == "cpu":
         return [launch.record(kernels.scan_kernel, 1, [values, values.size, sums], device)]
     scan = Call(lambda: wp.utils.array_scan(values, sums, inclusive=True))
-    # run once here: it may allocate, which a graph must not
-    scan.launch()
-    return [Launch([scan], device, arguments=[values, sums])]
+    # its temporary memory comes from the device's pool, which a graph can hold; without a pool
+    # (some virtual GPUs) the step is launched
+    return [Launch([scan], device, wp.is_mempool_enabled(device), [values, sums])]
 
 
 def total_stage(sums: wp.array, capacity: int, total: wp.array, device: str) -> list[Launch]:

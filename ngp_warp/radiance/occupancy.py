@@ -12,6 +12,7 @@ import warp as wp
 from ngp_warp import distributed, exchange, launch
 from ngp_warp.errors import ShapeError
 from ngp_warp.kernels import occupancy as kernels
+from ngp_warp.kernels.lanes import lane_items
 from ngp_warp.launch import Launch, check_size
 from ngp_warp.radiance.settings import CELLS, RadianceSettings
 
@@ -165,7 +166,8 @@ class OccupancyGrid:
         stages += united or []
         args = [plan, first, cells, self.density, self.thickness, early, early**2]
         args += [self.met, self.values, self._partial_sums]
-        stages.append(self._record(kernels.store_kernel, 2 * kernels.CHUNKS, args))
+        n_items = lane_items(2 * kernels.CHUNKS, self.device)
+        stages.append(self._record(kernels.store_kernel, n_items, args))
         stages.append(self._threshold_stage())
         args = [plan, self.count, cells, self.values, self.threshold, self.bits]
         stages.append(self._record(kernels.bits_kernel, self.capacity, args))
@@ -192,7 +194,7 @@ class OccupancyGrid:
     def _threshold_stage(self) -> list[Launch]:
         args = [self._plan, self._partial_sums, self.n_slices, float(self.n_used)]
         args += [self.slice_sums, self.threshold]
-        return self._record(kernels.threshold_kernel, 1, args)
+        return self._record(kernels.threshold_kernel, lane_items(1, self.device), args)
 
     def _record(self, kernel: Any, n_items: int, args: Sequence[Any]) -> list[Launch]:
         return [launch.record(kernel, n_items, args, self.device)]

@@ -6,15 +6,16 @@ from dataclasses import dataclass
 import numpy as np
 import warp as wp
 
-from ngp_warp import launch
+from ngp_warp import launch, loading
 from ngp_warp.errors import ShapeError
 from ngp_warp.radiance.batch import RayBatch, make_batch
 from ngp_warp.radiance.marching import Stages
 from ngp_warp.radiance.settings import RadianceSettings
 from ngp_warp.radiance.vanilla_network import VanillaSettings
+from ngp_warp.recording import recorded_step
 
-CAPACITY = 2**15
-"""Rays of one pass, unless another number is given."""
+CAPACITY = {"cpu": 2**15, "cuda": 2**20}
+"""Rays of one pass, unless another number is given: on CUDA a frame, as each pass is waited for."""
 # Below this opacity a depth would be noise over noise.
 _SEEN = 1e-3
 
@@ -54,7 +55,8 @@ class RayRenderer:
         record: records a pass: colour, opacity, depth and number of samples of a batch; rays
             with -1 samples are rendered again.
         device: "cpu" or a CUDA device.
-        capacity: rays of a pass.
+        capacity: rays of a pass; None: as many as suit the device.
+        staging: copy through page-locked memory, all at once; None: on CUDA.
     """
 
     def __init__(
@@ -62,12 +64,20 @@ class RayRenderer:
         settings: RadianceSettings | VanillaSettings,
         record: Callable[[RayBatch], Stages],
         device: str,
-        capacity: int = CAPACITY,
+        capacity: int | None = None,
+        staging: bool | None = None,
     ):
         self.settings = settings
+        capacity = capacity or rays_at_once(device)
         self.batch = make_batch(settings, capacity, device)
         self.batch.jitter.fill_(0.5)
-        self._stages = record(self.batch)
+        with loading.together(launch.num_threads()):
+            stages = record(self.batch)
+        self._pass = recorded_step(stages, device)
+        on_cuda = device != "cpu"
+        self._copies: _Staging | _Direct = _Direct(self.batch)
+        if on_cuda if staging is None else staging:
+            self._copies = _Staging(self.batch, pinned=on_cuda)
 
     def render(
         self,
@@ -94,35 +104,85 @@ class RayRenderer:
         first = 0
         while first < n:
             part = slice(first, min(first + self.batch.capacity, n))
-            done = self._run(origins[part], directions[part], behind[part])
+            found = self._run(origins[part], directions[part], behind[part])
+            done = _with_room(found["n_samples"])
             part = slice(first, first + done)
-            color[part] = self.batch.color.numpy()[: 3 * done].reshape(done, 3)
-            opacity[part] = self.batch.opacity.numpy()[:done]
-            depth[part] = self.batch.depth.numpy()[:done]
-            n_samples[part] = self.batch.n_samples.numpy()[:done]
+            color[part] = found["color"][: 3 * done].reshape(done, 3)
+            opacity[part] = found["opacity"][:done]
+            depth[part] = found["depth"][:done]
+            n_samples[part] = found["n_samples"][:done]
             first += done
         depth = expected_depth(depth, opacity, begin)
         return Rendered(color=color, opacity=opacity, depth=depth, n_samples=n_samples)
 
-    def _run(self, origins: np.ndarray, directions: np.ndarray, behind: np.ndarray) -> int:
-        """Render rays and return how many, from the first on, had room."""
-        b, n = self.batch, len(origins)
-        for target, source in (
-            (b.origin, origins),
-            (b.direction, directions),
-            (b.background, behind),
-        ):
-            _put(target, np.ascontiguousarray(source, np.float32).reshape(-1))
-        b.count.fill_(n)
-        for stage in self._stages:
-            launch.run_all(stage)
-        given_up = np.flatnonzero(b.n_samples.numpy()[:n] < 0)
-        return int(given_up[0]) if len(given_up) else n
+    def _run(
+        self, origins: np.ndarray, directions: np.ndarray, behind: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """Render rays and return what the batch says of them, until the next run."""
+        n = len(origins)
+        given = {"origin": origins, "direction": directions, "background": behind}
+        for name, values in given.items():
+            self._copies.put(name, np.ascontiguousarray(values, np.float32).reshape(-1))
+        self.batch.count.fill_(n)
+        self._pass()
+        return self._copies.get(n)
 
 
-def _put(target: wp.array, values: np.ndarray) -> None:
-    """Copy to an array's beginning."""
-    if str(target.device) == "cpu":
-        target.numpy()[: values.size] = values
-    else:
-        wp.copy(target, wp.array(values, dtype=wp.float32, device="cpu"), count=values.size)
+def rays_at_once(device: str) -> int:
+    """Return the rays of a pass that suit a device."""
+    return CAPACITY[device.partition(":")[0]]
+
+
+def _with_room(n_samples: np.ndarray) -> int:
+    """Return how many rays, from the first on, had room."""
+    given_up = np.flatnonzero(n_samples < 0)
+    return int(given_up[0]) if len(given_up) else len(n_samples)
+
+
+_INPUTS, _OUTPUTS = ("origin", "direction", "background"), {
+    "color": 3, "opacity": 1, "depth": 1, "n_samples": 1,
+}  # fmt: skip
+
+
+class _Direct:
+    """A CPU's arrays as they are."""
+
+    def __init__(self, batch: RayBatch):
+        self._batch = batch
+
+    def put(self, name: str, values: np.ndarray) -> None:
+        getattr(self._batch, name).numpy()[: values.size] = values
+
+    def get(self, n: int) -> dict[str, np.ndarray]:
+        return {k: getattr(self._batch, k).numpy()[: n * width] for k, width in _OUTPUTS.items()}
+
+
+class _Staging:
+    """Copies of a batch's arrays in memory that the device reads and writes by itself.
+
+    Copies are queued like launches; ``get`` waits, once a pass.
+    """
+
+    def __init__(self, batch: RayBatch, *, pinned: bool):
+        self._batch = batch
+        self._host = {
+            name: wp.empty(
+                getattr(batch, name).size,
+                dtype=getattr(batch, name).dtype,
+                device="cpu",
+                pinned=pinned,
+            )
+            for name in (*_INPUTS, *_OUTPUTS)
+        }
+
+    def put(self, name: str, values: np.ndarray) -> None:
+        if not values.size:
+            return
+        self._host[name].numpy()[: values.size] = values
+        wp.copy(getattr(self._batch, name), self._host[name], count=values.size)
+
+    def get(self, n: int) -> dict[str, np.ndarray]:
+        for name, width in _OUTPUTS.items():
+            wp.copy(self._host[name], getattr(self._batch, name), count=n * width)
+        wp.synchronize_device(self._batch.device)
+        return {k: self._host[k].numpy()[: n * width] for k, width in _OUTPUTS.items()}

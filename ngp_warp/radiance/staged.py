@@ -17,6 +17,7 @@ from ngp_warp.kernels import composite as kernels
 from ngp_warp.kernels import march, packed
 from ngp_warp.kernels import spherical_harmonics as harmonics
 from ngp_warp.kernels.grid_portable import FIXED_POINT
+from ngp_warp.kernels.lanes import lane_items
 from ngp_warp.launch import Call, Launch
 from ngp_warp.networks.mlp import make_network
 from ngp_warp.networks.network import Network
@@ -26,13 +27,12 @@ from ngp_warp.radiance.counts import count_stages, depth_stages
 from ngp_warp.radiance.marching import Stages, make_lattice, part, scan_stage
 from ngp_warp.radiance.occupancy import OccupancyGrid
 from ngp_warp.radiance.settings import N_DIRECTION, N_GEOMETRY, RadianceSettings
-from ngp_warp.radiance.staged_arrays import Gradients, Work
+from ngp_warp.radiance.staged_arrays import Gradients, Work, render_samples
 
 N_CHUNKS = 128
 """Parts in which a step's samples are counted."""
 _SPARE = 1.25
 """Room for samples in shares of those that are wanted."""
-_RENDER_SAMPLES = {"cpu": 2**18, "cuda": 2**22}
 _N_BANDS = 4
 assert _N_BANDS**2 == N_DIRECTION
 
@@ -123,7 +123,7 @@ class StagedRadiance:
         counters = wp.zeros(N_CHUNKS * 4, dtype=wp.int64, device=self.device)
         args = [batch.count, batch.capacity, N_CHUNKS, work.samples.counted, work.kept.n]
         args += [batch.n_samples, counters]
-        stages.append(self._record(packed.counters_kernel, N_CHUNKS, args))
+        stages.append(self._record(packed.counters_kernel, self._sums(N_CHUNKS), args))
         found = totals, last, n_rays
         return stages + count_stages(self.settings, batch, counters, step, *found)
 
@@ -138,7 +138,7 @@ class StagedRadiance:
             capacity: samples of a pass, at least 1024; None: as many as suit the device.
         """
         settings = self.settings.rendering
-        room = capacity or _RENDER_SAMPLES[self.device.partition(":")[0]]
+        room = capacity or render_samples(self.settings, self.encoding.n_outputs, self.device)
         room = max(room, settings.max_samples)
         work = Work(settings, self.encoding.n_outputs, batch, -(-room // 32) * 32)
         stages = self._forward_stages(settings, batch, work)
@@ -154,7 +154,7 @@ class StagedRadiance:
         Args:
             points: blocked [n_blocks, 3, 32], box coordinates.
             density: out, float32 [n_blocks * 32], per side of the inner cube.
-            count: int32 [1]: points that matter; all are evaluated.
+            count: int32 [1]: points that matter; of the others anything may be said.
             geometry: out, blocked [n_blocks, N_GEOMETRY, 32]; None: not wanted.
         """
         n = points.size // 3
@@ -162,12 +162,15 @@ class StagedRadiance:
         out = self._floats(n * N_GEOMETRY) if geometry is None else geometry
         args = [out, N_GEOMETRY, density]
         return [
-            *self._geometry_stages(points, features, out),
+            *self._geometry_stages(points, features, out, count),
             self._record(packed.density_kernel, n, args),
         ]
 
     def _floats(self, n: int) -> wp.array:
         return wp.zeros(n, dtype=wp.float32, device=self.device)
+
+    def _sums(self, n: int) -> int:
+        return lane_items(n, self.device)
 
     def _record(
         self, kernel: Any, n_items: int, args: list[Any], shards: int | None = None
@@ -179,13 +182,15 @@ class StagedRadiance:
         n = self.density_network.n_params
         return part(flat, 0, n), part(flat, n, flat.size)
 
-    def _geometry_stages(self, x: wp.array, features: wp.array, out: wp.array) -> Stages:
-        """Record features and the density network's outputs at positions."""
+    def _geometry_stages(
+        self, x: wp.array, features: wp.array, out: wp.array, count: wp.array
+    ) -> Stages:
+        """Record features and the density network's outputs at the first ``count`` positions."""
         n_rows = self.encoding.n_outputs
         w = self._split(self.weights.value)[0]
         return [
-            [self.encoding.forward(x, self.table.read, features, n_rows)],
-            *([p] for p in self.density_network.forward(w, features, out)),
+            [self.encoding.forward(x, self.table.read, features, n_rows, count)],
+            *([p] for p in self.density_network.forward(w, features, out, count)),
         ]
 
     def _forward_stages(self, s: RadianceSettings, batch: RayBatch, work: Work) -> Stages:
@@ -194,7 +199,9 @@ class StagedRadiance:
         stages = samples.march_stages(make_lattice(s), self.occupancy.bits, batch)
         args = [batch.direction, self._norms, _N_BANDS, work.harmonics]
         stages[0] += self._record(harmonics.harmonics_kernel, n, args)
-        stages += self._geometry_stages(samples.positions, marched.features, marched.geometry)
+        arrays = samples.positions, marched.features, marched.geometry
+        # fixed launches: how many samples have room, and are kept, is read on the device
+        stages += self._geometry_stages(*arrays, part(samples.total, 1, 2))
         args = [samples.n, samples.end, marched.geometry, N_GEOMETRY, samples.length]
         args += [float(s.aabb_scale), s.min_transmittance, marched.thickness, work.kept.n]
         stages.append(self._record(packed.transmittance_kernel, n, args))
@@ -204,7 +211,8 @@ class StagedRadiance:
         args += [latents, s.n_latent_dims, batch.view, work.kept]
         stages.append(self._record(packed.keep_kernel, samples.capacity, args))
         w = self._split(self.weights.value)[1]
-        passes = self.color_network.forward(w, work.kept.color_input, work.rgb)
+        n_kept = part(work.kept.end, n - 1, n)
+        passes = self.color_network.forward(w, work.kept.color_input, work.rgb, n_kept)
         return stages + [[p] for p in passes]
 
     def _loss_stages(self, batch: RayBatch, work: Work, g: Gradients) -> Stages:

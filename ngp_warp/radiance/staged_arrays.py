@@ -4,11 +4,32 @@ from typing import Any
 
 import warp as wp
 
+from ngp_warp import launch
 from ngp_warp.kernels import composite as kernels
 from ngp_warp.kernels import packed
 from ngp_warp.radiance.batch import RayBatch
 from ngp_warp.radiance.marching import Samples
 from ngp_warp.radiance.settings import N_DIRECTION, N_GEOMETRY, RadianceSettings
+
+_RENDER_SAMPLES_CPU, _RENDER_SAMPLES_CUDA = 2**18, (2**20, 2**24)
+_RENDER_SHARE = 0.25
+"""Share of a CUDA device's free memory that a pass of rendering may take."""
+
+
+def bytes_of_sample(s: RadianceSettings, n_features: int) -> int:
+    """Return the bytes that ``Work`` takes for a sample, marched and kept."""
+    marched = 7 + n_features + N_GEOMETRY
+    kept = 6 + n_features + N_GEOMETRY + N_DIRECTION + s.n_latent_dims + 3
+    return 4 * (marched + kept)
+
+
+def render_samples(s: RadianceSettings, n_features: int, device: str) -> int:
+    """Return the samples of a pass of rendering that suit a device and its free memory."""
+    if device == "cpu":
+        return _RENDER_SAMPLES_CPU
+    least, most = _RENDER_SAMPLES_CUDA
+    fits = int(_RENDER_SHARE * launch.free_memory(device)) // bytes_of_sample(s, n_features)
+    return max(least, min(fits, most))
 
 
 class Work:

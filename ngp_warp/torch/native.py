@@ -19,7 +19,7 @@ from ngp_warp.encodings.composite import Composite
 from ngp_warp.encodings.encoding import Encoding
 from ngp_warp.encodings.make import make_encoding
 from ngp_warp.encodings.padding import Padded
-from ngp_warp.field import QUERY_POINTS
+from ngp_warp.field import query_points
 from ngp_warp.kernels import reduction
 from ngp_warp.launch import Launch
 from ngp_warp.networks.mlp import make_network
@@ -150,7 +150,7 @@ class Native:
         """
         y = self._empty(len(x), self.n_out)
         n_features = self.encoding.n_outputs
-        size = len(x) if keep else min(len(x), QUERY_POINTS // BLOCK)
+        size = len(x) if keep else min(len(x), query_points(self.device) // BLOCK)
         features = self._empty(size, n_features)
         for begin in range(0, len(x), max(size, 1)):
             part = slice(begin, begin + size)

@@ -12,6 +12,7 @@ from ngp_warp.primitive import Progress, Report, report_nothing
 from ngp_warp.primitives.nerf.colors import to_srgb8
 from ngp_warp.primitives.nerf.frame import Frame
 from ngp_warp.primitives.tiles import check_memory, contrasted, pixel_offsets, tiles
+from ngp_warp.radiance.rendered import rays_at_once
 from ngp_warp.rays.lenses import Lens
 
 MAX_SPP = 4096
@@ -19,8 +20,6 @@ MAX_SPP = 4096
 Backdrop = Callable[[np.ndarray], np.ndarray]
 """Unit directions float32 [n, 3] -> colours float32 [n, 3] in the field's colour space."""
 
-_BATCH = 2**15
-"""Rays that are marched at once."""
 _NORMAL_STEPS = 2.0
 """Normals are means over at least so many of the shortest steps: less shows the grid's cells."""
 _FLAT = 1e-4
@@ -124,8 +123,11 @@ class Renderer:
             depth=np.full(shape, np.inf, np.float32),
             normals=np.zeros((*shape, 3), np.float32) if normals else None,
         )
-        first = tiles(shot, 1, _BATCH)
-        second = tiles(shot, spp, _BATCH) if spp > 1 else []
+        device = getattr(self.field, "device", "cpu")
+        # on CUDA a pass is waited for: the whole picture at once, if it may be
+        batch = {"batch": rays_at_once(device)} | ({} if device == "cpu" else {"side": shot.height})
+        first = tiles(shot, 1, **batch)
+        second = tiles(shot, spp, **batch) if spp > 1 else []
         for index, tile in enumerate(first):
             self._centres(shot, made, *tile.select(None))
             progress(Progress(stage="write", step=index + 1, total=len(first) + len(second)))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ngp_warp import distributed, launch
+from ngp_warp import distributed, launch, loading
 from ngp_warp.field import table_bytes
 from ngp_warp.primitive import Report
 from ngp_warp.primitives.nerf.colors import from_srgb
@@ -63,7 +63,8 @@ class NerfTask:
         if around is not None:
             stages += around.stages_after(model.batch, draw, model.optimizer)
         stages += radiance.occupancy_stages()
-        start = time.perf_counter()  # everything is compiled by now
+        loading.load()  # compiling is no training time
+        start = time.perf_counter()
         if int(model.optimizer.step.numpy()[0]) == 0:
             radiance.fill_occupancy()
         self.fill_seconds = time.perf_counter() - start

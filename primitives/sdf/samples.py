@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import warp as wp
 
-from ngp_warp import launch, samplers
+from ngp_warp import launch, loading, samplers
 from ngp_warp.primitives.sdf.kernels import samples as kernels
 from ngp_warp.primitives.sdf.sign import Sign
 from ngp_warp.primitives.sdf.truth import SignedDistance
@@ -117,6 +117,7 @@ class Batches:
         self._cumulated = wp.array(shares_of_area, dtype=wp.float64, device=self.device)
         self.truth_stages = self._refresh_near(step) + self._refresh_uniform(step)
         self.batch_stages = [self._fill(step, x, target, n_near, n_uniform)]
+        loading.load()  # compiling is no training time
         done, start = int(step.numpy()[0]), time.perf_counter()
         self._restore(self._near, self._refresh_near, done)
         self._restore(self._uniform, self._refresh_uniform, done)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import warp as wp
 
-from ngp_warp import launch
+from ngp_warp import launch, loading
 from ngp_warp.primitives.volume.kernels.targets import pool_batch, target_kernel
 from ngp_warp.primitives.volume.light import Light
 from ngp_warp.primitives.volume.medium import Medium
@@ -83,6 +83,7 @@ class RadianceBatches:
         done = int(step.numpy()[0])
         at = wp.zeros(1, dtype=wp.int64, device=self.device)
         refresh = self._refresh(at)
+        loading.load()  # compiling is no training time
         start = time.perf_counter()
         for t in range(done - self._n_parts + 1, done + 1):
             at.assign(np.array([t], np.int64))
