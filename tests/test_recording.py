@@ -20,7 +20,7 @@ def item(device: str, capturable: bool = True) -> Launch:
     return Launch([], device, capturable)
 
 
-def test_graphs_hold_what_lies_between(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_graphs_hold_what_lies_between(monkeypatch: pytest.MonkeyPatch, played: Any) -> None:
     made: list[tuple[str, int]] = []
 
     def note(kind: str) -> Any:
@@ -82,7 +82,7 @@ class Device:
 
 
 @pytest.fixture
-def device(monkeypatch):
+def played(monkeypatch):
     device = Device()
     monkeypatch.setattr(wp, "Event", device.event)
     monkeypatch.setattr(wp, "get_stream", lambda name: device)
@@ -94,15 +94,15 @@ def stages_of(device, capturable):
     return [[launch.Launch([launch.Call(device.step)], "cuda:0", capturable)]]
 
 
-def test_the_host_is_a_few_steps_ahead(device):
-    step = recording.recorded_step(stages_of(device, capturable=False), "cuda:0")
+def test_the_host_is_a_few_steps_ahead(played):
+    step = recording.recorded_step(stages_of(played, capturable=False), "cuda:0")
     for _ in range(50):
         step()
-    assert device.queued == 50
-    assert device.farthest == recording._AHEAD
+    assert played.queued == 50
+    assert played.farthest == recording._AHEAD
 
 
-def test_a_graph_is_captured_once_and_run_again(device, monkeypatch):
+def test_a_graph_is_captured_once_and_run_again(played, monkeypatch):
     class Capture:
         graph = "graph"
 
@@ -113,20 +113,20 @@ def test_a_graph_is_captured_once_and_run_again(device, monkeypatch):
             return self
 
         def __exit__(self, *error):
-            device.queued = device.farthest = 0  # recorded, not run
+            played.queued = played.farthest = 0  # recorded, not run
 
     monkeypatch.setattr(wp, "ScopedCapture", Capture)
-    monkeypatch.setattr(wp, "capture_launch", lambda graph: device.step())
-    step = recording.recorded_step(stages_of(device, capturable=True), "cuda:0")
-    assert device.queued == 0
+    monkeypatch.setattr(wp, "capture_launch", lambda graph: played.step())
+    step = recording.recorded_step(stages_of(played, capturable=True), "cuda:0")
+    assert played.queued == 0
     for _ in range(50):
         step()
-    assert device.queued == 50
-    assert device.farthest == recording._AHEAD
+    assert played.queued == 50
+    assert played.farthest == recording._AHEAD
 
 
-def test_a_cpu_runs_at_once(device):
-    step = recording.recorded_step([[launch.Launch([launch.Call(device.step)], "cpu")]], "cpu")
+def test_a_cpu_runs_at_once(played):
+    step = recording.recorded_step([[launch.Launch([launch.Call(played.step)], "cpu")]], "cpu")
     for _ in range(3):
         step()
-    assert device.queued == 3
+    assert played.queued == 3
