@@ -206,13 +206,11 @@ def _volume(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
 
 def _encodings(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     from benchmarks import encodings
-    from benchmarks.encoding_problems import image_problem, mesh_problem
+    from benchmarks.encoding_problems import image_problem, mesh_problem, scene_problem
 
     problems = [image_problem(args.image), mesh_problem(args.mesh)]
-    results = encodings.run(problems, args.seconds)
-    if args.scene:
-        found = encodings.run_scene(args.scene, args.scene_seconds, downscale=4.0)
-        results["problems"]["scene"] = found
+    scenes = [scene_problem(args.scene, downscale=4.0)] if args.scene else []
+    results = encodings.run(problems, args.seconds) | encodings.run(scenes, args.scene_seconds)
     made = encodings.plot(results, args.plots)
     return encodings.describe(results) + "\n\nplots " + ", ".join(map(str, made)), results
 

@@ -1,20 +1,17 @@
-"""Any encoding and a network, trained for so many seconds."""
+"""Any encoding and a network, trained on samples for so long."""
 
 import time
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import warp as wp
 
+from benchmarks.table_encoding import TableEncoding
 from ngp_warp import launch
 from ngp_warp.config import Loss, NetworkConfig, OptimizerConfig
-from ngp_warp.encodings.composite import Composite
 from ngp_warp.encodings.encoding import Encoding
-from ngp_warp.encodings.grid_features import GridFeatures
-from ngp_warp.encodings.octree import OctreeEncoding
 from ngp_warp.networks.mlp import make_network
-from ngp_warp.optimizer import Adam, Parameters, make_table, make_weights
+from ngp_warp.optimizer import Adam, make_table, make_weights
 
 Stages = list[list[launch.Launch]]
 _EVALUATED_POINTS = 2**16
@@ -39,16 +36,13 @@ class EncodedField:
         n_outputs: int,
         optimizer: OptimizerConfig,
     ):
-        self.encoding, self.n_outputs = encoding, n_outputs
+        self.encoding = TableEncoding(encoding)
+        self.n_dims, self.n_outputs = encoding.n_dims, n_outputs
         self.network = make_network(network, encoding.n_outputs, n_outputs, "cpu")
         self.weights = make_weights(self.network.initial_weights(0), optimizer, "cpu")
-        parameters = [self.weights]
-        self.table: Parameters | None = None
-        if encoding.n_params:
-            values = encoding.initial_params(0)
-            self.table = make_table(values, _n_features(encoding), optimizer, "cpu")
-            parameters.append(self.table)
-        self.optimizer = Adam(optimizer, parameters, "cpu")
+        values = self.encoding.initial_table(0)
+        self.table = make_table(values, self.encoding.n_features, optimizer, "cpu")
+        self.optimizer = Adam(optimizer, [self.weights, self.table], "cpu")
 
     @property
     def n_params(self) -> int:
@@ -60,7 +54,7 @@ class EncodedField:
         draw: Callable[..., Stages],
         n_points: int,
         loss: Loss,
-        seconds: float,
+        seconds: float | None = None,
         n_steps: int = 0,
     ) -> int:
         """Train, and return the steps.
@@ -69,10 +63,10 @@ class EncodedField:
             draw: (step, x, target) -> stages that fill x and target.
             n_points: of a batch.
             loss: of the values.
-            seconds: how long; the learning rate decays towards the end.
-            n_steps: how many steps instead; 0: as many as there is time for.
+            seconds: how long; the learning rate decays towards the end. None: as n_steps says.
+            n_steps: how many steps, where there are no seconds.
         """
-        x = wp.zeros(n_points * self.encoding.n_dims, dtype=float)
+        x = wp.zeros(n_points * self.n_dims, dtype=float)
         target = wp.zeros(n_points * self.n_outputs, dtype=float)
         stages = [[self.optimizer.advance()], *draw(self.optimizer.step, x, target)]
         stages += self._step(x, target, n_points, loss)
@@ -83,7 +77,7 @@ class EncodedField:
                 launch.run_all(stage)
             steps += 1
             elapsed = time.perf_counter() - start
-            if not total and elapsed > _WARM_UP * seconds:
+            if seconds is not None and not total and elapsed > _WARM_UP * seconds:
                 total = max(round(steps * seconds / elapsed), steps + 1)
                 self.optimizer.n_steps.fill_(total)
         return steps
@@ -94,52 +88,30 @@ class EncodedField:
         for begin in range(0, len(points), _EVALUATED_POINTS):
             part = points[begin : begin + _EVALUATED_POINTS].astype(np.float32)
             x = wp.array(_blocked(part), dtype=float)
-            n_blocks = x.size // (32 * self.encoding.n_dims)
+            n_blocks = x.size // (32 * self.n_dims)
             features = wp.zeros(n_blocks * 32 * self.encoding.n_outputs, dtype=float)
             y = wp.zeros(n_blocks * 32 * self.n_outputs, dtype=float)
-            for item in self._forward(x, features, y):
+            encode = self._encode(x, features)
+            for item in (*encode, *self.network.forward(self.weights.value, features, y)):
                 item.run()
             values = y.numpy().reshape(n_blocks, self.n_outputs, 32).transpose(0, 2, 1)
             found.append(values.reshape(-1, self.n_outputs)[: len(part)])
         return np.concatenate(found)
 
-    def _forward(self, x: wp.array, features: wp.array, y: wp.array) -> list[launch.Launch]:
-        table = self.table.value if self.table else None
-        encode = self.encoding.forward(x, table, features)
-        return [*encode, *self.network.forward(self.weights.value, features, y)]
+    def _encode(self, x: wp.array, features: wp.array) -> list[launch.Launch]:
+        return self.encoding.forward(x, self.table.value, features, self.encoding.n_outputs)
 
     def _step(self, x: wp.array, target: wp.array, n_points: int, loss: Loss) -> Stages:
-        features = wp.zeros(n_points * self.encoding.n_outputs, dtype=float)
+        n_rows, weights, table = self.encoding.n_outputs, self.weights, self.table
+        features = wp.zeros(n_points * n_rows, dtype=float)
         d_features = wp.zeros_like(features)
-        table = self.table.value if self.table else None
-        encode = self.encoding.forward(x, table, features)
-        weights = self.weights
         passes, _ = self.network.train(
             weights.value, features, target, n_points, loss, d_features, weights.gradient
         )
-        stages = [[item] for item in (*encode, *passes, *self._scatter(x, d_features))]
+        assert table.touched is not None
+        scatter = self.encoding.backward(x, d_features, table.gradient, table.touched, n_rows)
+        stages = [[item] for item in (*self._encode(x, features), *passes, *scatter)]
         return stages + self.optimizer.update()
-
-    def _scatter(self, x: wp.array, d_features: wp.array) -> list[launch.Launch]:
-        """Record the gradients of the encoding's parameters, with the flags that Adam reads."""
-        if self.table is None or self.table.touched is None:
-            return []
-        gradient, touched = self.table.gradient, self.table.touched
-        if isinstance(self.encoding, GridFeatures):
-            n_rows = self.encoding.n_outputs
-            return [self.encoding.grid.backward(x, d_features, gradient, touched, n_rows)]
-        mark: Any = launch.Call(lambda: touched.fill_(1))
-        scatter = self.encoding.backward(x, self.table.value, d_features, d_params=gradient)
-        return [*scatter, launch.Launch([mark], "cpu", False)]
-
-
-def _n_features(encoding: Encoding) -> int:
-    """Return the parameters of an entry: Adam steps them together."""
-    if isinstance(encoding, Composite):
-        return max(_n_features(part) for part in encoding.encodings)
-    if isinstance(encoding, GridFeatures):
-        return encoding.grid.n_features
-    return encoding.n_features if isinstance(encoding, OctreeEncoding) else 0
 
 
 def _blocked(points: np.ndarray) -> np.ndarray:

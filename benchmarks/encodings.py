@@ -1,24 +1,22 @@
 """``python -m benchmarks encodings``: what came before the hash grid, in equal time and size.
 
-Every encoding trains for as long on the same batches: frequencies with a large network (Mildenhall
+Every encoding trains for as long on the same problem: frequencies with a large network (Mildenhall
 et al. 2020; Mueller et al. 2022, section 5), one dense grid, dense grids of several resolutions, an
 octree (Takikawa et al. 2021) and hash grids with 2^14, 2^16 and 2^19 entries a level. The dense
 grids and the octree come in the sizes of the last two hash grids.
 """
 
 import math
-import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks import report
-from benchmarks.encoded_field import EncodedField, Stages
 from benchmarks.plot import line_plot
-from ngp_warp.config import Loss, NetworkConfig, OptimizerConfig
+from ngp_warp.config import NetworkConfig, OptimizerConfig, TrainingConfig
 from ngp_warp.encodings.composite import CONCATENATION, Composite
 from ngp_warp.encodings.encoding import Encoding
 from ngp_warp.encodings.identity import Identity
@@ -26,15 +24,24 @@ from ngp_warp.encodings.make import make_encoding
 from ngp_warp.encodings.octree import OctreeEncoding
 from ngp_warp.encodings.octree_cells import Octree
 
-_LARGE = NetworkConfig(n_neurons=128, n_hidden_layers=8)
-"""Of frequencies, which have no features of their own to train."""
-_SMALL = NetworkConfig()
+_LARGE = {"n_neurons": 128, "n_hidden_layers": 8}
+"""Network of frequencies, which have no features of their own to train."""
 _FREQUENCIES = {2: 12, 3: 10}
 HASH_LOG2 = (14, 16, 19)
 _LEVELS, _FEATURES, _COARSEST = 16, 2, 16
 _DENSE_LEVELS, _SINGLE_FEATURES = 8, 16
-_OCTREE_LEVELS = 6
-_N_POINTS = 2**15
+_OCTREE_LEVELS, _OCTREE_FEATURES = 6, (8, 4, 2)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What came of one encoding."""
+
+    n_params: int
+    """Trained values."""
+    n_steps: int
+    value: float
+    """Of the problem's metric."""
 
 
 @dataclass(frozen=True)
@@ -44,18 +51,18 @@ class Problem:
     name: str
     metric: str
     n_dims: int
-    n_outputs: int
-    loss: Loss
     finest: int
     """Resolution of the finest level of a hash grid."""
     rates: tuple[float, float]
     """Learning rates of grids and of frequencies."""
-    draw: Callable[..., Stages]
-    """(step, x, target) -> stages that fill a batch of ``n_points``."""
-    measure: Callable[[Callable[[np.ndarray], np.ndarray]], float]
-    """values at points -> the metric."""
-    interesting: np.ndarray
-    """Points [n, n_dims] of the unit cube, the most interesting first: where an octree grows."""
+    fit: Callable[[Encoding, NetworkConfig, OptimizerConfig, TrainingConfig], Fitted]
+    """Trains an encoding and a network for so many seconds or steps, and measures them."""
+    places: np.ndarray
+    """Points [n, n_dims] of the unit cube: an octree has cells there, and nowhere else."""
+    places_resolution: int
+    """Cells along an axis, among which the places leave no gaps."""
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    """Of encodings that have features to train."""
 
 
 @dataclass(frozen=True)
@@ -64,32 +71,26 @@ class Candidate:
 
     name: str
     make: Callable[[], Encoding]
-    network: NetworkConfig = _SMALL
+    network: NetworkConfig
     frequencies: bool = False
 
 
 def candidates(problem: Problem) -> list[Candidate]:
     """Return the encodings for a problem, dense grids and octrees as large as two hash grids."""
     d = problem.n_dims
-    hashes = {log2: _hash(d, problem.finest, log2) for log2 in HASH_LOG2}
-    found = [
-        Candidate(
-            f"frequencies, {_LARGE.n_hidden_layers}x{_LARGE.n_neurons}",
-            lambda: make_encoding(
-                d, {"otype": "Frequency", "n_frequencies": _FREQUENCIES[d]}, "cpu"
-            ),
-            _LARGE,
-            frequencies=True,
-        )
-    ]
+    hashes = {log2: _hash(problem.finest, log2) for log2 in HASH_LOG2}
+    large = replace(problem.network, **_LARGE)
+    frequencies = {"otype": "Frequency", "n_frequencies": _FREQUENCIES[d]}
+    name = f"frequencies, {large.n_hidden_layers}x{large.n_neurons}"
+    found = [Candidate(name, _making(d, frequencies), large, frequencies=True)]
+    makers: dict[str, Callable[[], Encoding]] = {}
     for log2 in HASH_LOG2[1:]:
         size = make_encoding(d, hashes[log2], "cpu").n_params
-        found += [
-            Candidate(f"one dense grid, as 2^{log2}", _making(d, _single(d, size))),
-            Candidate(f"dense grids, as 2^{log2}", _making(d, _dense(d, size))),
-            Candidate(f"octree, as 2^{log2}", _octree(problem, size)),
-        ]
-    return found + [Candidate(f"hash, T = 2^{log2}", _making(d, c)) for log2, c in hashes.items()]
+        makers[f"one dense grid, as 2^{log2}"] = _making(d, _single(d, size))
+        makers[f"dense grids, as 2^{log2}"] = _making(d, _dense(d, size))
+        makers[f"octree, as 2^{log2}"] = _octree(problem, size)
+    makers |= {f"hash, T = 2^{log2}": _making(d, c) for log2, c in hashes.items()}
+    return found + [Candidate(name, make, problem.network) for name, make in makers.items()]
 
 
 def _making(n_dims: int, config: dict[str, Any]) -> Callable[[], Encoding]:
@@ -108,7 +109,7 @@ def _grid(kind: str, n_levels: int, n_features: int, base: int, finest: int) -> 
     }
 
 
-def _hash(n_dims: int, finest: int, log2: int) -> dict[str, Any]:
+def _hash(finest: int, log2: int) -> dict[str, Any]:
     config = _grid("Hash", _LEVELS, _FEATURES, _COARSEST, finest)
     return {**config, "log2_hashmap_size": log2}
 
@@ -141,26 +142,22 @@ def _dense(n_dims: int, n_params: int) -> dict[str, Any]:
 
 
 def _octree(problem: Problem, n_params: int) -> Callable[[], Encoding]:
-    """Return what makes an octree about the most interesting points, of at most that size."""
-    points = problem.interesting
+    """Return what makes an octree of all places, of at most that size.
+
+    The deepest one that there is room for, with as many features as there is room for.
+    """
 
     def make() -> Encoding:
-        best = None
-        for last in range(_OCTREE_LEVELS, math.ceil(math.log2(problem.finest)) + 1):
-            first = last - _OCTREE_LEVELS + 1
-            for share in (1.0, 0.5, 0.25, 0.12, 0.06, 0.03):
-                some = points[: max(round(share * len(points)), 1)]
-                tree = Octree.from_points(some, first, last)
-                encoding = OctreeEncoding(tree, "cpu", n_features=_FEATURES)
-                if encoding.n_params <= n_params:
-                    if best is None or encoding.n_params > best.n_params:
-                        best = encoding
-                    break
-        if best is None:
-            raise ValueError("no octree is so small")
-        # where there are no cells a point is known by its coordinates, as in NGLOD
-        place = Identity(problem.n_dims, "cpu")
-        return Composite(problem.n_dims, [(best, 0), (place, 0)], CONCATENATION)
+        deepest = math.ceil(math.log2(problem.places_resolution))
+        for last in range(deepest, _OCTREE_LEVELS - 2, -1):
+            tree = Octree.from_points(problem.places, last - _OCTREE_LEVELS + 1, last)
+            for n_features in _OCTREE_FEATURES:
+                found = OctreeEncoding(tree, "cpu", n_features=n_features)
+                if found.n_params <= n_params:
+                    # where there are no cells a point is known by its coordinates, as in NGLOD
+                    place = Identity(problem.n_dims, "cpu")
+                    return Composite(problem.n_dims, [(found, 0), (place, 0)], CONCATENATION)
+        raise ValueError("no octree is so small")
 
     return make
 
@@ -171,67 +168,27 @@ def run(problems: list[Problem], seconds: float) -> dict[str, Any]:
     Args:
         problems: what to train on.
         seconds: of training.
+
+    Returns:
+        By the problems' names: metric, seconds and rows.
     """
-    results: dict[str, Any] = {"problems": {}}
+    results = {}
     for problem in problems:
         rows = []
         for candidate in candidates(problem):
-            rate = problem.rates[1 if candidate.frequencies else 0]
-            field = EncodedField(
-                candidate.make(),
-                candidate.network,
-                problem.n_outputs,
-                OptimizerConfig(learning_rate=rate),
-            )
-            steps = field.train(problem.draw, _N_POINTS, problem.loss, seconds)
-            rows.append(
-                {
-                    "encoding": candidate.name,
-                    "parameters": field.n_params,
-                    "steps": steps,
-                    problem.metric: round(problem.measure(field.query), 4),
-                }
-            )
-        found = {"metric": problem.metric, "seconds": seconds, "rows": rows}
-        results["problems"][problem.name] = found
+            optimizer = OptimizerConfig(learning_rate=problem.rates[candidate.frequencies])
+            length = TrainingConfig(seconds=seconds)
+            fitted = problem.fit(candidate.make(), candidate.network, optimizer, length)
+            row = {"encoding": candidate.name, "parameters": fitted.n_params}
+            rows.append({**row, "steps": fitted.n_steps, problem.metric: round(fitted.value, 4)})
+        results[problem.name] = {"metric": problem.metric, "seconds": seconds, "rows": rows}
     return results
-
-
-def run_scene(scene: Path, seconds: float, **settings: Any) -> dict[str, Any]:
-    """Fit a scene with each encoding that radiance fields have; the original NeRF has frequencies.
-
-    Args:
-        scene: what ``ngp nerf`` takes.
-        seconds: of training.
-        settings: of ``fit_nerf``, for all.
-    """
-    from ngp_warp import fit_nerf
-
-    sizes = {f"hash, T = 2^{log2}": {"log2_hashmap_size": log2} for log2 in HASH_LOG2}
-    grids: dict[str, dict[str, Any]] = {
-        "one dense grid": {"grid_type": "dense", "n_levels": 2, "n_features_per_level": 8}
-        | {"base_resolution": 64, "finest_resolution": 64},
-        "dense grids": {"grid_type": "dense", "n_levels": 8, "n_features_per_level": 2}
-        | {"base_resolution": 16, "finest_resolution": 128},
-        **{name: {"n_levels": 8, "n_features_per_level": 4, **own} for name, own in sizes.items()},
-    }
-    runs: dict[str, dict[str, Any]] = {"frequencies (the original NeRF)": {"method": "vanilla"}}
-    runs |= {name: {"encoding": own} for name, own in grids.items()}
-    rows = []
-    for name, own in runs.items():
-        with tempfile.TemporaryDirectory() as folder:
-            metrics = fit_nerf(
-                scene, seconds=seconds, out=Path(folder) / "run", device="cpu", **settings, **own
-            ).metrics
-        row = {"encoding": name, "parameters": metrics["parameters"], "steps": metrics["steps"]}
-        rows.append({**row, "PSNR": round(metrics["psnr"], 2)})
-    return {"metric": "PSNR", "seconds": seconds, "rows": rows}
 
 
 def plot(results: dict[str, Any], folder: Path) -> list[Path]:
     """Draw each problem's metric over log2 of the parameters; return the files."""
     made = []
-    for name, found in results["problems"].items():
+    for name, found in results.items():
         groups: dict[str, list[tuple[float, float]]] = {}
         for row in found["rows"]:
             kind = row["encoding"].split(",")[0].split(" (")[0]
@@ -253,7 +210,7 @@ def plot(results: dict[str, Any], folder: Path) -> list[Path]:
 def describe(results: dict[str, Any]) -> str:
     """Return the results as tables in plain text, which Markdown reads too."""
     parts = []
-    for name, found in results["problems"].items():
+    for name, found in results.items():
         rows = [["encoding", "parameters", "steps", found["metric"]]]
         rows += [
             [

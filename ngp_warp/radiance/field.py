@@ -14,6 +14,7 @@ from ngp_warp.radiance.batch import RayBatch, make_batch
 from ngp_warp.radiance.fused import FusedRadiance, why_not_fused
 from ngp_warp.radiance.occupancy import OccupancyGrid
 from ngp_warp.radiance.points import PointQuery
+from ngp_warp.radiance.positions import PositionEncoding
 from ngp_warp.radiance.rendered import RayRenderer, Rendered
 from ngp_warp.radiance.settings import RadianceSettings
 from ngp_warp.radiance.staged import StagedRadiance, initial_weights
@@ -34,6 +35,7 @@ class RadianceField:
         trainable: False: no gradients and moments.
         backend: "vector" (fused, CPU only), "portable", or "auto": the faster one that can.
         visible: cells that a camera sees, see ``OccupancyGrid``.
+        encoding: of positions; None: the grid of the settings, which backend "vector" needs.
 
     Raises:
         ConfigError: backend "vector" where it cannot be.
@@ -50,9 +52,10 @@ class RadianceField:
         trainable: bool = True,
         backend: str = "auto",
         visible: np.ndarray | None = None,
+        encoding: PositionEncoding | None = None,
     ):
         self.settings, self.device = settings, device
-        self.encoding = GridEncoding(3, settings.encoding, device)
+        self.encoding = encoding or GridEncoding(3, settings.encoding, device)
         self.table = make_table(
             self.encoding.initial_table(seed),
             self.encoding.n_features,
@@ -83,10 +86,13 @@ class RadianceField:
         """Rays of a step in all processes, int32 [1]."""
         self.totals = wp.zeros(4, dtype=wp.int64, device=device)
         self.last = wp.zeros(4, dtype=wp.int64, device=device)
-        self.backend = _choose(backend, settings, device)
-        parts = (self.encoding, self.table, self.weights, self.latents, self.occupancy)
-        kind = FusedRadiance if self.backend == "vector" else StagedRadiance
-        self._backend: FusedRadiance | StagedRadiance = kind(settings, *parts)
+        self.backend = _choose(backend, settings, self.encoding)
+        parts = (self.table, self.weights, self.latents, self.occupancy)
+        self._backend: FusedRadiance | StagedRadiance
+        if self.backend == "vector" and isinstance(self.encoding, GridEncoding):
+            self._backend = FusedRadiance(settings, self.encoding, *parts)
+        else:
+            self._backend = StagedRadiance(settings, self.encoding, *parts)
         # made when they are first asked for: a run that only trains has no use for their memory
         self._renderer: RayRenderer | None = None
         self._query: PointQuery | None = None
@@ -218,8 +224,10 @@ class RadianceField:
         return self._query
 
 
-def _choose(backend: str, settings: RadianceSettings, device: str) -> str:
-    reason = "a CUDA device" if device != "cpu" else why_not_fused(settings)
+def _choose(backend: str, settings: RadianceSettings, encoding: PositionEncoding) -> str:
+    reason = "a CUDA device" if encoding.device != "cpu" else why_not_fused(settings)
+    if not isinstance(encoding, GridEncoding):
+        reason = "an encoding that is no grid"
     if backend == "vector" and reason:
         raise ConfigError(f"backend vector cannot run {reason}; use auto or portable")
     if backend == "auto":

@@ -11,7 +11,6 @@ import numpy as np
 import warp as wp
 
 from ngp_warp import launch
-from ngp_warp.encodings.grid import GridEncoding
 from ngp_warp.errors import ConfigError
 from ngp_warp.kernels import composite as kernels
 from ngp_warp.kernels import march, packed
@@ -26,6 +25,7 @@ from ngp_warp.radiance.batch import RayBatch
 from ngp_warp.radiance.counts import count_stages, depth_stages
 from ngp_warp.radiance.marching import Stages, make_lattice, part, scan_stage
 from ngp_warp.radiance.occupancy import OccupancyGrid
+from ngp_warp.radiance.positions import PositionEncoding, in_order
 from ngp_warp.radiance.settings import N_DIRECTION, N_GEOMETRY, RadianceSettings
 from ngp_warp.radiance.staged_arrays import Gradients, Work, render_samples
 
@@ -74,7 +74,7 @@ class StagedRadiance:
     def __init__(
         self,
         settings: RadianceSettings,
-        encoding: GridEncoding,
+        encoding: PositionEncoding,
         table: Parameters,
         weights: Parameters,
         latents: Parameters | None,
@@ -188,10 +188,9 @@ class StagedRadiance:
         """Record features and the density network's outputs at the first ``count`` positions."""
         n_rows = self.encoding.n_outputs
         w = self._split(self.weights.value)[0]
-        return [
-            [self.encoding.forward(x, self.table.read, features, n_rows, count)],
-            *([p] for p in self.density_network.forward(w, features, out, count)),
-        ]
+        encode = self.encoding.forward(x, self.table.read, features, n_rows, count)
+        passes = self.density_network.forward(w, features, out, count)
+        return [[item] for item in (*in_order(encode), *passes)]
 
     def _forward_stages(self, s: RadianceSettings, batch: RayBatch, work: Work) -> Stages:
         """Record everything from rays to the colours of the samples that are kept."""
@@ -245,13 +244,14 @@ class StagedRadiance:
         *passes, last = self.density_network.backward(
             w_density, kept.features, g.geometry, g.features, dw_density, scale
         )
-        assert self.table.touched is not None
+        table, n_rows = self.table, self.encoding.n_outputs
+        assert table.touched is not None
         scatter = self.encoding.backward(
-            kept.positions, g.features, self.table.gradient, self.table.touched,
-            self.encoding.n_outputs,
-        )  # fmt: skip
+            kept.positions, g.features, table.gradient, table.touched, n_rows
+        )
+        first, *rest = in_order(scatter)
         stages += [[p] for p in passes]
-        stages.append([last, scatter])
+        stages += [[last, first], *([p] for p in rest)]
         if self.settings.ray_gradients:
             stages += self._ray_stages(batch, work, g)
         return stages + self._latent_stages(batch, g)
@@ -276,11 +276,13 @@ class StagedRadiance:
         place = self.encoding.input_gradient(
             kept.positions, g.features, self.table.read, d_positions, rows
         )
+        first, *rest = in_order(place)
         args = [batch.direction, self._norms, _N_BANDS, g.harmonics, d_direction]
         turn = self._record(harmonics.harmonics_gradient_kernel, n, args)
         args = [batch.count, kept.n, kept.end, kept.distance, d_positions, d_direction]
         args += [batch.d_origin, batch.d_direction]
-        return [[place, *turn], self._record(packed.ray_gradient_kernel, n, args)]
+        last = self._record(packed.ray_gradient_kernel, n, args)
+        return [[first, *turn], *([p] for p in rest), last]
 
     def _latent_stages(self, batch: RayBatch, g: Gradients) -> Stages:
         """Record the gradients of the views' latent vectors."""

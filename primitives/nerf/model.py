@@ -28,6 +28,7 @@ from ngp_warp.primitives.nerf.types import Photos, View
 from ngp_warp.primitives.nerf.views import make_views
 from ngp_warp.primitives.nerf.visibility import visible_cells
 from ngp_warp.radiance.field import RadianceField, Rendered
+from ngp_warp.radiance.positions import PositionEncoding
 from ngp_warp.radiance.vanilla import VanillaField
 from ngp_warp.rays.lenses import Lens
 
@@ -45,6 +46,7 @@ class NerfModel:
         device: "cpu" or a CUDA device.
         folder: of the scene's photos.
         photos: of the views that are trained; None: nothing will be trained.
+        encoding: see ``RadianceField``; not of the original NeRF.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class NerfModel:
         device: str,
         folder: Path,
         photos: Photos | None = None,
+        encoding: PositionEncoding | None = None,
     ):
         self.described, self.config, self.device = described, config, device
         self.frame = Frame.from_dict(described["frame"])
@@ -62,7 +65,7 @@ class NerfModel:
         space = described["color_space"]
         pixels = photos or _no_photos(self.trained)
         self.arrays = make_views(self.trained, pixels, self.frame, device)
-        self.radiance = self._make_field(trainable=photos is not None)
+        self.radiance = self._make_field(encoding, trainable=photos is not None)
         self.batch = self.radiance.make_batch()
         self.surroundings: Environment | None = None
         if config.environment:
@@ -75,7 +78,7 @@ class NerfModel:
                 self.arrays, self.batch, refined, self.optimizer, unit=unit
             )
 
-    def _make_field(self, *, trainable: bool) -> Any:
+    def _make_field(self, encoding: PositionEncoding | None, *, trainable: bool) -> Any:
         config, described = self.config, self.described
         given: dict[str, Any] = {
             "optimizer": config.optimizer,
@@ -97,9 +100,8 @@ class NerfModel:
         seen = None
         if trainable:
             seen = visible_cells(self.arrays, settings.n_cascades, near=settings.near)
-        return RadianceField(
-            settings, deterministic=config.training.deterministic, visible=seen, **given
-        )
+        given |= {"deterministic": config.training.deterministic, "visible": seen}
+        return RadianceField(settings, encoding=encoding, **given)
 
     @property
     def optimizer(self) -> Adam:

@@ -15,6 +15,7 @@ from ngp_warp.primitives.nerf.config import NerfConfig, background_color, resolv
 from ngp_warp.primitives.nerf.data import NerfData
 from ngp_warp.primitives.nerf.draw import Background, draw_rays
 from ngp_warp.primitives.nerf.model import NerfModel
+from ngp_warp.radiance.positions import PositionEncoding
 from ngp_warp.radiance.settings import CELLS
 
 # Position, features and their gradients, in regions that are not all filled; a ray's arrays.
@@ -32,16 +33,24 @@ class NerfTask:
         data: what is fitted.
         config: resolved.
         device: "cpu" or a CUDA device.
+        encoding: see ``RadianceField``; not of the original NeRF.
     """
 
     metric_name = "PSNR"
     # at first the occupancy grid still empties, and the number of rays grows
     warm_up_share = 0.48
 
-    def __init__(self, data: NerfData, config: NerfConfig, device: str):
+    def __init__(
+        self,
+        data: NerfData,
+        config: NerfConfig,
+        device: str,
+        encoding: PositionEncoding | None = None,
+    ):
         self.data, self.config, self.device = data, config, device
         folder = data.scene.path if data.scene.path.is_dir() else data.scene.path.parent
-        self.field = NerfModel(data.describe(), config, device, folder, data.train.photos)
+        photos = data.train.photos
+        self.field = NerfModel(data.describe(), config, device, folder, photos, encoding)
         self.fill_seconds = 0.0
 
     def stages(self) -> list[list[launch.Launch]]:
