@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import warp as wp
 
 from benchmarks.gpu_compare import Arrays, Row, Side, Tolerance
 from benchmarks.gpu_compare import run_all as run_stages
 from benchmarks.made_inputs import write_scene
 from benchmarks.training_step import PHOTO
+from ngp_warp import launch
 from ngp_warp.config import GridEncodingConfig, NetworkConfig, OptimizerConfig, TrainingConfig
 from ngp_warp.encodings.grid import resolve
+from ngp_warp.kernels import occupancy
 from ngp_warp.primitive import report_nothing
 from ngp_warp.primitives.image.config import ImageConfig
 from ngp_warp.primitives.image.data import load_image
@@ -40,6 +43,7 @@ CELL_BITS = Tolerance(0.0, "cells whose value is within rounding of the threshol
 # Slopes of linear interpolation jump at faces, which samples on either side of one show.
 POSES = Tolerance(2e-2, "sums of slopes, some of samples at faces of cells", whole=True)
 VALUES = Tolerance(2e-3, "float32 exponentials of network outputs, places in cells", outliers=1e-3)
+COPIES = Tolerance(0.0, "bytes that are copied")
 MODES = Tolerance(2e-3, "float32, half copies of a table rounded alike", whole=True)
 
 UNFUSED = NetworkConfig(n_neurons=32, n_hidden_layers=1, backend="unfused")
@@ -150,6 +154,28 @@ def _occupancy(small: bool, side: Side) -> Arrays:
     grid = field.occupancy
     names = ("values", "threshold", "bits", "slice_sums")
     return {name: getattr(grid, name).numpy() for name in names}
+
+
+def _marks(side: Side) -> Arrays:
+    """Marks that several processes exchange: picked out, turned over, put back."""
+    rng = np.random.default_rng(0)
+    n, n_cells = 1000, 2**15
+    arrays = {
+        "plan": np.array([0, 1, 64], np.int32),
+        "count": np.array([n], np.int32),
+        "cells": rng.permutation(n_cells).astype(np.int32),
+        "met": rng.integers(0, 2, n_cells, np.uint8),
+        "marks": np.ones(1024, np.uint8),
+    }
+    plan, count, cells, met, marks = (wp.array(a, device=side.device) for a in arrays.values())
+    args = [plan, count, cells]
+    pick = launch.record(occupancy.pick_marks_kernel, 1024, [*args, met, marks], side.device)
+    put = launch.record(occupancy.put_marks_kernel, 1024, [*args, marks, met], side.device)
+    pick.run()
+    picked = marks.numpy().copy()
+    marks.assign(1 - picked)
+    put.run()
+    return {"picked": picked, "met": met.numpy()}
 
 
 def _vanilla(small: bool, side: Side) -> Arrays:
@@ -264,6 +290,7 @@ def rows(small: bool) -> list[Row]:
         Row("radiance step, all gradients", partial(_radiance_step, small, FULL), RAYS, single),
         Row("radiance pictures and points", partial(_radiance_render, small), RAYS),
         Row("occupancy grid", partial(_occupancy, small), VALUES, sequential),
+        Row("marks of occupied cells", _marks, COPIES),
         Row("original NeRF's step", partial(_vanilla, small), RAYS, {"moment": MOMENTS},
             on_cpu=True),
         Row("scene step", partial(_scene_step, {}), RAYS, scene),

@@ -17,7 +17,7 @@ import pytest
 import slurm_stand_in
 from image_runs import SMALL_FLAGS, smooth, write_picture
 
-from ngp_warp import job, trainer
+from ngp_warp import job, pace, trainer
 from ngp_warp.cli import app
 from ngp_warp.errors import ConfigError, DataError
 from ngp_warp.job_settings import JobSettings, slurm_parameters
@@ -73,7 +73,7 @@ def test_training_saves_once_and_is_queued_again_unless_it_shall_stop(
     signal.signal(signal.SIGUSR2, lambda number, frame: queued.append(number))
 
     def train(report: Any) -> None:
-        with trainer._interruptible() as stopped:
+        with pace.interruptible() as stopped:
             signal.raise_signal(signal.Signals[numbers[0]])
             assert stopped()
         for name in numbers[1:]:  # while it saves
