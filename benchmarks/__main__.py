@@ -3,12 +3,13 @@
 import argparse
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from benchmarks import report
 from ngp_warp import launch
-from ngp_warp.errors import NgpError
+from ngp_warp.errors import ConfigError, NgpError
 
 _ROOT = Path(__file__).resolve().parent.parent
 
@@ -83,6 +84,8 @@ def _add_fields(commands: Any) -> list[argparse.ArgumentParser]:
     encodings.add_argument("--scene", type=Path, help="also a radiance field of this scene")
     encodings.add_argument("--seconds", type=float, default=30.0, help="training of each")
     encodings.add_argument("--scene-seconds", type=float, default=60.0)
+    encodings.add_argument("--scene-downscale", type=float, default=4.0, metavar="FACTOR")
+    encodings.add_argument("--only", metavar="NAME,NAME", help="of image, photo, distance, scene")
     encodings.add_argument("--plots", type=Path, metavar="DIR", default=_ROOT / "docs")
     encodings.set_defaults(run=_encodings)
     modules = commands.add_parser("torch", help="a torch module, its twin, our step's parts")
@@ -208,11 +211,23 @@ def _encodings(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     from benchmarks import encodings
     from benchmarks.encoding_problems import image_problem, mesh_problem, scene_problem
 
-    problems = [image_problem(args.image), mesh_problem(args.mesh)]
-    scenes = [scene_problem(args.scene, downscale=4.0)] if args.scene else []
-    results = encodings.run(problems, args.seconds) | encodings.run(scenes, args.scene_seconds)
-    made = encodings.plot(results, args.plots)
-    return encodings.describe(results) + "\n\nplots " + ", ".join(map(str, made)), results
+    made: dict[str, Callable[[], encodings.Problem]] = {
+        "image": lambda: image_problem(args.image, "image", 1024),
+        "photo": lambda: image_problem(args.image, "photo"),
+        "distance": lambda: mesh_problem(args.mesh),
+        "scene": lambda: scene_problem(args.scene, downscale=args.scene_downscale),
+    }
+    names = args.only.split(",") if args.only else [n for n in made if n != "scene" or args.scene]
+    if unknown := [name for name in names if name not in made]:
+        raise ConfigError(f"--only must name some of {', '.join(made)}, got {', '.join(unknown)}")
+    if "scene" in names and not args.scene:
+        raise ConfigError("give --scene")
+    results = {}
+    for name in names:
+        seconds = args.scene_seconds if name == "scene" else args.seconds
+        results |= encodings.run([made[name]()], seconds)
+    plots = encodings.plot(results, args.plots)
+    return encodings.describe(results) + "\n\nplots " + ", ".join(map(str, plots)), results
 
 
 def _torch(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:

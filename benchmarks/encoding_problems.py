@@ -37,8 +37,9 @@ from ngp_warp.primitives.sdf.truth import SignedDistance
 from ngp_warp.trainer import Trainer
 from ngp_warp.views import flat_view
 
-_SIDE = 1024
 _EVALUATED = 2**18
+_MOST_PIXELS = 2**22
+"""Pixels, about, in which a picture is measured."""
 _SURFACE, _SURFACE_RESOLUTION = 2**22, 512
 """Points of a mesh, and cells along an axis of which they miss few (4% of the armadillo's)."""
 _NEAR = 0.01
@@ -78,18 +79,20 @@ def fitting(
     return fit
 
 
-def image_problem(path: Path) -> Problem:
-    """Return the middle of a photo, at most 1024 pixels a side; PSNR of all pixels in 8 bits.
+def image_problem(path: Path, name: str = "image", side: int = 0) -> Problem:
+    """Return a photo, or its middle of ``side`` pixels; PSNR in 8 bits of its pixels or a part.
 
     Raises:
         DataError: it is no 8-bit RGB photo.
     """
     photo = read_photo(path)
-    top, left = (max((n - _SIDE) // 2, 0) for n in photo.shape[:2])
-    pixels = np.ascontiguousarray(photo[top : top + _SIDE, left : left + _SIDE])
+    side = side or max(photo.shape[:2])
+    top, left = (max((n - side) // 2, 0) for n in photo.shape[:2])
+    pixels = np.ascontiguousarray(photo[top : top + side, left : left + side])
     height, width = pixels.shape[:2]
     rows, columns = np.indices((height, width)).reshape(2, -1)
     points = np.stack([(columns + 0.5) / width, (rows + 0.5) / height], axis=1)
+    skip = max(len(points) // _MOST_PIXELS, 1)
 
     def draw(step: wp.array, x: wp.array, target: wp.array) -> Stages:
         sample = samplers.sample("stratified", 2, 0, step, x, "cpu")
@@ -98,13 +101,13 @@ def image_problem(path: Path) -> Problem:
         return [[sample], [launch.record(kernel, x.size // 64, args, "cpu")]]
 
     def measure(query: Query) -> float:
-        found = np.rint(np.clip(query(points), 0, 1) * 255)
-        error = np.square(found - pixels.reshape(-1, 3)).mean(dtype=np.float64)
+        found = np.rint(np.clip(query(points[::skip]), 0, 1) * 255)
+        error = np.square(found - pixels.reshape(-1, 3)[::skip]).mean(dtype=np.float64)
         return -10 * math.log10(max(float(error) / 255**2, 1e-12))
 
-    side = max(width, height)
+    finest = max(width, height)
     fit = fitting(3, "l2", draw, measure)
-    return Problem("image", "PSNR", 2, side, (6e-3, 1e-3), fit, points, side)
+    return Problem(name, "PSNR", 2, finest, (6e-3, 1e-3), fit, points, finest)
 
 
 def mesh_problem(path: Path) -> Problem:
