@@ -134,7 +134,7 @@ class UnfusedMLP:
         self, w: wp.array, x: wp.array, y: wp.array, count: wp.array | None = None
     ) -> list[launch.Launch]:
         """See ``Network.forward``."""
-        _, slices = self._slices(x, self._widest() * 2)
+        _, slices = self._slices(x, self.rendering_rows())
         buffers = self._buffers(slices, training=False)
         items = []
         for first, n_blocks in slices:
@@ -352,6 +352,10 @@ class UnfusedMLP:
 
     def _widest(self) -> int:
         return max(self.config.n_neurons, self.n_in, self.n_out)
+
+    def rendering_rows(self) -> int:
+        """Return the floats of a point that a forward pass keeps: two layers take turns."""
+        return 2 * self._widest()
 
     def training_rows(self) -> int:
         """Return the floats of a point that a training pass keeps."""
