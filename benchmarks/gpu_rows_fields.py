@@ -32,6 +32,9 @@ from ngp_warp.radiance.batch import RayBatch, make_batch
 from ngp_warp.radiance.field import RadianceField
 from ngp_warp.radiance.settings import CELLS, RadianceSettings
 from ngp_warp.radiance.vanilla import VanillaField, VanillaSettings
+from ngp_warp.radiance.viewed import FieldView
+from ngp_warp.rays.cameras import Camera
+from ngp_warp.rays.lenses import Lens
 
 # A sample at a cell's face is marched on one device and skipped on the other.
 RAYS = Tolerance(2e-3, "float32 steps along rays; samples at faces of cells", outliers=2e-2)
@@ -139,8 +142,13 @@ def _radiance_render(small: bool, side: Side) -> Arrays:
     batch = _rays(settings.max_rays, settings, side.device)
     rays = [getattr(batch, name).numpy().reshape(-1, 3) for name in ("origin", "direction")]
     made = field.render_rays(*rays, background=(1.0, 0.5, 0.2))
+    lens = Lens(width=64, height=48, fx=60.0, fy=60.0, cx=31.0, cy=25.0, k1=-0.1, k2=0.02, p1=1e-3)
+    back = Camera(position=(0.9, 1.0, 2.2)).camera_to_world()[:3]
+    view = FieldView(pose=back, lens=lens, color=(1.0, 0.5, 0.2))
+    seen = field.renderer.views().window(view, 0, 0, 64, 16 if small else 48)
     points = np.random.default_rng(0).random((2**12, 3), dtype=np.float32)
     found = {"color": made.color, "opacity": made.opacity, "depth": made.depth}
+    found |= {"view": seen.color, "view's opacity": seen.opacity, "view's depth": seen.depth}
     density, color = field.density(points), field.color(points[: 2**9], rays[1][:1].repeat(512, 0))
     return {**found, "density": density, "color at points": color}
 

@@ -19,6 +19,7 @@ from ngp_warp.kernels import (
     radiance_counts,
     samplers,
     sphere_trace,
+    view_rays,
 )
 from ngp_warp.kernels import grid_jacobian_portable as grid_jacobian
 from ngp_warp.kernels import grid_portable as grid
@@ -148,6 +149,8 @@ def _scene() -> Iterator[Hot]:
         ("count samples", packed.counters_kernel),
         ("count depths", radiance_counts.depth_kernel),
         ("next count", radiance_counts.finish_kernel),
+        ("rays of a view", view_rays.ray_kernel),
+        ("picture of a view", view_rays.picture_kernel),
         ("occupancy, draw", occupancy.draw_kernel),
         ("occupancy, store", occupancy.store_kernel),
         ("occupancy, threshold", occupancy.threshold_kernel),

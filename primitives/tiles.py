@@ -73,6 +73,17 @@ def tiles(camera: Sized, samples: int, batch: int = _BATCH, side: int = _TILE) -
     ]
 
 
+def bands(camera: Sized, batch: int) -> list[Tile]:
+    """Return parts of at most ``batch`` pixels: whole rows, unless one is longer."""
+    width = min(camera.width, batch)
+    height = max(batch // camera.width, 1)
+    return [
+        Tile(top, min(top + height, camera.height), left, min(left + width, camera.width))
+        for top in range(0, camera.height, height)
+        for left in range(0, camera.width, width)
+    ]
+
+
 def contrasted(picture: np.ndarray) -> np.ndarray:
     """Return bool [h, w]: pixels that differ from one above, below or beside them.
 

@@ -31,6 +31,7 @@ from ngp_warp.kernels import (
     samplers,
     sphere_trace,
     spherical_harmonics,
+    view_rays,
 )
 from ngp_warp.kernels import grid_jacobian_portable as grid_jacobian
 from ngp_warp.kernels import grid_portable as grid
@@ -233,6 +234,8 @@ SINGLE = [
     radiance_counts.finish_kernel,
     spherical_harmonics.harmonics_gradient_kernel,
     spherical_harmonics.harmonics_kernel,
+    view_rays.picture_kernel,
+    view_rays.ray_kernel,
     volume_events.finish_kernel,
     volume_events.start_kernel,
     volume_projection.project_maximum,

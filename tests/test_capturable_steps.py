@@ -12,6 +12,10 @@ import warp as wp
 from capture_case import TASKS, make_task, use_cuda_kernels
 
 from ngp_warp import launch, loading
+from ngp_warp.primitives.nerf.environment import Environment
+from ngp_warp.radiance.viewed import FieldView, ViewRenderer
+from ngp_warp.rays.cameras import Camera
+from ngp_warp.rays.lenses import Lens
 from tests import radiance_case
 
 context = wp._src.context
@@ -95,6 +99,33 @@ def test_a_pass_of_a_picture_is_launches_alone(latents, monkeypatch):
         run(stages)
     assert (batch.n_samples.numpy() > 0).any()
     assert np.ptp(batch.opacity.numpy()) > 0
+
+
+@pytest.mark.usefixtures("_one_thread")
+@pytest.mark.parametrize("environment", [False, True])
+def test_a_pass_of_a_view_is_launches_alone(environment, monkeypatch):
+    use_cuda_kernels(monkeypatch)
+    settings = radiance_case.make_settings()
+    field = radiance_case.make_field(settings, "cpu", "portable")
+    recorded = []
+
+    def record(stages, device):
+        recorded.extend(stages)
+        return lambda: None
+
+    batch = field.make_batch()
+    stages = field._backend.render(batch, 1024)
+    sky = Environment("srgb", "cpu", size=(16, 8)) if environment else None
+    views = ViewRenderer(batch, stages, sky, record=record)
+    lens = Lens(width=8, height=4, fx=4, fy=4, cx=4, cy=2, k1=0.1, p1=1e-3)
+    pose = Camera(position=(0.9, 1.0, 2.2)).camera_to_world()[:3]
+    views.window(FieldView(pose=pose, lens=lens), 0, 0, 8, 4)
+    with forbidden(monkeypatch):
+        run(recorded)
+    assert len(recorded) == len(stages) + 2 + environment
+    assert all(item.capturable for stage in recorded for item in stage)
+    assert (batch.n_samples.numpy()[:32] > 0).any()
+    assert views._out["opacity"].numpy().any()
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 import warp as wp
 
 from ngp_warp.config import NetworkConfig
+from ngp_warp.kernels import mlp_cuda
 from ngp_warp.networks.fused_cuda import FusedCudaMLP
 from ngp_warp.networks.unfused import UnfusedMLP
 from tests.reference import mlp
@@ -127,3 +128,34 @@ def test_blocks_that_do_not_count_are_left_out(batches):
     count.fill_(N)
     run(half.network.forward(half.w, half.x, half.y, count))
     assert np.array_equal(half.y.numpy().reshape(y.shape), wanted)
+
+
+@pytest.mark.parametrize("n", [0, 1, 33, 64, N])
+def test_gradients_of_points_that_do_not_count_are_left_out(n, batches, monkeypatch):
+    # a block a slice: slices that count as a whole, in part and not at all
+    for slice_blocks in (4096, 1):
+        monkeypatch.setattr(mlp_cuda, "_SLICE_BLOCKS", slice_blocks)
+        half = Batch(batches[0].network, batches[0].device)
+        count = wp.array([n], dtype=int, device=half.device)
+        dy = half.dy.numpy().reshape(-1, N_OUT, 32)
+        kept = mlp.from_blocks(dy, N)
+        kept[n:] = 0
+        half.dy.assign(mlp.to_blocks(kept).ravel())
+        dx, dw = half.backward()
+        # what is behind is not looked at, and what earlier steps left is overwritten
+        kept[n:] = 1e4
+        half.dy.assign(mlp.to_blocks(kept).ravel())
+        half.dx.fill_(7.0)
+        half.dw.fill_(7.0)
+        found = half.backward(count=count)
+        assert np.array_equal(found[0], dx)
+        assert np.array_equal(found[1], dw)
+        assert found[1].any() == (n > 0)
+        assert not found[0].reshape(-1, N_IN, 32)[-(-n // 32) :].any()
+
+
+def test_a_count_that_is_not_read_would_be_noticed(batches):
+    half, _ = batches
+    count = wp.array([33], dtype=int, device=half.device)
+    few = half.backward(count=count)
+    assert not np.array_equal(few[1], half.backward()[1])

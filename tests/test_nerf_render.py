@@ -12,10 +12,11 @@ from ngp_warp.errors import ConfigError, ResourceError
 from ngp_warp.primitives.nerf import shots
 from ngp_warp.primitives.nerf.colors import parse_background
 from ngp_warp.primitives.nerf.output import render
-from ngp_warp.primitives.nerf.passes import Shot, density_normals
+from ngp_warp.primitives.nerf.passes import density_normals
 from ngp_warp.primitives.nerf.render import DepthRange, depth_picture
 from ngp_warp.primitives.nerf.sequence import CAMERAS_FILE
 from ngp_warp.primitives.nerf.subject import Subject
+from ngp_warp.primitives.nerf.traced import Shot
 from ngp_warp.primitives.nerf.types import View
 from ngp_warp.rays.cameras import orbit
 from ngp_warp.rays.lenses import Lens

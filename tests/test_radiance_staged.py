@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import warp as wp
+from capture_case import use_cuda_kernels
 
 from ngp_warp import launch
 from ngp_warp.config import GridEncodingConfig, NetworkConfig, OptimizerConfig
@@ -28,6 +29,14 @@ FULL = {
     "distortion_weight": 0.2,
 }
 CASES = [{}, FULL, FULL | UNFUSED, FULL | {"aabb_scale": 4, "cone_angle": 1 / 64}]
+
+
+@pytest.fixture
+def _one_thread():
+    # emulated lanes meet in static memory
+    launch.set_num_threads(1)
+    yield
+    launch.set_num_threads(None)
 
 
 def after_start(device):
@@ -329,3 +338,31 @@ def test_gradients_of_rays_need_an_interpolation_that_has_some(device):
     encoding = resolve(GridEncodingConfig(finest_resolution=32, interpolation="nearest"))
     with pytest.raises(ConfigError, match="gradients of rays need interpolation"):
         Field(device, encoding=encoding, ray_gradients=True)
+
+
+@pytest.mark.usefixtures("_one_thread")
+def test_what_a_longer_step_left_counts_for_nothing(monkeypatch):
+    """CUDA's networks leave out the samples that are not there."""
+    use_cuda_kernels(monkeypatch)
+    found = []
+    for longer_first in (False, True):
+        field = Field("cpu", **FULL)
+        batch, _ = make_batch(field, weight=np.ones((24, 1)))
+        totals, last = (wp.zeros(4, dtype=wp.int64, device="cpu") for _ in range(2))
+        n_rays = wp.zeros(1, dtype=int, device="cpu")
+        stages = field.staged.train(batch, after_start("cpu"), n_rays, totals, last)
+        if longer_first:
+            case.run(stages)
+            field.table.gradient.zero_()
+            field.table.touched.zero_()
+        weight = np.zeros(24, np.float32)
+        weight[3:8] = 1
+        batch.weight.assign(weight)
+        batch.count.fill_(24)
+        case.run(stages)
+        gradients = [p.gradient.numpy() for p in (field.table, field.weights, field.latents)]
+        found.append([*gradients, batch.d_origin.numpy(), last.numpy()])
+    assert 0 < found[0][-1][2] < 500
+    assert all(a.any() for a in found[0])
+    for fresh, after in zip(*found, strict=True):
+        assert np.array_equal(fresh, after)

@@ -250,7 +250,7 @@ def test_chunks_of_rays_and_points_agree(device, monkeypatch):
     whole = it.field.render_rays(*args)
     points = np.random.default_rng(0).random((100, 3))
     density = it.field.density(points)
-    monkeypatch.setattr(vanilla, "_RENDER_RAYS", 16)
+    monkeypatch.setattr(vanilla, "_RENDER_RAYS", {"cpu": 16, "cuda": 16})
     monkeypatch.setattr(vanilla, "_QUERY_POINTS", 32)
     other = Case(device, n=50)
     parts = other.field.render_rays(*args)
@@ -265,7 +265,7 @@ def test_chunks_of_rays_and_points_agree(device, monkeypatch):
 def test_slices_add_up(n_rays, device, monkeypatch):
     whole = Case(device)
     wanted = whole.step()
-    monkeypatch.setattr(VanillaField, "_slice_rays", lambda *_: n_rays)
+    monkeypatch.setattr(VanillaField, "_slice_rays", lambda *_, **__: n_rays)
     it = Case(device)
     gradient = it.step()
     assert np.array_equal(it.batch.color.numpy(), whole.batch.color.numpy())

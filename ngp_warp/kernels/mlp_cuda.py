@@ -188,6 +188,7 @@ def backward(
     dweights: wp.array,
     scratch: Scratch,
     scale: float = 128.0,
+    count: wp.array | None = None,
 ) -> None:
     """Gradients with respect to x and the weights, from that with respect to y; recomputes y.
 
@@ -202,12 +203,14 @@ def backward(
         scratch: of ``make_scratch``.
         scale: dy * scale is carried in half, and should be of the order of 1 to 1000: for a loss
             that is a mean over n values choose 128 n. Results do not depend on it otherwise.
+        count: int32 [1]: points from this one on are left out, whatever their dy: their dx is
+            zero; None: none are.
 
     Raises:
         ShapeError: an array of the wrong shape, device or alignment.
     """
     _gradients(kernels, "backward", weights, x, dy, n_points, dx, dweights, None, scratch,
-               scale, 1.0 / scale)  # fmt: skip
+               scale, 1.0 / scale, count)  # fmt: skip
 
 
 def train_pass(
@@ -264,6 +267,7 @@ def _gradients(
     scratch: Scratch,
     scale: float,
     unscale: float,
+    counted: wp.array | None = None,
 ) -> None:
     """Launch a gradient stage, slice after slice of the points."""
     layout, device, blocks = kernels.layout, x.device, n_blocks(n_points)
@@ -279,10 +283,11 @@ def _gradients(
     for first in range(0, blocks, _SLICE_BLOCKS):
         count = min(_SLICE_BLOCKS, blocks - first)
         n_chunks = -(-count // _CHUNK_BLOCKS)
-        inputs = [scratch.fragments, x, target, n_points, first, scale, unscale]
+        inputs = [scratch.fragments, x, target, n_points, counted, first, scale, unscale]
         outputs = [dx, loss_sums, scratch.activations]
         _launch(stage.propagate, count * 32, inputs + outputs, device)
-        inputs = [scratch.activations, count, _CHUNK_BLOCKS, int(first > 0), scratch.partials]
+        inputs = [scratch.activations, count, first, counted, _CHUNK_BLOCKS, int(first > 0)]
+        inputs.append(scratch.partials)
         _launch(stage.weight_gradient, n_chunks * n_jobs(layout) * 32, inputs, device)
     n_chunks = -(-min(blocks, _SLICE_BLOCKS) // _CHUNK_BLOCKS)
     n_threads = -(-layout.n_weights // 8) * 32

@@ -207,7 +207,7 @@ def _output_gradient(layout: MlpLayout, stage: str) -> str:
                 target.data + ((size_t)block * {layout.n_out} + row) * 32 + (lane >> 2) * 4);
         WP_PRAGMA_UNROLL
         for (int i = 0; i < 4; ++i) {{
-            const bool inside = row < {layout.n_out} && block * 32 + (lane >> 2) * 4 + i < n_points;
+            const bool inside = row < {layout.n_out} && block * 32 + (lane >> 2) * 4 + i < n_inside;
             const float t = i == 0 ? wanted.x : i == 1 ? wanted.y : i == 2 ? wanted.z : wanted.w;
             float& cell = acc[i >> 1][j >> 1][(i & 1) * 2 + (j & 1)];
             const float z = cell;
@@ -274,6 +274,18 @@ for (int layer = {layout.n_hidden_layers - 2}; layer >= 0; --layer) {{
     return f"{text}\nif (dx.data) {{{inputs}\n}}"
 
 
+def _left_out(layout: MlpLayout) -> str:
+    """Text that ends warps whose block does not count, after a dx of zero."""
+    return f"""
+const int n_inside = count.data && count.data[0] < n_points ? count.data[0] : n_points;
+if (block * 32 >= n_inside) {{
+    if (dx.data)
+        for (int row = 0; row < {layout.n_in}; ++row)
+            dx.data[((size_t)block * {layout.n_in} + row) * 32 + lane] = 0.0f;
+    return;  // a whole warp
+}}"""
+
+
 def propagate_text(layout: MlpLayout, stage: str) -> str:
     """Snippet of ``propagate``: forward, output gradient, deltas of all layers, dx.
 
@@ -286,6 +298,7 @@ def propagate_text(layout: MlpLayout, stage: str) -> str:
 WP_PRAGMA_UNROLL
 for (int kt = 0; kt < {layout.in_tiles}; ++kt) save(kt, in[kt]);"""
     # dL/dy alone gives the deltas of a linear output: its product is left out
+    counted = _left_out(layout) if stage == "backward" else "const int n_inside = n_points;"
     unused = stage == "backward" and layout.output_activation == "none"
     epilogue = _output_gradient(layout, stage)
     output = _layer(
@@ -303,6 +316,7 @@ if (lane == 0) { loss_sums.data[2 * block] = loss; loss_sums.data[2 * block + 1]
     )
     return f"""{PRIMITIVES}{_functions(layout)}{SCALAR}
 const int block = first_block + warp;
+{counted}
 auto scratch_tile = [=](int tile, int m) -> u32* {{
     const size_t first = (size_t)warp * {layout.n_scratch_tiles} + tile;
     return scratch.data + (first * 2 + m) * 128 + lane * 4;

@@ -92,6 +92,7 @@ def _propagate_kernel(module: wp.Module, text: str) -> wp.Kernel:
         x: wp.array3d[float],
         target: wp.array3d[float],
         n_points: int,
+        count: wp.array[int],
         first_block: int,
         scale: float,
         unscale: float,
@@ -107,6 +108,7 @@ def _propagate_kernel(module: wp.Module, text: str) -> wp.Kernel:
         x: wp.array3d[float],
         target: wp.array3d[float],
         n_points: int,
+        count: wp.array[int],
         first_block: int,
         scale: float,
         unscale: float,
@@ -116,8 +118,8 @@ def _propagate_kernel(module: wp.Module, text: str) -> wp.Kernel:
         scratch: wp.array[wp.uint32],
     ):
         propagate_native(
-            wp.tid(), fragments, x, target, n_points, first_block, scale, unscale, dx, loss_sums,
-            scratch,
+            wp.tid(), fragments, x, target, n_points, count, first_block, scale, unscale, dx,
+            loss_sums, scratch,
         )  # fmt: skip
 
     return propagate
@@ -129,6 +131,8 @@ def _weight_gradient_kernel(module: wp.Module, text: str) -> wp.Kernel:
         tid: int,
         scratch: wp.array[wp.uint32],
         n_blocks: int,
+        first_block: int,
+        count: wp.array[int],
         blocks_per_chunk: int,
         accumulate: int,
         partials: wp.array[float],
@@ -138,11 +142,15 @@ def _weight_gradient_kernel(module: wp.Module, text: str) -> wp.Kernel:
     def weight_gradient(
         scratch: wp.array[wp.uint32],
         n_blocks: int,
+        first_block: int,
+        count: wp.array[int],
         blocks_per_chunk: int,
         accumulate: int,
         partials: wp.array[float],
     ):
-        weight_gradient_native(wp.tid(), scratch, n_blocks, blocks_per_chunk, accumulate, partials)
+        weight_gradient_native(
+            wp.tid(), scratch, n_blocks, first_block, count, blocks_per_chunk, accumulate, partials
+        )
 
     return weight_gradient
 

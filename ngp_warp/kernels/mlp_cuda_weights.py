@@ -133,8 +133,9 @@ def _matrix(layout: MlpLayout, row_tiles: int, column_tiles: int, setting: str) 
 def weight_gradient_text(layout: MlpLayout) -> str:
     """Snippet of ``weight_gradient``: a warp owns a tile of one layer's dW and a chunk of blocks.
 
-    Arguments: tid, scratch, n_blocks, blocks_per_chunk, accumulate (add to what earlier slices left
-    in ``partials``), partials [n_chunks, n_weights].
+    Arguments: tid, scratch, n_blocks, first_block (of the slice), count (null: all points),
+    blocks_per_chunk, accumulate (add to what earlier slices left in ``partials``), partials
+    [n_chunks, n_weights].
     """
     hidden, n_hidden = layout.hidden_tiles, layout.n_hidden_layers
     each = _jobs(hidden, hidden)
@@ -170,7 +171,12 @@ def weight_gradient_text(layout: MlpLayout) -> str:
 const int chunk = warp / {n_jobs(layout)};
 int job = warp % {n_jobs(layout)};
 const int begin = chunk * blocks_per_chunk;
-const int end = begin + blocks_per_chunk < n_blocks ? begin + blocks_per_chunk : n_blocks;
+int end = begin + blocks_per_chunk < n_blocks ? begin + blocks_per_chunk : n_blocks;
+if (count.data) {{
+    const int counted = (count.data[0] + 31) / 32 - first_block;
+    end = end < counted ? end : counted;
+    if (accumulate && begin >= end) return;  // a whole warp
+}}
 if (job < {n_first}) {{{first}
 }} {middle}else {{{last}
 }}

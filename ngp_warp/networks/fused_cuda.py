@@ -63,6 +63,7 @@ class FusedCudaMLP:
         dx: wp.array,
         dw: wp.array,
         gradient_scale: float = 128.0,
+        count: wp.array | None = None,
     ) -> list[launch.Launch]:
         """See ``Network.backward``."""
         blocks = self._n_blocks(x)
@@ -74,7 +75,7 @@ class FusedCudaMLP:
             "backward",
             blocks,
             lambda: kernels.backward(
-                self.kernels, w, x, dy, n_points, dx, dw, scratch, gradient_scale
+                self.kernels, w, x, dy, n_points, dx, dw, scratch, gradient_scale, count
             ),
         )
 

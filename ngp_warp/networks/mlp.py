@@ -91,6 +91,7 @@ class FusedMLP:
         dx: wp.array,
         dw: wp.array,
         gradient_scale: float = 128.0,
+        count: wp.array | None = None,
     ) -> list[launch.Launch]:
         """See ``Network.backward``."""
         n_blocks, per_chunk, n_chunks = self._chunks(w, x)

@@ -44,12 +44,16 @@ class Network(Protocol):
         dx: wp.array,
         dw: wp.array,
         gradient_scale: float = 128.0,
+        count: wp.array | None = None,
     ) -> list[launch.Launch]:
         """Record dx and dw from dy, which is zero where a block is padded.
 
         Where gradients are half precision they are carried times ``gradient_scale``, which should
         bring dy to the order of 1 to 1000; float32 networks have no use for it. The last launch
         leaves dx alone, so that it may run beside what reads dx.
+
+        Where only the first ``count`` points (int32 [1], read at each run) matter, dy is zero
+        behind them too: a network may leave them out. Their dx is zero.
         """
         ...
 

@@ -134,7 +134,7 @@ class UnfusedMLP:
         self, w: wp.array, x: wp.array, y: wp.array, count: wp.array | None = None
     ) -> list[launch.Launch]:
         """See ``Network.forward``."""
-        _, slices = self._slices(x, self._widest() * 2)
+        _, slices = self._slices(x, self.rendering_rows())
         buffers = self._buffers(slices, training=False)
         items = []
         for first, n_blocks in slices:
@@ -149,17 +149,18 @@ class UnfusedMLP:
         dx: wp.array,
         dw: wp.array,
         gradient_scale: float = 128.0,
+        count: wp.array | None = None,
     ) -> list[launch.Launch]:
         """See ``Network.backward``."""
         n_blocks, slices = self._slices(x, self.training_rows())
         y = wp.empty(n_blocks * self.n_out * _BLOCK, dtype=float, device=self.device)
         buffers = self._buffers(slices, training=True)
         items = []
-        for first, count in slices:
+        for first, n in slices:
             views = View(x, first), View(y, first)
-            items += self._forward(w, *views, count, buffers)
+            items += self._forward(w, *views, n, buffers)
             gradients = View(dy, first), View(dx, first), dw
-            items += self._backward(w, *views, *gradients, count, buffers, first > 0)
+            items += self._backward(w, *views, *gradients, n, buffers, first > 0)
         return items
 
     def train(
@@ -352,6 +353,10 @@ class UnfusedMLP:
 
     def _widest(self) -> int:
         return max(self.config.n_neurons, self.n_in, self.n_out)
+
+    def rendering_rows(self) -> int:
+        """Return the floats of a point that a forward pass keeps: two layers take turns."""
+        return 2 * self._widest()
 
     def training_rows(self) -> int:
         """Return the floats of a point that a training pass keeps."""

@@ -167,6 +167,13 @@ class RadianceField:
         """Record colour, opacity, depth and number of samples of a batch's rays."""
         return self._backend.render(batch)
 
+    @property
+    def renderer(self) -> RayRenderer:
+        """What renders rays and views with the parameters as they are then."""
+        if self._renderer is None:
+            self._renderer = RayRenderer(self.settings, self._backend.render, self.device)
+        return self._renderer
+
     def render_rays(
         self,
         origins: np.ndarray,
@@ -188,9 +195,7 @@ class RadianceField:
         Raises:
             ShapeError: other shapes.
         """
-        if self._renderer is None:
-            self._renderer = RayRenderer(self.settings, self._backend.render, self.device)
-        return self._renderer.render(origins, directions, background, latent, near)
+        return self.renderer.render(origins, directions, background, latent, near)
 
     def density(self, points: np.ndarray) -> np.ndarray:
         """Return densities, float32 [n], per side of the inner cube.

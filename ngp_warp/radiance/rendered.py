@@ -2,22 +2,26 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
-import warp as wp
 
 from ngp_warp import launch, loading
 from ngp_warp.errors import ShapeError
+from ngp_warp.kernels.view_rays import SEEN
 from ngp_warp.radiance.batch import RayBatch, make_batch
 from ngp_warp.radiance.marching import Stages
 from ngp_warp.radiance.settings import RadianceSettings
+from ngp_warp.radiance.transfers import Transfers, make_transfers, with_room
 from ngp_warp.radiance.vanilla_network import VanillaSettings
+from ngp_warp.radiance.viewed import Surroundings, ViewRenderer
 from ngp_warp.recording import recorded_step
 
 CAPACITY = {"cpu": 2**15, "cuda": 2**20}
 """Rays of one pass, unless another number is given: on CUDA a frame, as each pass is waited for."""
-# Below this opacity a depth would be noise over noise.
-_SEEN = 1e-3
+_INPUTS, _OUTPUTS = ("origin", "direction", "background"), {
+    "color": 3, "opacity": 1, "depth": 1, "n_samples": 1,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,13 +46,13 @@ def expected_depth(depth: np.ndarray, opacity: np.ndarray, begin: float = 0.0) -
         opacity: [n].
         begin: distance at which the rays began.
     """
-    seen = opacity > _SEEN
+    seen = opacity > SEEN
     found = np.where(seen, depth / np.where(seen, opacity, 1) + begin, np.inf)
     return found.astype(np.float32)
 
 
 class RayRenderer:
-    """Renders rays pass by pass; memory does not grow with their number.
+    """Renders rays and views pass by pass; memory does not grow with their number.
 
     Args:
         settings: of the field.
@@ -72,12 +76,25 @@ class RayRenderer:
         self.batch = make_batch(settings, capacity, device)
         self.batch.jitter.fill_(0.5)
         with loading.together(launch.num_threads()):
-            stages = record(self.batch)
-        self._pass = recorded_step(stages, device)
-        on_cuda = device != "cpu"
-        self._copies: _Staging | _Direct = _Direct(self.batch)
-        if on_cuda if staging is None else staging:
-            self._copies = _Staging(self.batch, pinned=on_cuda)
+            self._stages = record(self.batch)
+        self._staging = staging
+        self._views: dict[Surroundings | None, ViewRenderer] = {}
+
+    @cached_property
+    def _pass(self) -> Callable[[], None]:
+        return recorded_step(self._stages, self.batch.device)
+
+    @cached_property
+    def _transfers(self) -> Transfers:
+        arrays = {name: getattr(self.batch, name) for name in (*_INPUTS, *_OUTPUTS)}
+        return make_transfers(arrays, self.batch.device, self._staging)
+
+    def views(self, surroundings: Surroundings | None = None) -> ViewRenderer:
+        """Return what renders views, before surroundings if there are any."""
+        if surroundings not in self._views:
+            args = self.batch, self._stages, surroundings, self._staging
+            self._views[surroundings] = ViewRenderer(*args, record=recorded_step)
+        return self._views[surroundings]
 
     def render(
         self,
@@ -99,13 +116,14 @@ class RayRenderer:
         if begin:
             origins = origins + np.float32(begin) * directions
         self.batch.view.fill_(-1 if latent is None else latent)
+        self.batch.weight.fill_(1.0)  # views set it
         color, opacity = np.zeros((n, 3), np.float32), np.zeros(n, np.float32)
         depth, n_samples = np.zeros(n, np.float32), np.zeros(n, np.int32)
         first = 0
         while first < n:
             part = slice(first, min(first + self.batch.capacity, n))
             found = self._run(origins[part], directions[part], behind[part])
-            done = _with_room(found["n_samples"])
+            done = with_room(found["n_samples"])
             part = slice(first, first + done)
             color[part] = found["color"][: 3 * done].reshape(done, 3)
             opacity[part] = found["opacity"][:done]
@@ -122,67 +140,12 @@ class RayRenderer:
         n = len(origins)
         given = {"origin": origins, "direction": directions, "background": behind}
         for name, values in given.items():
-            self._copies.put(name, np.ascontiguousarray(values, np.float32).reshape(-1))
+            self._transfers.put(name, np.ascontiguousarray(values, np.float32).reshape(-1))
         self.batch.count.fill_(n)
         self._pass()
-        return self._copies.get(n)
+        return self._transfers.get({name: n * width for name, width in _OUTPUTS.items()})
 
 
 def rays_at_once(device: str) -> int:
     """Return the rays of a pass that suit a device."""
     return CAPACITY[device.partition(":")[0]]
-
-
-def _with_room(n_samples: np.ndarray) -> int:
-    """Return how many rays, from the first on, had room."""
-    given_up = np.flatnonzero(n_samples < 0)
-    return int(given_up[0]) if len(given_up) else len(n_samples)
-
-
-_INPUTS, _OUTPUTS = ("origin", "direction", "background"), {
-    "color": 3, "opacity": 1, "depth": 1, "n_samples": 1,
-}  # fmt: skip
-
-
-class _Direct:
-    """A CPU's arrays as they are."""
-
-    def __init__(self, batch: RayBatch):
-        self._batch = batch
-
-    def put(self, name: str, values: np.ndarray) -> None:
-        getattr(self._batch, name).numpy()[: values.size] = values
-
-    def get(self, n: int) -> dict[str, np.ndarray]:
-        return {k: getattr(self._batch, k).numpy()[: n * width] for k, width in _OUTPUTS.items()}
-
-
-class _Staging:
-    """Copies of a batch's arrays in memory that the device reads and writes by itself.
-
-    Copies are queued like launches; ``get`` waits, once a pass.
-    """
-
-    def __init__(self, batch: RayBatch, *, pinned: bool):
-        self._batch = batch
-        self._host = {
-            name: wp.empty(
-                getattr(batch, name).size,
-                dtype=getattr(batch, name).dtype,
-                device="cpu",
-                pinned=pinned,
-            )
-            for name in (*_INPUTS, *_OUTPUTS)
-        }
-
-    def put(self, name: str, values: np.ndarray) -> None:
-        if not values.size:
-            return
-        self._host[name].numpy()[: values.size] = values
-        wp.copy(getattr(self._batch, name), self._host[name], count=values.size)
-
-    def get(self, n: int) -> dict[str, np.ndarray]:
-        for name, width in _OUTPUTS.items():
-            wp.copy(self._host[name], getattr(self._batch, name), count=n * width)
-        wp.synchronize_device(self._batch.device)
-        return {k: self._host[k].numpy()[: n * width] for k, width in _OUTPUTS.items()}

@@ -233,16 +233,16 @@ class StagedRadiance:
         w_density, w_color = self._split(self.weights.value)
         dw_density, dw_color = self._split(self.weights.gradient)
         # the mean over rays makes gradients as small as this; see Network.backward
-        scale = 3.0 * batch.capacity
+        scale, n_kept = 3.0 * batch.capacity, part(kept.end, batch.capacity - 1, batch.capacity)
         *passes, last = self.color_network.backward(
-            w_color, kept.color_input, g.rgb, g.color_input, dw_color, scale
+            w_color, kept.color_input, g.rgb, g.color_input, dw_color, scale, n_kept
         )
         args = [g.color_input, work.n_color_rows, g.raw, N_GEOMETRY, g.geometry]
         join = self._record(packed.geometry_gradient_kernel, capacity, args)
         stages = [[p] for p in passes]
         stages.append([last, *join, *self._sum_rows(batch, work, g)])
         *passes, last = self.density_network.backward(
-            w_density, kept.features, g.geometry, g.features, dw_density, scale
+            w_density, kept.features, g.geometry, g.features, dw_density, scale, n_kept
         )
         table, n_rows = self.table, self.encoding.n_outputs
         assert table.touched is not None

@@ -20,7 +20,8 @@ from ngp_warp.radiance.vanilla_passes import Draw, Pass, Slice
 
 __all__ = ["VanillaField", "VanillaSettings", "vanilla_optimizer"]
 
-_RENDER_RAYS = 1024
+_RENDER_RAYS = {"cpu": 2**10, "cuda": 2**13}
+"""Rays of a pass by kind of device, as each is waited for."""
 _QUERY_POINTS = 4096
 # Keeps the samples' random numbers apart from those of the rays, drawn from the same seed and step
 _SAMPLING = 0x5DEECE66
@@ -122,7 +123,7 @@ class VanillaField:
         return self._make_slice(batch, training=False).stages(batch, self.settings.near)
 
     def _make_slice(self, batch: RayBatch, *, training: bool) -> Slice:
-        n_rays = self._slice_rays(batch.capacity)
+        n_rays = self._slice_rays(batch.capacity, training=training)
         gradient = self.weights.gradient if training else None
         draw = Draw(training, self._seed, self.optimizer.step)
         return Slice(self._network, self.weights.value, gradient, n_rays, draw)
@@ -134,16 +135,23 @@ class VanillaField:
     def fill_occupancy(self) -> None:
         """Do nothing, for the same reason."""
 
-    def _slice_rays(self, capacity: int) -> int:
-        """Return the rays of a slice: their activations stay in the outer cache."""
-        per_ray = self._network.training_rows() * self.settings.n_samples
+    def _slice_rays(self, capacity: int, *, training: bool = True) -> int:
+        """Return the rays of a slice: their activations stay in a CPU's outer cache.
+
+        On CUDA they are bounded alone, and pictures keep two layers of them.
+        """
+        whole = training or self.device == "cpu"
+        rows = self._network.training_rows() if whole else self._network.rendering_rows()
+        per_ray = rows * self.settings.n_samples
         most = max(self._network.trunk.slice_floats // per_ray, 1)
         n_slices = -(-capacity // most)
         return -(-capacity // n_slices)
 
     @cached_property
-    def _renderer(self) -> RayRenderer:
-        return RayRenderer(self.settings, self.render_stages, self.device, _RENDER_RAYS)
+    def renderer(self) -> RayRenderer:
+        """What renders rays and views with the parameters as they are then."""
+        rays = _RENDER_RAYS[self.device.partition(":")[0]]
+        return RayRenderer(self.settings, self.render_stages, self.device, rays)
 
     def render_rays(
         self,
@@ -171,7 +179,7 @@ class VanillaField:
             raise ConfigError("latent must be None: the original NeRF has no latent vectors")
         o, d = _points("origins", origins), _points("directions", directions)
         near = self.settings.near if near is None else near
-        return self._renderer.render(o, d, background, latent, near)
+        return self.renderer.render(o, d, background, latent, near)
 
     @cached_property
     def _query(self) -> tuple[Pass, list[launch.Launch]]:

@@ -162,3 +162,8 @@ class VanillaNetwork:
         networks = self.trunk, self.head
         kept = sum(n.training_rows() + 2 * (n.n_in + n.n_out) for n in networks)
         return kept + 3
+
+    def rendering_rows(self) -> int:
+        """Return the floats of a sample that a pass of rendering keeps."""
+        networks = self.trunk, self.head
+        return sum(n.rendering_rows() + n.n_in + n.n_out for n in networks) + 3

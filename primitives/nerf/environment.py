@@ -68,6 +68,10 @@ class Environment:
         """Return what is trained."""
         return {"environment": self.texels}
 
+    def __call__(self, directions: np.ndarray) -> np.ndarray:
+        """Return ``colors``."""
+        return self.colors(directions)
+
     def colors(self, directions: np.ndarray) -> np.ndarray:
         """Return the colours in directions [n, 3] of the box, float32 [n, 3].
 

@@ -12,8 +12,9 @@ from ngp_warp.files import check_output
 from ngp_warp.primitive import Progress, Report, report_nothing
 from ngp_warp.primitives.nerf.colors import to_srgb8
 from ngp_warp.primitives.nerf.frame import Frame
-from ngp_warp.primitives.nerf.passes import Shot, density_normals
+from ngp_warp.primitives.nerf.passes import density_normals
 from ngp_warp.primitives.nerf.solid import DEFAULT_THRESHOLD, Bounds, region_of
+from ngp_warp.primitives.nerf.traced import Shot
 from ngp_warp.surfaces.point_files import write_points
 
 DEFAULT_POINTS = 1_000_000

@@ -12,6 +12,7 @@ from ngp_warp.distributed import current
 from ngp_warp.launch import resolve_device
 from ngp_warp.optimizer import Adam, Parameters
 from ngp_warp.primitives.nerf.alignment import common_motion
+from ngp_warp.primitives.nerf.backdrop import Backdrop
 from ngp_warp.primitives.nerf.colors import from_srgb
 from ngp_warp.primitives.nerf.config import (
     NerfConfig,
@@ -22,7 +23,6 @@ from ngp_warp.primitives.nerf.config import (
 )
 from ngp_warp.primitives.nerf.environment import Environment
 from ngp_warp.primitives.nerf.frame import Frame
-from ngp_warp.primitives.nerf.passes import Backdrop
 from ngp_warp.primitives.nerf.refine import Refinement
 from ngp_warp.primitives.nerf.types import Photos, View
 from ngp_warp.primitives.nerf.views import make_views
@@ -162,7 +162,7 @@ class NerfModel:
     @property
     def environment(self) -> Backdrop | None:
         """The light from beyond the box, where it was learned."""
-        return None if self.surroundings is None else self.surroundings.colors
+        return self.surroundings
 
     def render_rays(self, origins: np.ndarray, directions: np.ndarray) -> Rendered:
         """Return what is seen along rays [n, 3] of the box, over the run's background."""

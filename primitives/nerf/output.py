@@ -11,10 +11,10 @@ from ngp_warp.primitive import Report, check_options, report_nothing
 from ngp_warp.primitives.film import SUFFIXES, TURN_FPS, TURN_FRAMES, check_fps, check_video
 from ngp_warp.primitives.nerf import shots
 from ngp_warp.primitives.nerf.colors import parse_background
-from ngp_warp.primitives.nerf.passes import Shot
 from ngp_warp.primitives.nerf.render import PICTURE_SUFFIXES, Show, check_show, write_picture
 from ngp_warp.primitives.nerf.sequence import Look, render_film, render_folder
 from ngp_warp.primitives.nerf.subject import Subject
+from ngp_warp.primitives.nerf.traced import Shot
 from ngp_warp.rays.camera_paths import load_camera_path
 from ngp_warp.rays.cameras import Up, turntable
 

@@ -10,8 +10,9 @@ import numpy as np
 from ngp_warp.files import atomic_folder
 from ngp_warp.primitive import Progress, Report, report_nothing
 from ngp_warp.primitives.film import write_video
-from ngp_warp.primitives.nerf.passes import Buffers, Renderer, Shot
+from ngp_warp.primitives.nerf.passes import Buffers, Renderer
 from ngp_warp.primitives.nerf.render import DepthRange, Show, picture, write_picture
+from ngp_warp.primitives.nerf.traced import Shot
 from ngp_warp.primitives.pictures import save_png
 
 CAMERAS_FILE = "cameras.json"

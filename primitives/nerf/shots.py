@@ -10,7 +10,7 @@ import numpy as np
 from ngp_warp.errors import ConfigError
 from ngp_warp.primitives.nerf.frame import Frame
 from ngp_warp.primitives.nerf.layout import across_axes
-from ngp_warp.primitives.nerf.passes import Shot
+from ngp_warp.primitives.nerf.traced import Shot
 from ngp_warp.primitives.nerf.types import View
 from ngp_warp.rays.cameras import Camera, Up, parse_camera, turntable, up_vector
 from ngp_warp.rays.lenses import Lens

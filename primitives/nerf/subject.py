@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from ngp_warp.primitives.nerf.backdrop import Backdrop, Plain
 from ngp_warp.primitives.nerf.colors import Color, from_srgb
 from ngp_warp.primitives.nerf.frame import Frame
-from ngp_warp.primitives.nerf.passes import Backdrop, Renderer, Shot
+from ngp_warp.primitives.nerf.passes import Renderer
 from ngp_warp.primitives.nerf.shots import Size, sized
+from ngp_warp.primitives.nerf.traced import Shot
 from ngp_warp.primitives.nerf.types import View
 from ngp_warp.rays.lenses import Lens
 
@@ -87,5 +89,4 @@ class Subject:
 
 def plain(color: Color, field: Any) -> Backdrop:
     """Return a backdrop of one colour, given in sRGB."""
-    values = from_srgb(color, field.settings.color_space)
-    return lambda directions: np.broadcast_to(values, directions.shape)
+    return Plain(from_srgb(color, field.settings.color_space))
