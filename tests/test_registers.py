@@ -21,6 +21,7 @@ needs_tool = pytest.mark.skipif(
 # sinf and cosf, and the stack of Warp's tree walk (32 nodes; the ray's and the winding number's).
 ARRAYS = {
     "make rays": 32,
+    "rays of a view": 32,
     "path tracer, pixels": 32,
     "path tracer, pool": 32,
     "query, normal": 128,
@@ -49,7 +50,9 @@ def test_no_hot_kernel_spills(usages):
 
 @needs_tool
 def test_the_arrays_are_no_spilled_registers(tmp_path):
-    kernels = [k for k in hot_kernels() if k.name in ("make rays", "query, normal")]
+    kernels = [
+        k for k in hot_kernels() if k.name in ("make rays", "rays of a view", "query, normal")
+    ]
     for usage in measure(kernels, 90, tmp_path, TOOL, arrays=True):
         assert usage.arrays
         assert usage.spilled == 0
