@@ -10,10 +10,10 @@ from benchmarks.table_encoding import TableEncoding
 from ngp_warp import launch
 from ngp_warp.config import Loss, NetworkConfig, OptimizerConfig
 from ngp_warp.encodings.encoding import Encoding
+from ngp_warp.launch import Stages
 from ngp_warp.networks.mlp import make_network
 from ngp_warp.optimizer import Adam, make_table, make_weights
 
-Stages = list[list[launch.Launch]]
 _EVALUATED_POINTS = 2**16
 _WARM_UP = 0.2
 """Share of the time after which its pace says how many steps there will be."""
@@ -73,8 +73,7 @@ class EncodedField:
         self.optimizer.n_steps.fill_(n_steps)
         start, steps, total = time.perf_counter(), 0, n_steps
         while not total or steps < total:
-            for stage in stages:
-                launch.run_all(stage)
+            launch.run_stages(stages)
             steps += 1
             elapsed = time.perf_counter() - start
             if seconds is not None and not total and elapsed > _WARM_UP * seconds:

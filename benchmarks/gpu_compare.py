@@ -157,12 +157,6 @@ def kernel_name(kernel: Any) -> str:
     return f"{kernel.func.__module__}.{kernel.func.__qualname__.partition('.')[0]}"
 
 
-def run_all(stages: list[list[launch.Launch]]) -> None:
-    """Run stages once."""
-    for stage in stages:
-        launch.run_all(stage)
-
-
 def run_list(launches: list[launch.Launch]) -> None:
     """Run launches one after another."""
     for item in launches:

@@ -7,8 +7,9 @@ import numpy as np
 import warp as wp
 
 from benchmarks import gpu_kernels as kernels
-from benchmarks.gpu_timing import host_milliseconds, milliseconds, recorded
+from benchmarks.gpu_timing import host_milliseconds, milliseconds
 from ngp_warp import launch
+from ngp_warp.recording import recorded_step
 
 ENTRIES_LOG2 = (19, 22, 25)
 """log2 of the entries that are read at random: a level's, all of a table's, beyond any cache."""
@@ -126,7 +127,7 @@ def _launches(device: str) -> dict[str, float]:
     """Microseconds of a launch: to queue one, and of one among many in a graph."""
     out = wp.zeros(1, dtype=float, device=device)
     item = launch.record(kernels.nothing, 32, [out], device)
-    many = recorded([[item] for _ in range(_LAUNCHES)], device)
+    many = recorded_step([[item] for _ in range(_LAUNCHES)], device)
     return {
         "queue_us": host_milliseconds(item.run, device) * 1e3,
         "in_graph_us": milliseconds(many, device, inner=5) * 1e3 / _LAUNCHES,

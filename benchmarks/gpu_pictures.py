@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.gpu_compare import run_all
 from benchmarks.gpu_inputs import Input, make_config, make_task
-from benchmarks.gpu_timing import count_launches, milliseconds, recorded, synchronize
+from benchmarks.gpu_timing import count_launches, milliseconds, synchronize
+from ngp_warp.launch import run_stages
+from ngp_warp.recording import recorded_step
 
 _PASS_RAYS = 2**15
 """Of a view, whose pass is timed by itself."""
@@ -30,7 +31,7 @@ def _trained(name: str, source: Input, device: str, n_steps: int, *, small: bool
     task = make_task(name, source, make_config(name, small=small, steps=n_steps), device)
     stages = task.stages()
     task.field.optimizer.n_steps.fill_(n_steps)
-    run = recorded(stages, device)
+    run = recorded_step(stages, device)
     for _ in range(n_steps):
         run()
     synchronize(device)
@@ -59,7 +60,7 @@ def _view(source: Input, device: str, *, small: bool) -> dict[str, Any]:
     ms = _clock(lambda: renderer.buffers(shot), 1 if small else 5)
     batch = _rays_of(task, shot, device)
     stages = task.field.radiance.render_stages(batch)
-    one = milliseconds(lambda: run_all(stages), device, repeats=1 if small else 5, inner=1)
+    one = milliseconds(lambda: run_stages(stages), device, repeats=1 if small else 5, inner=1)
     left_out = int((batch.n_samples.numpy() < 0).sum())
     found = {"ms": ms, "width": side, "height": side, "steps": task.config.training.steps}
     found |= {"pass_rays": batch.capacity, "pass_ms": one, "pass_left_out": left_out}

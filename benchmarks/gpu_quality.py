@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks import report
-from benchmarks.gpu_compare import run_all
 from benchmarks.gpu_inputs import PRIMITIVES, Input, make_config, make_task
 from ngp_warp.config import TrainingConfig
 from ngp_warp.encodings.grid import GridEncoding
+from ngp_warp.launch import run_stages
 from ngp_warp.optimizer import Adam
 from ngp_warp.primitive import report_nothing
 from ngp_warp.primitives import get
@@ -170,7 +170,7 @@ def curve(name: str, source: Input, device: str, *, serves_cuda: bool, n_steps: 
     stages, found = task.stages(), []
     task.field.optimizer.n_steps.fill_(n_steps)
     for number in range(1, n_steps + 1):
-        run_all(stages)
+        run_stages(stages)
         if number % _CURVE_EVERY == 0:
             found.append(task.batch_metric())
     return found

@@ -10,13 +10,13 @@ import numpy as np
 import warp as wp
 
 from benchmarks.gpu_compare import Arrays, Row, Side, Tolerance
-from benchmarks.gpu_compare import run_all as run_stages
 from benchmarks.made_inputs import write_scene
 from benchmarks.training_step import PHOTO
 from ngp_warp import launch
 from ngp_warp.config import GridEncodingConfig, NetworkConfig, OptimizerConfig, TrainingConfig
 from ngp_warp.encodings.grid import resolve
 from ngp_warp.kernels import occupancy
+from ngp_warp.launch import run_stages
 from ngp_warp.primitive import report_nothing
 from ngp_warp.primitives.image.config import ImageConfig
 from ngp_warp.primitives.image.data import load_image

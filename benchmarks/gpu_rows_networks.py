@@ -9,10 +9,10 @@ import numpy as np
 import warp as wp
 
 from benchmarks.gpu_compare import Arrays, Row, Side, Tolerance, blocked, run_list, to_device, zeros
-from benchmarks.gpu_compare import run_all as run_stages
 from ngp_warp.config import Activation, GridEncodingConfig, Loss, NetworkConfig, OptimizerConfig
 from ngp_warp.encodings.grid import resolve
 from ngp_warp.field import Field
+from ngp_warp.launch import run_stages
 from ngp_warp.losses import loss_and_gradient
 from ngp_warp.networks.eikonal import EikonalArrays, FusedEikonal
 from ngp_warp.networks.eikonal_unfused import UnfusedEikonal

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks.gpu_compare import Arrays, Row, Side, Tolerance, to_device, zeros
-from benchmarks.gpu_compare import run_all as run_stages
 from benchmarks.made_inputs import cloud, torus
 from ngp_warp.config import GridEncodingConfig, NetworkConfig, OptimizerConfig, TrainingConfig
 from ngp_warp.encodings.grid import resolve
 from ngp_warp.field import Field
+from ngp_warp.launch import run_stages
 from ngp_warp.primitives.sdf.samples import Batches
 from ngp_warp.primitives.sdf.sign import SIGNS
 from ngp_warp.primitives.sdf.truth import SignedDistance

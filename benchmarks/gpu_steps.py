@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from benchmarks import report
-from benchmarks.gpu_compare import run_all
 from benchmarks.gpu_inputs import PRIMITIVES, Input, make_config, make_task
 from benchmarks.gpu_limits import rate, rate_at
 from benchmarks.gpu_timing import (
@@ -16,7 +15,6 @@ from benchmarks.gpu_timing import (
     host_milliseconds,
     is_graph,
     milliseconds,
-    recorded,
     stage_name,
     stage_times,
     synchronize,
@@ -24,6 +22,8 @@ from benchmarks.gpu_timing import (
 from benchmarks.training_step import StepSize, make_field
 from ngp_warp import launch, samplers
 from ngp_warp.kernels.grid import GROUP
+from ngp_warp.launch import run_stages
+from ngp_warp.recording import recorded_step
 
 _SEED = 0
 _BEFORE = 400
@@ -68,7 +68,7 @@ def measure(stages: Stages, device: str, *, small: bool, before: int = 10) -> di
         small: measure a few steps.
         before: steps that are run first.
     """
-    run = recorded(stages, device)
+    run = recorded_step(stages, device)
     for _ in range(1 if small else before):
         run()
     synchronize(device)
@@ -110,9 +110,9 @@ def _touched(step: ReferenceStep) -> float:
     assert touched is not None
     # the scatter shares its stage with the sum of the weights' gradients
     end = next(i for i, stage in enumerate(step.stages, 1) if _scatters(stage))
-    run_all(step.stages[:end])
+    run_stages(step.stages[:end])
     share = float(np.mean(touched.numpy() != 0))
-    run_all(step.stages[end:])
+    run_stages(step.stages[end:])
     return share
 
 
@@ -189,10 +189,10 @@ def deterministic(device: str, *, small: bool) -> dict[str, Any]:
     found, states = {}, []
     for name, fixed in (("usual", False), ("deterministic", True)):
         step = ReferenceStep(size, device, deterministic=fixed)
-        found[name] = milliseconds(recorded(step.stages, device), device, **times)
+        found[name] = milliseconds(recorded_step(step.stages, device), device, **times)
     for _ in range(2):
         step = ReferenceStep(size, device, deterministic=True)
-        run = recorded(step.stages, device)
+        run = recorded_step(step.stages, device)
         for _ in range(5 if small else 50):
             run()
         states.append(step.state())

@@ -9,9 +9,8 @@ from typing import Any
 import warp as wp
 
 from ngp_warp import launch
-from ngp_warp.recording import recorded_step
-
-Stages = list[list[launch.Launch]]
+from ngp_warp.launch import Stages
+from ngp_warp.recording import is_capturable, recorded_step
 
 _WARM_UP = 3
 
@@ -72,14 +71,9 @@ def host_milliseconds(run: Callable[[], Any], device: str, *, inner: int = 50) -
     return statistics.median(found)
 
 
-def recorded(stages: Stages, device: str) -> Callable[[], None]:
-    """Return what runs stages once as training does: one graph on CUDA."""
-    return recorded_step(stages, device)
-
-
 def is_graph(stages: Stages, device: str) -> bool:
     """Return whether training captures these stages as a graph."""
-    return device != "cpu" and all(item.capturable for stage in stages for item in stage)
+    return device != "cpu" and all(is_capturable(stage, device) for stage in stages)
 
 
 def stage_times(
@@ -96,7 +90,7 @@ def stage_times(
         return list(zip(names, _clocked(stages, repeats), strict=True))
     found, before = [], 0.0
     for end in range(1, len(stages) + 1):
-        run = recorded(stages[:end], device)
+        run = recorded_step(stages[:end], device)
         now = milliseconds(run, device, repeats=repeats, inner=inner)
         found.append(max(now - before, 0.0))
         before = max(now, before)

@@ -53,8 +53,7 @@ def train(
     while steps == 0 or time.perf_counter() - start < seconds:
         for name, stages in parts.items():
             begin = time.perf_counter()
-            for stage in stages:
-                launch.run_all(stage)
+            launch.run_stages(stages)
             times[name] += time.perf_counter() - begin
         steps += 1
     return steps, time.perf_counter() - start, times

@@ -109,8 +109,7 @@ class TrainingStep:
 
     def whole(self) -> None:
         """Run one step as the trainer does."""
-        for stage in self._stages:
-            launch.run_all(stage)
+        launch.run_stages(self._stages)
 
     def loss_and_gradients(self) -> tuple[float, np.ndarray, np.ndarray]:
         """Return the loss of the batch in ``x`` and ``target``, and its gradients.

@@ -15,13 +15,11 @@ from typing import TYPE_CHECKING, Any
 import warp as wp
 
 from ngp_warp import distributed
-from ngp_warp.launch import Call, Launch
+from ngp_warp.launch import Call, Launch, Stages
 from ngp_warp.table_exchange import TableExchange
 
 if TYPE_CHECKING:
     from ngp_warp.optimizer import Parameters
-
-Stages = list[list[Launch]]
 
 # Touched groups of all processes, as a share of a table's, above which it is sent as a whole.
 _DENSE_SHARE = 1.0

@@ -109,6 +109,10 @@ class Launch:
         run_all([self])
 
 
+Stages = list[list[Launch]]
+"""Launches that may run side by side, one list after another."""
+
+
 def record(
     kernel: Any,
     n_items: int,
@@ -178,6 +182,12 @@ def run_all(launches: Sequence[Launch]) -> None:
             command.launch()
         return
     _pool().run(commands)
+
+
+def run_stages(stages: Stages) -> None:
+    """Run stages one after another."""
+    for stage in stages:
+        run_all(stage)
 
 
 class _Pool:

@@ -7,8 +7,7 @@ from typing import Any
 import warp as wp
 
 from ngp_warp import launch
-
-Stages = list[list[launch.Launch]]
+from ngp_warp.launch import Stages
 
 _AHEAD = 4
 """Steps that may be queued on CUDA. Unbounded, a host that needs microseconds to queue a step would
@@ -22,10 +21,10 @@ def recorded_step(stages: Stages, device: str) -> Callable[[], None]:
     processes exchange) is one captured graph each.
     """
     if device == "cpu":
-        return lambda: _run(stages)
+        return lambda: launch.run_stages(stages)
     parts = [
         _captured(list(part), device) if capturable else _direct(list(part))
-        for capturable, part in groupby(stages, key=lambda stage: _capturable(stage, device))
+        for capturable, part in groupby(stages, key=lambda stage: is_capturable(stage, device))
     ]
 
     def run() -> None:
@@ -35,25 +34,20 @@ def recorded_step(stages: Stages, device: str) -> Callable[[], None]:
     return _bounded(run, device)
 
 
-def _capturable(stage: list[launch.Launch], device: str) -> bool:
-    """Whether a graph may hold a stage: a CPU's launch would run once, while it is captured."""
+def is_capturable(stage: list[launch.Launch], device: str) -> bool:
+    """Return whether a graph may hold a stage: a CPU's launch would run as it is captured."""
     return all(item.capturable and item.device == device for item in stage)
 
 
-def _run(stages: Stages) -> None:
-    for stage in stages:
-        launch.run_all(stage)
-
-
 def _direct(stages: Stages) -> Callable[[], None]:
-    return lambda: _run(stages)
+    return lambda: launch.run_stages(stages)
 
 
 def _captured(stages: Stages, device: str) -> Callable[[], None]:
     # Every module was loaded when its launch was recorded. Loading all there are would try to
     # compile the CPU's vector kernels for CUDA.
     with wp.ScopedCapture(device=device, force_module_load=False) as capture:
-        _run(stages)
+        launch.run_stages(stages)
     graph: Any = capture.graph
 
     def replay(kept: Stages = stages) -> None:

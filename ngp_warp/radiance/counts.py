@@ -5,11 +5,9 @@ import warp as wp
 from ngp_warp import distributed, exchange, launch
 from ngp_warp.kernels import radiance_counts as kernels
 from ngp_warp.kernels.lanes import lane_items
-from ngp_warp.launch import Launch
+from ngp_warp.launch import Stages
 from ngp_warp.radiance.batch import RayBatch
 from ngp_warp.radiance.settings import RadianceSettings
-
-Stages = list[list[Launch]]
 
 
 def count_stages(

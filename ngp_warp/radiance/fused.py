@@ -12,7 +12,7 @@ from ngp_warp.kernels import mlp, radiance_counts
 from ngp_warp.kernels import radiance as kernels
 from ngp_warp.kernels import radiance_points as point_kernels
 from ngp_warp.kernels import radiance_text as text
-from ngp_warp.launch import Launch
+from ngp_warp.launch import Launch, Stages
 from ngp_warp.networks.mlp import FUSED_WIDTHS
 from ngp_warp.networks.network import mlp_shape
 from ngp_warp.optimizer import Parameters
@@ -20,8 +20,6 @@ from ngp_warp.radiance.batch import RayBatch
 from ngp_warp.radiance.counts import count_stages, depth_stages
 from ngp_warp.radiance.occupancy import OccupancyGrid
 from ngp_warp.radiance.settings import N_DIRECTION, N_GEOMETRY, RadianceSettings
-
-Stages = list[list[Launch]]
 
 N_CHUNKS = 64
 """Items of a training step: fixed, for results must not depend on the number of threads."""

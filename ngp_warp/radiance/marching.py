@@ -9,11 +9,9 @@ import warp as wp
 
 from ngp_warp import launch
 from ngp_warp.kernels import march as kernels
-from ngp_warp.launch import Call, Launch
+from ngp_warp.launch import Call, Launch, Stages
 from ngp_warp.radiance.batch import RayBatch
 from ngp_warp.radiance.settings import RadianceSettings
-
-Stages = list[list[Launch]]
 
 
 def make_lattice(settings: RadianceSettings) -> Any:

@@ -13,10 +13,9 @@ from ngp_warp import distributed, exchange, launch
 from ngp_warp.errors import ShapeError
 from ngp_warp.kernels import occupancy as kernels
 from ngp_warp.kernels.lanes import lane_items
-from ngp_warp.launch import Launch, check_size
+from ngp_warp.launch import Launch, Stages, check_size
 from ngp_warp.radiance.settings import CELLS, RadianceSettings
 
-Stages = list[list[Launch]]
 Evaluate = Callable[[wp.array, wp.array, wp.array], Stages]
 """evaluate(points, density, count): stages that fill ``density``, float32 [n], per side of the
 inner cube, at ``points``, blocked [n / 32, 3, 32], box coordinates; only the first ``count`` (int32
@@ -119,8 +118,7 @@ class OccupancyGrid:
         stages = self._update_stages(step, self.seed ^ 0x5F111, evaluate)
         for k in range(self.n_slices // 2):
             step.fill_(k + 1)
-            for stage in stages:
-                launch.run_all(stage)
+            launch.run_stages(stages)
         self._all_bits()
 
     def set_values(self, values: np.ndarray) -> None:

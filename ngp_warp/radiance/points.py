@@ -9,8 +9,9 @@ from ngp_warp import launch
 from ngp_warp.errors import ShapeError
 from ngp_warp.kernels import layout
 from ngp_warp.kernels import spherical_harmonics as harmonics
+from ngp_warp.launch import Stages
 from ngp_warp.optimizer import Parameters
-from ngp_warp.radiance.marching import Stages, part
+from ngp_warp.radiance.marching import part
 from ngp_warp.radiance.settings import N_DIRECTION, N_GEOMETRY, RadianceSettings
 from ngp_warp.radiance.staged import make_networks
 
@@ -86,8 +87,7 @@ class PointQuery:
         source = wp.array(np.ascontiguousarray(points, np.float32), device=self.device)
         launch.launch(layout.to_blocked, -(-n // 32) * 32, [source, 3, self._points], self.device)
         self._count.fill_(n)
-        for stage in self._stages:
-            launch.run_all(stage)
+        launch.run_stages(self._stages)
         return n
 
     def _harmonics(self, directions: np.ndarray) -> np.ndarray:

@@ -9,8 +9,8 @@ import numpy as np
 from ngp_warp import launch, loading
 from ngp_warp.errors import ShapeError
 from ngp_warp.kernels.view_rays import SEEN
+from ngp_warp.launch import Stages
 from ngp_warp.radiance.batch import RayBatch, make_batch
-from ngp_warp.radiance.marching import Stages
 from ngp_warp.radiance.settings import RadianceSettings
 from ngp_warp.radiance.transfers import Transfers, make_transfers, with_room
 from ngp_warp.radiance.vanilla_network import VanillaSettings

@@ -17,13 +17,13 @@ from ngp_warp.kernels import march, packed
 from ngp_warp.kernels import spherical_harmonics as harmonics
 from ngp_warp.kernels.grid_portable import FIXED_POINT
 from ngp_warp.kernels.lanes import lane_items
-from ngp_warp.launch import Call, Launch
+from ngp_warp.launch import Call, Launch, Stages
 from ngp_warp.networks.mlp import make_network
 from ngp_warp.networks.network import Network
 from ngp_warp.optimizer import Parameters
 from ngp_warp.radiance.batch import RayBatch
 from ngp_warp.radiance.counts import count_stages, depth_stages
-from ngp_warp.radiance.marching import Stages, make_lattice, part, scan_stage
+from ngp_warp.radiance.marching import make_lattice, part, scan_stage
 from ngp_warp.radiance.occupancy import OccupancyGrid
 from ngp_warp.radiance.positions import PositionEncoding, in_order
 from ngp_warp.radiance.settings import N_DIRECTION, N_GEOMETRY, RadianceSettings

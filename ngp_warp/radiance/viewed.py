@@ -13,8 +13,8 @@ import warp as wp
 from ngp_warp import launch, loading
 from ngp_warp.errors import ShapeError
 from ngp_warp.kernels import view_rays as kernels
+from ngp_warp.launch import Stages
 from ngp_warp.radiance.batch import RayBatch
-from ngp_warp.radiance.marching import Stages
 from ngp_warp.radiance.transfers import make_transfers, with_room
 from ngp_warp.rays.lenses import Lens, lens_table
 from ngp_warp.recording import recorded_step

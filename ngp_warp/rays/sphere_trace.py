@@ -145,8 +145,7 @@ class _Pass:
     def run(self) -> None:
         self.load.run()
         for _ in range(_STEPS_PER_PASS):
-            for stage in self.step:
-                launch.run_all(stage)
+            launch.run_stages(self.step)
 
 
 def sphere_trace(field: Field, rays_o: Any, rays_d: Any, *, margin: float = 0.0) -> tuple[Any, Any]:

@@ -45,8 +45,7 @@ def run(record: Callable[[], list[list[Launch]]], device: torch.device) -> None:
 
 
 def _run_stages(stages: list[list[Launch]], device: torch.device) -> None:
-    for stage in stages:
-        launch.run_all(stage)
+    launch.run_stages(stages)
     if device.type == "cuda":
         _order_frees(device)
 

@@ -70,8 +70,7 @@ class Raster:
         band = np.empty((n_rows * width, self.field.n_outputs), np.float32)
         for begin in range(0, len(band), self._pass):
             self._first.assign(np.array([row * width + begin], np.int64))
-            for stage in self._stages:
-                launch.run_all(stage)
+            launch.run_stages(self._stages)
             part = band[begin : begin + self._pass]
             part[:] = self.transfer.inverse(self._points.numpy()[: len(part)])
         return band.reshape(n_rows, width, -1)

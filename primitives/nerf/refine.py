@@ -142,8 +142,7 @@ class Refinement:
 
     def refresh(self) -> None:
         """Write poses, lenses and exposures from the parameters, as after loading them."""
-        for stage in self.stages_before:
-            launch.run_all(stage)
+        launch.run_stages(self.stages_before)
 
     def refined_poses(self) -> np.ndarray:
         """Return the poses, camera to scene, float64 [n_views, 3, 4]."""

@@ -169,8 +169,7 @@ class Batches:
         stages = refresh(step)
         for t in range(done - pool.n_parts + 1, done + 1):
             step.assign(np.array([t], np.int64))
-            for stage in stages:
-                launch.run_all(stage)
+            launch.run_stages(stages)
 
 
 def _stream(seed: int, k: int) -> int:

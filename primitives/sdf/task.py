@@ -90,8 +90,7 @@ class SdfTask:
 
     def batch_metric(self) -> float:
         """Return the IoU of some points of the cube, the same ones each time; NaN: diverged."""
-        for stage in self._look:
-            launch.run_all(stage)
+        launch.run_stages(self._look)
         values = self._values.numpy()
         if not np.isfinite(values).all():
             return float("nan")
@@ -125,8 +124,7 @@ class SdfTask:
         stages = self._batches.truth_stages
         start = time.perf_counter()
         for _ in range(_TIMED_STEPS):
-            for stage in stages:
-                launch.run_all(stage)
+            launch.run_stages(stages)
         if self.device != "cpu":
             wp.synchronize_device(self.device)
         seconds = (time.perf_counter() - start) / _TIMED_STEPS

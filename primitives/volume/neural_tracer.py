@@ -34,8 +34,7 @@ class _Pass:
 
     def run(self) -> None:
         for _ in range(_STEPS_PER_PASS):
-            for stage in self.stages:
-                launch.run_all(stage)
+            launch.run_stages(self.stages)
 
 
 class NeuralTracer:

@@ -88,8 +88,7 @@ class RadianceTask:
 
     def batch_metric(self) -> float:
         """Return the PSNR of radiances at some points, peak 1, against means of many paths."""
-        for stage in self._look:
-            launch.run_all(stage)
+        launch.run_stages(self._look)
         found = self._values.numpy().reshape(-1, N_OUTPUTS, 32)[:, :3].transpose(0, 2, 1)
         error = np.square(found.reshape(-1, 3) - self._truth)
         return -10.0 * math.log10(max(float(error.mean(dtype=np.float64)), 1e-12))
