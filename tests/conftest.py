@@ -4,6 +4,7 @@ Every kernel test runs on the CPU, and on a GPU where there is one. The fake cor
 and trains nothing.
 """
 
+import contextlib
 import subprocess
 import sys
 import types
@@ -21,6 +22,29 @@ from ngp_warp.primitive import Progress
 # No test asserts a time: on a busy machine any example may be slow.
 hypothesis_settings.register_profile("untimed", deadline=None)
 hypothesis_settings.load_profile("untimed")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``--emulate-cuda``: the tests of "cuda:0" run, slowly, on tests/emulator."""
+    parser.addoption("--emulate-cuda", action="store_true", help="run CUDA's kernels without a GPU")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Put the emulated device in place for the whole session."""
+    if config.getoption("emulate_cuda"):
+        from tests.emulator.driver import emulated
+
+        config.stash[_EMULATED] = contextlib.ExitStack()
+        config.stash[_EMULATED].enter_context(emulated())
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Take it away."""
+    if _EMULATED in config.stash:
+        config.stash[_EMULATED].close()
+
+
+_EMULATED = pytest.StashKey[contextlib.ExitStack]()
 
 
 @dataclass(frozen=True, kw_only=True)

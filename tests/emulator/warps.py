@@ -1,0 +1,140 @@
+"""Instructions that the lanes of a warp carry out together."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tests.emulator.text import PtxError
+
+Step = Callable[[Any, Any], None]
+
+_WORD, _HALF, _SINGLE = np.dtype(np.uint32), np.dtype(np.float16), np.dtype(np.float32)
+_LANES = np.arange(32)
+
+
+def decode(program: Any, words: list[str], operands: list[str]) -> Step | None:
+    """Return the function of ``shfl``, ``vote``, ``mma`` or ``movmatrix``; None: another one."""
+    function = {"shfl": _shuffle, "vote": _vote, "mma": _mma, "movmatrix": _transpose}.get(words[0])
+    return function(program, words, operands) if function else None
+
+
+def _warps(values: np.ndarray, t: Any, ix: Any) -> np.ndarray:
+    """Return [n_warps, 32] of each thread's value; the threads are whole warps."""
+    n = t.n if ix is None else len(ix)
+    return np.broadcast_to(values, (n,)).reshape(-1, 32)
+
+
+def _check_mask(mask: np.ndarray) -> None:
+    if not np.all(mask == 0xFFFFFFFF):
+        raise PtxError("a mask of some lanes is not emulated")
+
+
+def _shuffle(program: Any, words: list[str], operands: list[str]) -> Step:
+    mode = words[2]
+    to, _, predicate = operands[0].partition("|")
+    write = program.writes(to, _WORD)
+    note = program.writes(predicate or "_", np.dtype(bool))
+    value, lane, clamp, mask = (program.reads(o, _WORD) for o in operands[1:])
+
+    def step(t: Any, ix: Any) -> None:
+        _check_mask(mask(t, ix))
+        v, b, c = (_warps(r(t, ix), t, ix).astype(np.int64) for r in (value, lane, clamp))
+        segment = (c >> 8) & 31
+        clamped = c & 31
+        least = _LANES & segment
+        most = least | (clamped & ~segment)
+        if mode == "up":
+            source = _LANES - b
+            inside = source >= most
+        elif mode == "down":
+            source = _LANES + b
+            inside = source <= most
+        elif mode == "bfly":
+            source = _LANES ^ b
+            inside = source <= most
+        else:
+            source = least | (b & 31 & ~segment)
+            inside = source <= most
+        source = np.where(inside, source, _LANES)
+        found = np.take_along_axis(v, source, axis=1)
+        write(t, ix, found.reshape(-1).astype(_WORD))
+        note(t, ix, inside.reshape(-1))
+
+    return step
+
+
+def _vote(program: Any, words: list[str], operands: list[str]) -> Step:
+    mode, truth = words[2], np.dtype(bool)
+    negated = operands[1].startswith("!")
+    read = program.reads(operands[1].lstrip("!"), truth)
+    mask = program.reads(operands[2], _WORD)
+    write = program.writes(operands[0], _WORD if mode == "ballot" else truth)
+
+    def step(t: Any, ix: Any) -> None:
+        _check_mask(mask(t, ix))
+        p = _warps(read(t, ix) != negated, t, ix)
+        if mode == "ballot":
+            bits = (p.astype(np.uint64) << _LANES.astype(np.uint64)).sum(axis=1).astype(_WORD)
+        elif mode in ("all", "any"):
+            bits = p.all(axis=1) if mode == "all" else p.any(axis=1)
+        else:
+            bits = (p == p[:, :1]).all(axis=1)
+        write(t, ix, np.repeat(bits, 32))
+
+    return step
+
+
+def _list(operand: str) -> list[str]:
+    return [p.strip() for p in operand.strip("{}").split(",")]
+
+
+# Of lane 4 g + q: row or column g, and twice q.
+_G, _Q = _LANES // 4, _LANES % 4 * 2
+
+
+def _mma(program: Any, words: list[str], operands: list[str]) -> Step:
+    """c + a b of 16x16 and 16x8 halves, the sums in float32."""
+    if words[1:] != ["sync", "aligned", "m16n8k16", "row", "col", "f32", "f16", "f16", "f32"]:
+        raise PtxError("this shape or type is not emulated")
+    d, a, b, c = (_list(o) for o in operands)
+    writes = [program.writes(o, _SINGLE) for o in d]
+    reads_a = [program.reads(o, _WORD) for o in a]
+    reads_b = [program.reads(o, _WORD) for o in b]
+    reads_c = [program.reads(o, _SINGLE) for o in c]
+
+    def halves(read: Any, t: Any, ix: Any) -> np.ndarray:
+        words = np.ascontiguousarray(_warps(read(t, ix), t, ix))
+        return words.view(_HALF).reshape(-1, 32, 2)
+
+    def step(t: Any, ix: Any) -> None:
+        n = (t.n if ix is None else len(ix)) // 32
+        left, right = np.empty((n, 16, 16), _SINGLE), np.empty((n, 16, 8), _SINGLE)
+        for i, read in enumerate(reads_a):
+            v = halves(read, t, ix)
+            rows, columns = _G + 8 * (i % 2), _Q + 8 * (i // 2)
+            left[:, rows, columns], left[:, rows, columns + 1] = v[..., 0], v[..., 1]
+        for i, read in enumerate(reads_b):
+            v = halves(read, t, ix)
+            right[:, _Q + 8 * i, _G], right[:, _Q + 8 * i + 1, _G] = v[..., 0], v[..., 1]
+        product = left @ right
+        for i, (read, write) in enumerate(zip(reads_c, writes, strict=True)):
+            own = product[:, _G + 8 * (i // 2), _Q + i % 2]
+            write(t, ix, (_warps(read(t, ix), t, ix) + own).reshape(-1))
+
+    return step
+
+
+def _transpose(program: Any, words: list[str], operands: list[str]) -> Step:
+    """The transpose of an 8x8 matrix of halves, one row in four lanes."""
+    if words[1:] != ["sync", "aligned", "m8n8", "trans", "b16"]:
+        raise PtxError("this shape or type is not emulated")
+    write, read = program.writes(operands[0], _WORD), program.reads(operands[1], _WORD)
+
+    def step(t: Any, ix: Any) -> None:
+        words = np.ascontiguousarray(_warps(read(t, ix), t, ix))
+        matrix = words.view(np.uint16).reshape(-1, 8, 8)
+        turned = np.ascontiguousarray(matrix.transpose(0, 2, 1))
+        write(t, ix, turned.view(_WORD).reshape(-1))
+
+    return step

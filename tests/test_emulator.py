@@ -1,0 +1,432 @@
+"""The emulated CUDA device: PTX by hand against what the PTX ISA says, and Warp's own kernels.
+
+What the package's tests gain from it is only as good as this.
+"""
+
+import numpy as np
+import pytest
+import warp as wp
+
+from ngp_warp import launch
+from tests.emulator import machine
+from tests.emulator.driver import emulated
+from tests.emulator.memory import GlobalMemory
+from tests.emulator.program import Program
+from tests.emulator.text import Module, PtxError
+
+HEAD = ".version 8.0\n.target sm_90\n.address_size 64\n"
+N = 64
+
+
+def run(body, *arrays, before="", blocks=2, block_dim=32):
+    """Run a kernel's text on arrays, whose addresses are in %rd0, %rd1, ...; %r0 is the thread.
+
+    The arrays are changed in place.
+    """
+    names = [f"p{i}" for i in range(len(arrays))]
+    params = ",".join(f".param .u64 {name}" for name in names)
+    loads = "".join(f"ld.param.u64 %rd{i}, [{name}];\n" for i, name in enumerate(names))
+    text = f"""{HEAD}{before}
+.visible .entry k({params}) {{
+.reg .pred %p<9>; .reg .b16 %rs<9>; .reg .b32 %r<30>; .reg .f32 %f<30>; .reg .b64 %rd<30>;
+.reg .f64 %fd<9>;
+{loads}
+mov.u32 %r0, %tid.x; mov.u32 %r1, %ctaid.x; mov.u32 %r2, %ntid.x;
+mad.lo.s32 %r0, %r1, %r2, %r0;
+{body}
+}}"""
+    memory = GlobalMemory()
+    for array in arrays:
+        memory.add(array.ctypes.data, array.nbytes)
+    module = Module(text)
+    program = Program(module, "k", {})
+    raw = np.array([a.ctypes.data for a in arrays] + [0] * 2, np.uint64).view(np.uint8)
+    machine.launch(program, machine.Grid((blocks, 1, 1), block_dim), raw, memory, False)
+
+
+def words(values):
+    """An array that Warp would have aligned."""
+    values = np.asarray(values)
+    raw = np.zeros(values.nbytes + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    found = raw[start : start + values.nbytes].view(values.dtype).reshape(values.shape)
+    found[...] = values
+    return found
+
+
+def each(text, dtype, *inputs, result=None):
+    """Return what ``text`` makes of %f1, %f2, ... (or %r, %rd, %fd) in %f9, one value a thread."""
+    inputs = [words(np.asarray(v, dtype)) for v in inputs]
+    out = words(np.zeros(N, result or dtype))
+    letter = {"f4": "f", "f8": "fd", "i4": "r", "u4": "r", "i8": "rd", "u8": "rd"}
+    kind = {"f4": "f32", "f8": "f64", "i4": "b32", "u4": "b32", "i8": "b64", "u8": "b64"}
+    body = ""
+    for i, v in enumerate(inputs):
+        name = v.dtype.str[1:]
+        target = {"f": 1, "fd": 1, "r": 11, "rd": 11}[letter[name]] + i
+        body += f"""mul.wide.s32 %rd20, %r0, {v.itemsize}; add.s64 %rd20, %rd{i}, %rd20;
+ld.global.{kind[name]} %{letter[name]}{target}, [%rd20];\n"""
+    name = out.dtype.str[1:]
+    target = {"f": 9, "fd": 8, "r": 19, "rd": 19}[letter[name]]
+    body += f"""{text}
+mul.wide.s32 %rd20, %r0, {out.itemsize}; add.s64 %rd20, %rd{len(inputs)}, %rd20;
+st.global.{kind[name]} [%rd20], %{letter[name]}{target}; ret;"""
+    run(body, *inputs, out)
+    return out
+
+
+RNG = np.random.default_rng(0)
+A32, B32 = (RNG.integers(-(2**31), 2**31, N).astype(np.int32) for _ in range(2))
+A64, B64 = (RNG.integers(-(2**62), 2**62, N) for _ in range(2))
+X, Y, Z = (RNG.normal(size=N).astype(np.float32) * 10 for _ in range(3))
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("add.s32 %r19, %r11, %r12;", lambda a, b: (a + b) & 0xFFFFFFFF),
+        ("sub.s32 %r19, %r11, %r12;", lambda a, b: (a - b) & 0xFFFFFFFF),
+        ("mul.lo.s32 %r19, %r11, %r12;", lambda a, b: (a * b) & 0xFFFFFFFF),
+        ("mul.hi.s32 %r19, %r11, %r12;", lambda a, b: (a * b) >> 32),
+        ("div.s32 %r19, %r11, %r12;", lambda a, b: abs(a) // abs(b) * (1 if a * b > 0 else -1)),
+        ("rem.s32 %r19, %r11, %r12;", lambda a, b: abs(a) % abs(b) * (1 if a > 0 else -1)),
+        ("div.u32 %r19, %r11, %r12;", lambda a, b: (a % 2**32) // (b % 2**32)),
+        ("shr.s32 %r19, %r11, 7;", lambda a, b: a >> 7),
+        ("shr.u32 %r19, %r11, 7;", lambda a, b: (a % 2**32) >> 7),
+        ("shr.s32 %r19, %r11, 40;", lambda a, b: -1 if a < 0 else 0),
+        ("shl.b32 %r19, %r11, 32;", lambda a, b: 0),
+        ("shf.l.wrap.b32 %r19, %r11, %r12, 5;", lambda a, b: (b << 5) | ((a % 2**32) >> 27)),
+        ("bfi.b32 %r19, %r11, %r12, 4, 9;", lambda a, b: (b & ~(511 << 4)) | ((a & 511) << 4)),
+        ("mad.lo.s32 %r19, %r11, %r12, 5;", lambda a, b: a * b + 5),
+        ("min.u32 %r19, %r11, %r12;", lambda a, b: min(a % 2**32, b % 2**32)),
+        ("not.b32 %r19, %r11;", lambda a, b: ~a),
+        ("popc.b32 %r19, %r11;", lambda a, b: (a % 2**32).bit_count()),
+        (
+            "setp.lt.u32 %p1, %r11, %r12; selp.b32 %r19, 3, 4, %p1;",
+            lambda a, b: 3 if a % 2**32 < b % 2**32 else 4,
+        ),
+    ],
+)
+def test_integers(text, wanted):
+    found = each(text, np.int32, A32, B32)
+    exact = [wanted(int(a), int(b)) % 2**32 for a, b in zip(A32, B32, strict=True)]
+    assert found.view(np.uint32).tolist() == exact
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("mul.lo.s64 %rd19, %rd11, %rd12;", lambda a, b: a * b),
+        ("mul.hi.u64 %rd19, %rd11, %rd12;", lambda a, b: (a % 2**64) * (b % 2**64) >> 64),
+        ("shr.s64 %rd19, %rd11, 33;", lambda a, b: a >> 33),
+        ("rem.s64 %rd19, %rd11, %rd12;", lambda a, b: abs(a) % abs(b) * (1 if a > 0 else -1)),
+        ("bfi.b64 %rd19, %rd11, %rd12, 0, 64;", lambda a, b: a),
+    ],
+)
+def test_long_integers(text, wanted):
+    found = each(text, np.int64, A64, B64)
+    exact = [wanted(int(a), int(b)) % 2**64 for a, b in zip(A64, B64, strict=True)]
+    assert found.view(np.uint64).tolist() == exact
+
+
+def nearest(value, dtype=np.float32):
+    """The exact value (a fraction) rounded to the nearest."""
+    return dtype(np.longdouble(value.numerator) / np.longdouble(value.denominator))
+
+
+def test_a_fused_product_is_rounded_once():
+    from fractions import Fraction
+
+    found = each("fma.rn.f32 %f9, %f1, %f2, %f3;", np.float32, X, Y, -X * Y)
+    exact = [
+        nearest(Fraction(float(a)) * Fraction(float(b)) + Fraction(float(c)))
+        for a, b, c in zip(X, Y, -X * Y, strict=True)
+    ]
+    np.testing.assert_array_equal(found, np.array(exact))
+    assert np.any(found != 0)
+    double = [v.astype(np.float64) / 3 for v in (X, Y)]
+    found = each("fma.rn.f64 %fd8, %fd1, %fd2, %fd3;", np.float64, *double, -double[0] * double[1])
+    exact = [
+        float(Fraction(a) * Fraction(b) - Fraction(a * b)) for a, b in zip(*double, strict=True)
+    ]
+    np.testing.assert_array_equal(found, exact)
+
+
+@pytest.mark.parametrize(("mode", "side"), [("rm", -1), ("rp", 1), ("rz", 0)])
+def test_directed_rounding_brackets_the_exact_value(mode, side):
+    exact = X.astype(np.float64) * Y + Z
+    found = each(f"fma.{mode}.f32 %f9, %f1, %f2, %f3;", np.float32, X, Y, Z).astype(np.float64)
+    sign = np.full(N, side) if side else -np.sign(exact)
+    assert np.all((found - exact) * sign >= 0)
+    other = np.nextafter(found.astype(np.float32), np.float32(0) - sign.astype(np.float32) * np.inf)
+    assert np.all((other - exact) * sign <= 0)
+    assert np.any(found != exact)
+
+
+def test_float_conversions_round_and_saturate():
+    v = np.array([0.5, 1.5, -2.5, 3e9, -3e9, np.nan, np.inf, -0.4] * 8, np.float32)
+    found = each("cvt.rni.s32.f32 %r19, %f1;", np.float32, v, result=np.int32)[:8]
+    assert found.tolist() == [0, 2, -2, 2**31 - 1, -(2**31), 0, 2**31 - 1, 0]
+    found = each("cvt.rzi.u32.f32 %r19, %f1;", np.float32, v, result=np.uint32)[:8]
+    assert found.tolist() == [0, 1, 0, 3000000000, 0, 0, 2**32 - 1, 0]
+    found = each("cvt.sat.f32.f32 %f9, %f1;", np.float32, v)[:8]
+    assert found.tolist() == [0.5, 1, 0, 1, 0, 0, 1, 0]
+    found = each("cvt.rmi.f32.f32 %f9, %f1;", np.float32, v)[:3]
+    assert found.tolist() == [0, 1, -3]
+
+
+def test_a_nan_is_left_out_of_a_minimum_unless_asked_for():
+    nan = np.full(N, np.nan)
+    assert each("min.f32 %f9, %f1, %f2;", np.float32, nan, X).tolist() == X.tolist()
+    assert np.all(np.isnan(each("min.NaN.f32 %f9, %f1, %f2;", np.float32, nan, X)))
+    ordered = "setp.ne.f32 %p1, %f1, %f2; selp.b32 %r19, 1, 0, %p1;"
+    assert not each(ordered, np.float32, nan, X, result=np.int32).any()
+    assert each(ordered.replace("ne", "neu"), np.float32, nan, X, result=np.int32).all()
+
+
+def test_halves_are_packed_first_on_top():
+    packed = each("cvt.rn.f16x2.f32 %r19, %f1, %f2;", np.float32, X, Y, result=np.uint32)
+    halves = packed.view(np.float16).reshape(-1, 2)
+    np.testing.assert_array_equal(halves[:, 1], X.astype(np.float16))
+    np.testing.assert_array_equal(halves[:, 0], Y.astype(np.float16))
+    back = "{ .reg .b16 a, b; mov.b32 {a, b}, %r11; cvt.f32.f16 %f9, b; }"
+    found = each(back, np.uint32, packed, result=np.float32)
+    np.testing.assert_array_equal(found, X.astype(np.float16).astype(np.float32))
+
+
+def test_threads_take_their_own_way_and_meet_again():
+    """Each thread loops as often as its number says; odd ones add more on the way."""
+    out = words(np.zeros(N, np.int32))
+    run(
+        """mov.u32 %r3, 0; mov.u32 %r4, 0;
+$loop: setp.ge.s32 %p1, %r3, %r0; @%p1 bra $done;
+and.b32 %r5, %r0, 1; setp.eq.s32 %p2, %r5, 0; @%p2 bra $even;
+add.s32 %r4, %r4, 100;
+$even: add.s32 %r4, %r4, 1; add.s32 %r3, %r3, 1; bra.uni $loop;
+$done: shfl.sync.bfly.b32 %r6, %r4, 1, 31, -1;
+mul.wide.s32 %rd5, %r0, 4; add.s64 %rd6, %rd0, %rd5; st.global.u32 [%rd6], %r6; ret;""",
+        out,
+    )
+    own = np.arange(N) * np.where(np.arange(N) % 2, 101, 1)
+    assert out.tolist() == own.reshape(-1, 2)[:, ::-1].reshape(-1).tolist()
+
+
+def test_a_guarded_instruction_changes_the_threads_it_holds_for():
+    found = each(
+        "setp.gt.f32 %p1, %f1, 0f00000000; mov.f32 %f9, 0f40000000; @!%p1 mov.f32 %f9, %f1;",
+        np.float32,
+        X,
+    )
+    assert found.tolist() == np.where(X > 0, 2, X).tolist()
+
+
+@pytest.mark.parametrize(
+    ("mode", "argument", "clamp", "source"),
+    [
+        ("bfly", 3, 31, lambda lane: lane ^ 3),
+        ("up", 2, 0, lambda lane: np.where(lane < 2, lane, lane - 2)),
+        ("down", 2, 31, lambda lane: np.where(lane > 29, lane, lane + 2)),
+        ("idx", 7, 31, lambda lane: np.full_like(lane, 7)),
+        # segments of eight lanes
+        ("idx", 2, (24 << 8) | 31, lambda lane: lane // 8 * 8 + 2),
+    ],
+)
+def test_shuffles(mode, argument, clamp, source):
+    text = f"shfl.sync.{mode}.b32 %r19|%p1, %r11, {argument}, {clamp}, 0xffffffff;"
+    found = each(text, np.int32, A32)
+    lanes = np.arange(N) % 32
+    assert found.tolist() == A32[np.arange(N) // 32 * 32 + source(lanes)].tolist()
+
+
+def test_a_ballot_has_a_bit_for_each_lane():
+    text = "setp.gt.s32 %p1, %r11, 0; vote.sync.ballot.b32 %r19, %p1, 0xffffffff;"
+    found = each(text, np.int32, A32, result=np.uint32)
+    for warp in (A32[:32], A32[32:]):
+        bits = sum(1 << lane for lane in range(32) if warp[lane] > 0)
+        assert bits in found
+
+
+def test_a_barrier_orders_a_block():
+    """Threads of a block of two warps read what the other warp has written to shared memory."""
+    out = words(np.zeros(N, np.int32))
+    text = """shl.b32 %r3, %r0, 2; mov.u32 %r4, box; add.s32 %r5, %r4, %r3;
+{between} st.shared.u32 [%r5], %r0; bar.sync 0;
+xor.b32 %r6, %r3, 128; add.s32 %r6, %r4, %r6; ld.shared.u32 %r7, [%r6];
+mul.wide.s32 %rd5, %r0, 4; add.s64 %rd6, %rd0, %rd5; st.global.u32 [%rd6], %r7; ret;"""
+    late = """mov.u32 %r9, 0; setp.lt.u32 %p1, %r0, 32; @%p1 bra $on;
+$spin: add.s32 %r9, %r9, 1; setp.lt.s32 %p2, %r9, 50; @%p2 bra $spin;
+$on:"""
+    before = ".shared .align 4 .b8 box[256];"
+    run(text.format(between=late), out, before=before, blocks=1, block_dim=64)
+    assert out.tolist() == (np.arange(64) ^ 32).tolist()
+
+
+def test_additions_of_many_threads_are_all_counted():
+    total, order = words(np.zeros(4, np.float32)), words(np.zeros(N, np.uint32))
+    counter = words(np.zeros(4, np.uint32))
+    run(
+        """mov.f32 %f1, 0f3F800000; red.global.add.f32 [%rd0], %f1;
+red.global.add.v2.f32 [%rd0+8], {%f1, %f1};
+atom.global.add.u32 %r3, [%rd2], 1;
+mul.wide.s32 %rd5, %r0, 4; add.s64 %rd6, %rd1, %rd5; st.global.u32 [%rd6], %r3; ret;""",
+        total, order, counter,
+    )  # fmt: skip
+    assert total.tolist() == [N, 0, N, N]
+    assert counter[0] == N
+    assert sorted(order.tolist()) == list(range(N))
+
+
+def test_compare_and_swap_lets_one_thread_win():
+    place, won = words(np.zeros(4, np.uint32)), words(np.zeros(N, np.uint32))
+    run(
+        """add.s32 %r4, %r0, 1; atom.global.cas.b32 %r3, [%rd0], 0, %r4;
+mul.wide.s32 %rd5, %r0, 4; add.s64 %rd6, %rd1, %rd5; st.global.u32 [%rd6], %r3; ret;""",
+        place, won,
+    )  # fmt: skip
+    assert np.count_nonzero(won == 0) == 1
+    assert place[0] == np.flatnonzero(won == 0)[0] + 1
+
+
+def test_calls_have_variables_of_their_own():
+    """f(f(x)) where f(x) = 2 x + 1 keeps a register that the caller uses too."""
+    before = """.func (.param .b32 back) f(.param .b32 x) {
+.reg .f32 %f<9>; ld.param.f32 %f1, [x]; add.f32 %f2, %f1, %f1; add.f32 %f3, %f2, 0f3F800000;
+st.param.f32 [back+0], %f3; ret; }"""
+    call = """{{ .param .b32 a; st.param.f32 [a+0], {0}; .param .b32 b;
+call.uni (b), f, (a); ld.param.f32 {1}, [b+0]; }}"""
+    x, out = words(X), words(np.zeros(N, np.float32))
+    run(
+        "mul.wide.s32 %rd5, %r0, 4; add.s64 %rd6, %rd0, %rd5; ld.global.f32 %f3, [%rd6];"
+        + call.format("%f3", "%f4")
+        + call.format("%f4", "%f5")
+        + "sub.f32 %f6, %f5, %f3; add.s64 %rd6, %rd1, %rd5; st.global.f32 [%rd6], %f6; ret;",
+        x, out, before=before,
+    )  # fmt: skip
+    np.testing.assert_allclose(out, 3 * X + 3, rtol=1e-6)
+
+
+def fragments(a, b):
+    """The registers of lanes that hold a 16x16 and b 16x8, as the PTX ISA's figures show."""
+    lane = np.arange(32)
+    g, q = lane // 4, lane % 4
+    pairs_a = [(g + 8 * (r % 2), 2 * q + 8 * (r // 2)) for r in range(4)]
+    pairs_b = [(2 * q + 8 * r, g) for r in range(2)]
+    in_a = [np.stack([a[i, j], a[i, j + 1]], -1) for i, j in pairs_a]
+    in_b = [np.stack([b[i, j], b[i + 1, j]], -1) for i, j in pairs_b]
+    return [v.astype(np.float16).view(np.uint32)[:, 0] for v in in_a + in_b]
+
+
+def test_the_matrix_product_is_numpys():
+    rng = np.random.default_rng(1)
+    a, b, c = rng.normal(size=(16, 16)), rng.normal(size=(16, 8)), rng.normal(size=(16, 8))
+    inputs = [words(v) for v in fragments(a, b)]
+    lane = np.arange(32)
+    rows = [lane // 4 + 8 * (i // 2) for i in range(4)]
+    columns = [lane % 4 * 2 + i % 2 for i in range(4)]
+    sums = words(np.stack([c[r, k] for r, k in zip(rows, columns, strict=True)]).astype(np.float32))
+    loads = "mul.wide.s32 %rd20, %r0, 4;"
+    for i in range(6):
+        loads += f"add.s64 %rd21, %rd{i}, %rd20; ld.global.u32 %r1{i}, [%rd21];"
+    for i in range(4):
+        loads += f"add.s64 %rd21, %rd6, %rd20; ld.global.f32 %f1{i}, [%rd21+{128 * i}];"
+    stores = "".join(f"st.global.f32 [%rd21+{128 * i}], %f1{i};" for i in range(4))
+    product = """mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%f10, %f11, %f12, %f13},
+{%r10, %r11, %r12, %r13}, {%r14, %r15}, {%f10, %f11, %f12, %f13};"""
+    run(loads + product + stores + "ret;", *inputs, sums, blocks=1)
+    half = [v.astype(np.float16).astype(np.float64) for v in (a, b)]
+    wanted = half[0] @ half[1] + c
+    for i in range(4):
+        np.testing.assert_allclose(sums[i], wanted[rows[i], columns[i]], atol=1e-5)
+
+
+def test_a_transpose_swaps_rows_and_columns():
+    matrix = np.arange(64, dtype=np.uint16)
+    source = words(np.concatenate([matrix.view(np.uint32)] * 2))
+    found = each("movmatrix.sync.aligned.m8n8.trans.b16 %r19, %r11;", np.uint32, source)
+    turned = found[:32].view(np.uint16).reshape(8, 8)
+    np.testing.assert_array_equal(turned, matrix.reshape(8, 8).T)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("ld.global.u32 %r3, [%rd0+256]; ret;", "an access of 4 bytes"),
+        ("ld.global.u32 %r3, [%rd0+-4]; ret;", "no allocation"),
+        ("ld.global.v2.u32 {%r3, %r4}, [%rd0+4]; ret;", "misaligned"),
+        ("mov.u32 %r3, 0; st.shared.u32 [%r3+8], %r3; ret;", "of 0 bytes of shared memory"),
+        ("trap;", "trap"),
+        (
+            "setp.lt.u32 %p1, %r0, 5; @%p1 ret; shfl.sync.bfly.b32 %r3, %r0, 1, 31, -1; ret;",
+            "wait for others",
+        ),
+        (
+            "setp.lt.u32 %p1, %r0, 5; @%p1 bra $a; bar.warp.sync -1; ret;"
+            "$a: bar.warp.sync -1; ret;",
+            "wait for others",
+        ),
+        ("brx.idx %r3, table; ret;", "not emulated"),
+        ("add.s32 %r3, %r4, nothing; ret;", "neither register, number nor variable"),
+    ],
+)
+def test_what_a_gpu_would_refuse_is_an_error(body, message):
+    with pytest.raises(PtxError, match=message):
+        run(body, words(np.zeros(64, np.uint32)))
+
+
+@wp.kernel
+def double(a: wp.array(dtype=float), out: wp.array(dtype=float)):
+    i = wp.tid()
+    out[i] = 2.0 * a[i]
+
+
+@pytest.fixture
+def cuda():
+    """The device's driver; a test of a session that is emulated as a whole has it already."""
+    launch.init()
+    if wp.is_cuda_available():
+        pytest.skip("there is a device already")
+    with emulated() as driver:
+        yield driver
+
+
+def test_a_warp_kernel_runs_and_is_captured(cuda):
+    a, b = (wp.array(np.arange(300, dtype=np.float32), device="cuda:0") for _ in range(2))
+    wp.launch(double, 300, [a, b], device="cuda:0")
+    np.testing.assert_array_equal(b.numpy(), 2 * np.arange(300))
+    with wp.ScopedCapture("cuda:0") as capture:
+        wp.launch(double, 300, [b, a], device="cuda:0")
+        wp.copy(b, a)
+    np.testing.assert_array_equal(a.numpy(), np.arange(300))  # nothing has run yet
+    for _ in range(3):
+        wp.capture_launch(capture.graph)
+    np.testing.assert_array_equal(b.numpy(), 16 * np.arange(300))
+    assert sum(cuda.kernels_launched.values()) == 4
+
+
+def test_new_memory_holds_no_zeros(cuda):
+    assert np.all(np.isnan(wp.empty(64, dtype=float, device="cuda:0").numpy()))
+
+
+@pytest.mark.parametrize("n", [299, 301])
+def test_an_access_behind_an_array_is_found(cuda, n):
+    a, b = wp.zeros(n, dtype=float, device="cuda:0"), wp.zeros(300, dtype=float, device="cuda:0")
+    if n < 300:
+        with pytest.raises(PtxError, match=r"no allocation|an allocation of"):
+            wp.launch(double, 300, [a, b], device="cuda:0")
+    else:
+        wp.launch(double, 300, [a, b], device="cuda:0")
+
+
+def test_an_array_of_the_host_is_not_the_devices(cuda):
+    host, b = wp.zeros(300, dtype=float, device="cpu"), wp.zeros(300, dtype=float, device="cuda:0")
+    with pytest.raises((PtxError, RuntimeError)):
+        wp.launch(double, 300, [host, b], device="cuda:0")
+
+
+def test_a_wait_in_a_capture_is_refused(cuda):
+    a = wp.zeros(4, dtype=float, device="cuda:0")
+    with wp.ScopedCapture("cuda:0"):
+        with pytest.raises(PtxError, match="while a graph is captured"):
+            a.numpy()
+        with pytest.raises(RuntimeError, match="while graph capture is active"):
+            wp.synchronize_device("cuda:0")
