@@ -27,6 +27,7 @@ hypothesis_settings.load_profile("untimed")
 def pytest_addoption(parser: pytest.Parser) -> None:
     """``--emulate-cuda``: the tests of "cuda:0" run, slowly, on tests/emulator."""
     parser.addoption("--emulate-cuda", action="store_true", help="run CUDA's kernels without a GPU")
+    parser.addoption("--races", action="store_true", help="with it: look for races as well")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -35,7 +36,8 @@ def pytest_configure(config: pytest.Config) -> None:
         from tests.emulator.driver import emulated
 
         config.stash[_EMULATED] = contextlib.ExitStack()
-        config.stash[_EMULATED].enter_context(emulated())
+        driver = config.stash[_EMULATED].enter_context(emulated())
+        driver.looks_for_races = config.getoption("races")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

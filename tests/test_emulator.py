@@ -18,7 +18,7 @@ HEAD = ".version 8.0\n.target sm_90\n.address_size 64\n"
 N = 64
 
 
-def run(body, *arrays, before="", blocks=2, block_dim=32):
+def run(body, *arrays, before="", blocks=2, block_dim=32, races=True):
     """Run a kernel's text on arrays, whose addresses are in %rd0, %rd1, ...; %r0 is the thread.
 
     The arrays are changed in place.
@@ -41,7 +41,7 @@ mad.lo.s32 %r0, %r1, %r2, %r0;
     module = Module(text)
     program = Program(module, "k", {})
     raw = np.array([a.ctypes.data for a in arrays] + [0] * 2, np.uint64).view(np.uint8)
-    machine.launch(program, machine.Grid((blocks, 1, 1), block_dim), raw, memory, False)
+    machine.launch(program, machine.Grid((blocks, 1, 1), block_dim), raw, memory, races=races)
 
 
 def words(values):
@@ -371,6 +371,42 @@ def test_a_transpose_swaps_rows_and_columns():
 def test_what_a_gpu_would_refuse_is_an_error(body, message):
     with pytest.raises(PtxError, match=message):
         run(body, words(np.zeros(64, np.uint32)))
+
+
+OWN = "mul.wide.s32 %rd5, %r0, 4; add.s64 %rd6, %rd0, %rd5;"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        # all write to one place, each its own number
+        "st.global.u32 [%rd0], %r0; ret;",
+        # each reads what its neighbour writes
+        OWN + "st.global.u32 [%rd6], %r0; ld.global.u32 %r3, [%rd6+4]; ret;",
+        "ld.global.u32 %r3, [%rd0]; st.global.u32 [%rd0], %r0; ret;",
+        "atom.global.add.u32 %r3, [%rd0], 1; ld.global.u32 %r4, [%rd0]; ret;",
+        "st.global.u32 [%rd0], 7; red.global.add.u32 [%rd0], 1; ret;",
+    ],
+)
+def test_a_race_is_found(body):
+    with pytest.raises(PtxError, match="a race"):
+        run(body, words(np.zeros(80, np.uint32)))
+    run(body, words(np.zeros(80, np.uint32)), races=False)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "st.global.u32 [%rd0], 7; ret;",
+        OWN + "ld.global.u32 %r3, [%rd6]; add.s32 %r3, %r3, 1; st.global.u32 [%rd6], %r3; ret;",
+        "red.global.add.u32 [%rd0], 1; atom.global.add.u32 %r3, [%rd0], 1; ret;",
+        # lanes of a warp that meet may hand values on
+        OWN + "st.global.u32 [%rd6], %r0; bar.warp.sync -1; xor.b32 %r4, %r0, 1;"
+        "mul.wide.s32 %rd5, %r4, 4; add.s64 %rd6, %rd0, %rd5; ld.global.u32 %r3, [%rd6]; ret;",
+    ],
+)
+def test_what_is_no_race_is_none(body):
+    run(body, words(np.zeros(80, np.uint32)))
 
 
 @wp.kernel

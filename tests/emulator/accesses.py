@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from tests.emulator import memory
 from tests.emulator.arithmetic import dtype_of, unsigned
-from tests.emulator.memory import LOCAL, PARAM, SHARED
+from tests.emulator.memory import LOCAL, PARAM, SHARED, Region
 from tests.emulator.text import PtxError
 
 Step = Callable[[Any, Any], None]
@@ -28,6 +29,38 @@ def decode(program: Any, words: list[str], operands: list[str]) -> Step | None:
 
 def _list(operand: str) -> list[str]:
     return [p.strip() for p in operand.strip("{}").split(",")]
+
+
+@dataclass(frozen=True)
+class _View:
+    """Accesses that lie in one piece of memory.
+
+    Attributes:
+        array: the memory, as the access's type.
+        index: of each access's first value.
+        threads: whose accesses they are.
+        which: their numbers among the instruction's; None: all.
+        region: of global memory.
+    """
+
+    array: np.ndarray
+    index: np.ndarray
+    threads: np.ndarray
+    which: np.ndarray | None = None
+    region: Region | None = None
+
+    def own(self, values: np.ndarray) -> np.ndarray:
+        """Return of an instruction's values those of these accesses."""
+        return values if self.which is None or len(values) == 1 else values[self.which]
+
+    def note(self, t: Any, what: str, k: int, *more: np.ndarray) -> None:
+        """Look for races, where that is asked for."""
+        races = t.access.races
+        if races is None or self.region is None:
+            return
+        shift = self.region.base - self.region.start
+        place = (self.index + k) * self.array.itemsize - shift
+        getattr(races, what)(self.region, place, self.threads + t.first, *more)
 
 
 class _Place:
@@ -60,8 +93,8 @@ class _Place:
         """Return the offset of a parameter that the operand names."""
         return self._fixed if self.space == "param" else None
 
-    def views(self, t: Any, ix: Any, dtype: np.dtype, count: int) -> list:
-        """Return [(array, index of each access's first value, the accesses or None)]."""
+    def views(self, t: Any, ix: Any, dtype: np.dtype, count: int) -> list[_View]:
+        """Return the accesses by where they lie."""
         address = self.addresses(t, ix)
         threads = t.all if ix is None else ix
         size = dtype.itemsize * count
@@ -78,18 +111,19 @@ class _Place:
             space = memory.space_of(int(top) << 56)
             inside = memory.offset(address[some])
             parts = _in_space(t, space, inside, threads[some], dtype, size)
-            found += [(a, i, some if w is None else some[w]) for a, i, w in parts]
+            found += [replace(v, which=some if v.which is None else some[v.which]) for v in parts]
         return found
 
 
-def _in_space(t: Any, space: str, address: np.ndarray, threads: np.ndarray, dtype: np.dtype,
-              size: int) -> list:  # fmt: skip
+def _in_space(
+    t: Any, space: str, address: np.ndarray, threads: np.ndarray, dtype: np.dtype, size: int
+) -> list[_View]:
     if space in ("global", "const"):
         found = []
         for region, which in t.access.parts(address, size, size):
-            own = address if which is None else address[which]
+            own, whose = (address, threads) if which is None else (address[which], threads[which])
             index = ((own - np.uint64(region.start)) // np.uint64(dtype.itemsize)).astype(np.int64)
-            found.append((region.view(dtype), index, which))
+            found.append(_View(region.view(dtype), index, whose, which, region))
         return found
     raw, unit, stride = {
         "local": (t.local, threads, t.local_size),
@@ -102,7 +136,7 @@ def _in_space(t: Any, space: str, address: np.ndarray, threads: np.ndarray, dtyp
         raise PtxError(f"an access of {size} bytes at {bad} of {stride} bytes of {space} memory")
     if np.any(at % size):
         raise PtxError(f"a misaligned access of {size} bytes to {space} memory")
-    return [(raw.view(dtype), (at + unit * stride) // dtype.itemsize, None)]
+    return [_View(raw.view(dtype), (at + unit * stride) // dtype.itemsize, threads)]
 
 
 def _width(words: list[str]) -> int:
@@ -128,12 +162,16 @@ def _load(program: Any, words: list[str], operands: list[str]) -> Step:
         views = place.views(t, ix, dtype, count)
         found = []
         for k in range(count):
-            if len(views) == 1 and views[0][2] is None:
-                found.append(views[0][0][views[0][1] + k])
+            for view in views:
+                view.note(t, "read", k)
+            if len(views) == 1 and views[0].which is None:
+                found.append(views[0].array[views[0].index + k])
                 continue
             values = np.empty(t.n if ix is None else len(ix), dtype)
-            for array, index, which in views:
-                values[slice(None) if which is None else which] = array[index + k]
+            for view in views:
+                values[slice(None) if view.which is None else view.which] = view.array[
+                    view.index + k
+                ]
             found.append(values)
         # only now: a register of the address may be one that is loaded
         for write, values in zip(writes, found, strict=True):
@@ -146,14 +184,16 @@ def _store(program: Any, words: list[str], operands: list[str]) -> Step:
     dtype, count = dtype_of(words[-1]), _width(words)
     place = _Place(program, words, operands[0])
     reads = [program.reads(o, dtype) for o in _list(operands[1])]
+    bits = unsigned(dtype)
 
     def step(t: Any, ix: Any) -> None:
-        for array, index, which in place.views(t, ix, dtype, count):
+        for view in place.views(t, ix, dtype, count):
             for k, read in enumerate(reads):
-                values = read(t, ix)
-                if which is not None and len(values) > 1:
-                    values = values[which]
-                array[index + k] = values
+                values = view.own(read(t, ix))
+                if t.access.races is not None:
+                    there = view.array[view.index + k]
+                    view.note(t, "write", k, there.view(bits), values.view(bits))
+                view.array[view.index + k] = values
 
     return step
 
@@ -190,15 +230,14 @@ def _atomic(program: Any, words: list[str], operands: list[str]) -> Step:
 
     def step(t: Any, ix: Any) -> None:
         n = t.n if ix is None else len(ix)
-        for array, index, which in place.views(t, ix, dtype, count):
+        for view in place.views(t, ix, dtype, count):
             for k, arguments in enumerate(reads):
-                values = [np.broadcast_to(read(t, ix), (n,)) for read in arguments]
-                if which is not None:
-                    values = [v[which] for v in values]
-                old = _one_after_another(array, index + k, operate, values, name, returns)
+                values = [view.own(np.broadcast_to(read(t, ix), (n,))) for read in arguments]
+                view.note(t, "add", k)
+                index = view.index + k
+                old = _one_after_another(view.array, index, operate, values, name, returns)
                 if returns:
-                    threads = t.all if ix is None else ix
-                    writes[k](t, threads if which is None else threads[which], old)
+                    writes[k](t, view.threads, old)
 
     return step
 

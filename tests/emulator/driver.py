@@ -40,6 +40,8 @@ class Driver:
         self.memory = GlobalMemory()
         self.present = False
         """Whether Warp is to see the device."""
+        self.looks_for_races = False
+        """Whether a race ends a launch; slower."""
         self.kernels_launched: dict[str, int] = {}
         """Launches by the kernel's name in the PTX."""
         self._buffers: dict[int, np.ndarray] = {}
@@ -308,7 +310,9 @@ class Driver:
         def work() -> None:
             name = program.name
             self.kernels_launched[name] = self.kernels_launched.get(name, 0) + 1
-            machine.launch(program, grid, raw, self.memory, foreign)
+            machine.launch(
+                program, grid, raw, self.memory, foreign=foreign, races=self.looks_for_races
+            )
 
         self._do(work)
         return 0

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from tests.emulator.memory import Access, GlobalMemory
+from tests.emulator.races import Races
 from tests.emulator.text import PtxError
 
 WARP = 32
@@ -43,11 +44,13 @@ class Threads:
         special: the special registers.
         params: the launch's parameters, the same bytes for all.
         access: to global memory.
+        first: the first thread's number in the launch.
         block: each thread's block, counted from 0 in this state.
     """
 
     params: np.ndarray
     access: Access
+    first: int
 
     def __init__(self, program: Any, count: int, block_dim: int):
         self.n, self.block_dim = count * block_dim, block_dim
@@ -69,7 +72,7 @@ class Threads:
 
     def begin(self, grid: Grid, first: int, params: np.ndarray, access: Access) -> None:
         """Be a grid's blocks from number ``first`` on; registers keep what they have."""
-        self.params, self.access = params, access
+        self.params, self.access, self.first = params, access, first * self.block_dim
         number = (first + self.block).astype(np.uint32)
         nx, ny, _ = (np.uint32(n) for n in grid.blocks)
         for axis, n in zip("xyz", grid.blocks, strict=True):
@@ -87,7 +90,13 @@ def _garbage(n: int, size: int) -> np.ndarray:
 
 
 def launch(
-    program: Any, grid: Grid, params: np.ndarray, memory: GlobalMemory, foreign: bool
+    program: Any,
+    grid: Grid,
+    params: np.ndarray,
+    memory: GlobalMemory,
+    *,
+    foreign: bool = False,
+    races: bool = False,
 ) -> None:
     """Run a kernel.
 
@@ -97,14 +106,16 @@ def launch(
         params: the parameters' bytes.
         memory: what it may use.
         foreign: whether Warp's native allocations may be used too.
+        races: look for races.
 
     Raises:
-        PtxError: what a GPU would not have done.
+        PtxError: what a GPU would not have done, or a race.
     """
     n_blocks = grid.blocks[0] * grid.blocks[1] * grid.blocks[2]
     room = max(_BYTES_AT_ONCE // (sum(program.register_sizes) + 1), grid.block_dim)
     at_once = min(max(min(_THREADS_AT_ONCE, room) // grid.block_dim, 1), n_blocks)
-    access = Access(memory, foreign)
+    looks = Races(any(p.meets for p in program.pieces)) if races else None
+    access = Access(memory, foreign, looks)
     with np.errstate(all="ignore"):
         for first in range(0, n_blocks, at_once):
             count = min(at_once, n_blocks - first)

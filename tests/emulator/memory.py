@@ -9,6 +9,7 @@ import ctypes
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -100,10 +101,11 @@ class Access:
     Args:
         memory: the allocations.
         foreign: whether what Warp's native code has allocated may be read too (meshes, volumes).
+        races: notes who reads and writes where; None: nobody looks.
     """
 
-    def __init__(self, memory: GlobalMemory, foreign: bool):
-        self._memory, self._foreign = memory, foreign
+    def __init__(self, memory: GlobalMemory, foreign: bool, races: Any = None):
+        self._memory, self._foreign, self.races = memory, foreign, races
         self._mapped: list[tuple[int, int]] | None = None
 
     def parts(self, address: np.ndarray, size: int, align: int) -> list:
