@@ -159,3 +159,14 @@ def test_a_count_that_is_not_read_would_be_noticed(batches):
     count = wp.array([33], dtype=int, device=half.device)
     few = half.backward(count=count)
     assert not np.array_equal(few[1], half.backward()[1])
+
+
+def test_no_points_are_no_work(device):
+    network = FusedCudaMLP(CONFIG, N_IN, N_OUT, device)
+    none = wp.zeros(0, dtype=float, device=device)
+    w = wp.array(network.initial_weights(1), dtype=wp.float32, device=device)
+    dw = wp.zeros_like(w)
+    assert network.forward(w, none, none) == []
+    assert network.backward(w, none, none, none, dw) == []
+    items, losses = network.train(w, none, none, 0, "l2", none, dw)
+    assert items == [] and losses.size == 0

@@ -116,5 +116,7 @@ class FusedCudaMLP:
     def _blocked(self, flat: wp.array, n_rows: int, blocks: int | None = None) -> wp.array:
         """Return a view [n_blocks, n_rows, 32] of a flat array's first blocks."""
         n = flat.size // (n_rows * kernels.BLOCK) if blocks is None else blocks
+        if n == 0:  # a slice of nothing is refused by Warp
+            return wp.empty((0, n_rows, kernels.BLOCK), dtype=float, device=self.device)
         first = cast(wp.array, flat[: n * n_rows * kernels.BLOCK])
         return first.reshape((n, n_rows, kernels.BLOCK))

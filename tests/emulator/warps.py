@@ -109,7 +109,8 @@ def _mma(program: Any, words: list[str], operands: list[str]) -> Step:
 
     def step(t: Any, ix: Any) -> None:
         n = (t.n if ix is None else len(ix)) // 32
-        left, right = np.empty((n, 16, 16), _SINGLE), np.empty((n, 16, 8), _SINGLE)
+        # in float64, where the sums of products of halves hardly depend on their order
+        left, right = np.empty((n, 16, 16)), np.empty((n, 16, 8))
         for i, read in enumerate(reads_a):
             v = halves(read, t, ix)
             rows, columns = _G + 8 * (i % 2), _Q + 8 * (i // 2)
@@ -120,7 +121,7 @@ def _mma(program: Any, words: list[str], operands: list[str]) -> Step:
         product = left @ right
         for i, (read, write) in enumerate(zip(reads_c, writes, strict=True)):
             own = product[:, _G + 8 * (i // 2), _Q + i % 2]
-            write(t, ix, (_warps(read(t, ix), t, ix) + own).reshape(-1))
+            write(t, ix, (_warps(read(t, ix), t, ix) + own).reshape(-1).astype(_SINGLE))
 
     return step
 
