@@ -14,10 +14,10 @@ from benchmarks import report
 from benchmarks.gpu_inputs import PRIMITIVES, Input, make_config, make_task
 from ngp_warp.config import TrainingConfig
 from ngp_warp.encodings.grid import GridEncoding
-from ngp_warp.launch import run_stages
 from ngp_warp.optimizer import Adam
 from ngp_warp.primitive import report_nothing
 from ngp_warp.primitives import get
+from ngp_warp.recording import recorded_step
 from ngp_warp.trainer import Trainer, TrainingState
 
 SECONDS = {"image": (3.0,), "sdf": (5.0,), "nerf": (5.0, 60.0), "volume": (5.0,)}
@@ -177,10 +177,10 @@ def curve(name: str, source: Input, device: str, *, serves_cuda: bool, n_steps: 
         field.encoding = GridEncoding(field.n_dims, field.encoding.config, device, "portable")
         field.optimizer = Adam(field.optimizer.config, field.optimizer.parameters, device,
                                "portable")  # fmt: skip
-    stages, found = task.stages(), []
+    step, found = recorded_step(task.stages(), device), []
     task.field.optimizer.n_steps.fill_(n_steps)
     for _ in range(n_steps):
-        run_stages(stages)
+        step()
         found.append(task.batch_metric())
     return np.reshape(found, (_CURVE_PARTS, -1)).mean(axis=1).tolist()
 
