@@ -22,6 +22,8 @@ from ngp_warp.trainer import Trainer, TrainingState
 
 SECONDS = {"image": (3.0,), "sdf": (5.0,), "nerf": (5.0, 60.0), "volume": (5.0,)}
 """Training times by primitive."""
+_IN_TIME = 1.05
+"""Of the time that was asked for: what took longer is no figure of it."""
 _VIEWS = 20
 _IOU_POINTS = 2**18
 _CURVE_POINTS = 60
@@ -66,6 +68,7 @@ def train(name: str, source: Input, seconds: float, device: str, *, small: bool)
         **figures,
         "asked_seconds": seconds,
         "seconds": state.seconds,
+        "in_time": state.seconds <= seconds * _IN_TIME,
         "wall_seconds": trained - begin,
         "measuring_seconds": time.perf_counter() - trained,
         "steps": state.step,

@@ -85,6 +85,7 @@ def test_steps_have_stages_and_limits(result):
     assert limits["bandwidth"] > 0
     assert all(rate > 0 for rate in limits["gather"].values())
     assert steps["nerf"]["rays"] > 0
+    assert all("in_time" in run for run in result["parts"]["quality"].values())
     assert all(np.isfinite(steps[name]["metric"]) for name in ("image", "sdf", "nerf", "volume"))
 
 

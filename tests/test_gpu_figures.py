@@ -34,8 +34,8 @@ MADE = {
             "image": {"error": "out of memory"},
         },
         "quality": {
-            "nerf 5 s": {"psnr": 32.5, "usual_input": True, "input": "chair_400", "steps": 500,
-                         "seconds": 5.0},
+            "nerf 5 s": {"psnr": 32.5, "usual_input": True, "in_time": True, "input": "chair_400",
+                         "steps": 500, "seconds": 5.0},
             "sdf 5 s": {"iou": 0.999, "usual_input": False, "input": "torus.obj", "steps": 500,
                         "seconds": 5.0},
         },
@@ -81,6 +81,9 @@ def test_a_figure_of_another_input_or_of_some_alone_meets_nothing():
     assert judged({"render": {"nerf": {"ms": 5.0, "usual_input": False}}})[view] is None
     assert judged({"render": {"nerf": {"ms": 5.0, "usual_input": True}}})[view] is True
     assert judged({"render": {"nerf": {"ms": 25.0, "usual_input": True}}})[view] is False
+    leaves, found = "scan of leaves, 35 megapixels, 3 s", {"psnr": 35.0, "usual_input": True}
+    assert judged({"quality": {"image 3 s": {**found, "in_time": True}}})[leaves] is True
+    assert judged({"quality": {"image 3 s": {**found, "in_time": False}}})[leaves] is None
     step = "step of the image primitive"
     assert judged({"steps": {"image": {"ms": 0.5, "usual_input": False}}})[step] is None
     curves = "training curves of the CPU and the device, apart"
