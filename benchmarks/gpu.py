@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,16 +58,7 @@ def run(options: Options, say: Callable[[str], None] = lambda line: None) -> dic
     if unknown:
         raise ConfigError(f"there are no parts {', '.join(unknown)}; there are {', '.join(PARTS)}")
     names = [name for name in PARTS if not options.only or name in options.only]
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    results = _begun(options)
-    parts: dict[str, Any] = results["parts"]
-
-    def write() -> None:
-        results["parts"] = {name: parts[name] for name in PARTS if name in parts}
-        results["targets"] = gpu_targets.verdicts(results)
-        write_json(options.out, results)
-
-    write()  # raises now, not after minutes, where it cannot
+    result = _Result(options)
     end = time.perf_counter() + options.budget
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, terminated():
         context = Context(
@@ -76,24 +68,45 @@ def run(options: Options, say: Callable[[str], None] = lambda line: None) -> dic
             data=str(options.data) if options.data else None,
             given={name: str(path) for name, path in (options.given or {}).items()},
         )
-        results["inputs"] = _inputs(context, say)
+        result.values["inputs"] = _inputs(context, say)
         for index, name in enumerate(names):
             shares = [PARTS[other].share for other in names[index:]]
             seconds = max(end - time.perf_counter(), 0.0) * shares[0] / sum(shares)
             say(f"{name}: at most {seconds:.0f} s")
-            begin = time.perf_counter()
-
-            def note(found: dict[str, Any], name: str = name, begin: float = begin) -> None:
-                parts[name] = found
-                results["seconds"][name] = round(time.perf_counter() - begin, 2)
-                results["measured"][name] = {"date": report.now(), "commit": results["commit"]}
-                write()
-
-            context = replace(context, limits=parts.get("limits"))
+            context = replace(context, limits=result.parts.get("limits"))
+            note = partial(result.note, name, time.perf_counter())
             _part(name, context, seconds, note, isolate=options.isolate)
-    results["finished"] = True
-    write()
-    return results
+    result.values["finished"] = True
+    result.write()
+    return result.values
+
+
+class _Result:
+    """What is written again and again on the way."""
+
+    def __init__(self, options: Options):
+        self.out, self.values = options.out, _begun(options)
+        self.out.parent.mkdir(parents=True, exist_ok=True)
+        self.write()  # raises now, not after minutes, where it cannot
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """What the parts have found so far."""
+        return self.values["parts"]
+
+    def note(self, name: str, begin: float, found: dict[str, Any]) -> None:
+        """Take over what a part that was begun then has found so far, and write."""
+        self.parts[name] = found
+        values = self.values
+        values["seconds"][name] = round(time.perf_counter() - begin, 2)
+        values["measured"][name] = {"date": report.now(), "commit": values["commit"]}
+        self.write()
+
+    def write(self) -> None:
+        """Write all, the parts in their order."""
+        self.values["parts"] = {name: self.parts[name] for name in PARTS if name in self.parts}
+        self.values["targets"] = gpu_targets.verdicts(self.values)
+        write_json(self.out, self.values)
 
 
 def _begun(options: Options) -> dict[str, Any]:
