@@ -118,14 +118,19 @@ def _add_gpu(commands: Any) -> None:
 
 
 def _gpu(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
-    from benchmarks import gpu, gpu_targets
+    from benchmarks import gpu, gpu_report
     from ngp_warp.json_files import read_json
 
     if args.report is not None:
         results = read_json(args.report)
-        return gpu_targets.markdown(results), results
+        return gpu_report.markdown(results), results
     device = launch.resolve_device(args.device)
     inputs = {"image": args.image, "sdf": args.mesh, "nerf": args.scene, "volume": args.volume}
+    # whole paths: the parts' processes run in the checkout's root
+    given = {name: path.resolve() for name, path in inputs.items() if path is not None}
+    data = args.data.resolve() if args.data else None
+    if missing := [str(p) for p in (data, *given.values()) if p is not None and not p.exists()]:
+        raise ConfigError(f"not there: {', '.join(missing)}")
     small = args.small or device == "cpu"
     name = gpu.file_name(gpu.device_facts(device)["device_name"])
     options = gpu.Options(
@@ -135,8 +140,8 @@ def _gpu(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
         out=args.out or gpu.RESULTS / (f"small_{name}" if small else name),
         only=tuple(args.only.split(",")) if args.only else (),
         isolate=not args.no_isolation,
-        data=args.data,
-        given={name: path for name, path in inputs.items() if path is not None},
+        data=data,
+        given=given,
     )
     results = gpu.run(options, lambda line: print(line, file=sys.stderr, flush=True))
     return gpu.describe(results) + f"\n\nwritten to {options.out}", results

@@ -1,35 +1,35 @@
 """``python -m benchmarks gpu``: whether a device computes what the CPU does, and how fast it is.
 
 One command for a machine with a GPU, at most 8 minutes. Every part runs in a process of its own and
-writes what it has found; the result is rewritten after each, so that nothing is lost that was
-measured. Without a GPU it runs in a small mode that shows that the benchmark itself works.
+writes what it has found; the result is rewritten every second where there is something new, so that
+nothing is lost that was measured, whatever ends the command. Without a GPU it runs in a small mode
+that shows that the benchmark itself works.
 """
 
 import contextlib
 import json
 import os
 import re
-import signal
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks import gpu_agreement, gpu_limits, gpu_quality, gpu_steps, gpu_targets, report
-from benchmarks.gpu_parts import PARTS, Context, agreement_rows, as_job, run_jobs, write_json
+from benchmarks.gpu_parts import NOT_RUN, PARTS, Context, agreement_rows, run_jobs, write_json
+from benchmarks.gpu_workers import Worker, terminated, work_off
 from ngp_warp import launch
 from ngp_warp.errors import ConfigError
+from ngp_warp.json_files import read_json
 
 RESULTS = Path(__file__).resolve().parent / "results"
-_ROOT = Path(__file__).resolve().parent.parent
 _MOST_WORKERS = 8
-_ANSWERED = 0
-_GRACE_S = 3.0
-"""A process begins no job when its time is over; after so much more it is ended."""
+_STALL_S = 40.0
+"""A row of the comparison that takes longer on a GPU has failed, and the others follow."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ class Options:
 
 
 def run(options: Options, say: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
-    """Run the parts and return the result, which is also written after each of them.
+    """Run the parts and return the result, which is written again and again on the way.
 
     Raises:
         ConfigError: an unknown part.
@@ -58,18 +58,9 @@ def run(options: Options, say: Callable[[str], None] = lambda line: None) -> dic
     if unknown:
         raise ConfigError(f"there are no parts {', '.join(unknown)}; there are {', '.join(PARTS)}")
     names = [name for name in PARTS if not options.only or name in options.only]
-    results: dict[str, Any] = {
-        **report.environment(),
-        **device_facts(options.device),
-        "small": options.small,
-        "budget_seconds": options.budget,
-        "parts": {},
-        "seconds": {},
-    }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    write_json(options.out, results)  # raises now, not after minutes, where it cannot
+    result = _Result(options)
     end = time.perf_counter() + options.budget
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, terminated():
         context = Context(
             device=options.device,
             small=options.small,
@@ -77,19 +68,78 @@ def run(options: Options, say: Callable[[str], None] = lambda line: None) -> dic
             data=str(options.data) if options.data else None,
             given={name: str(path) for name, path in (options.given or {}).items()},
         )
+        result.values["inputs"] = _inputs(context, say)
         for index, name in enumerate(names):
             shares = [PARTS[other].share for other in names[index:]]
             seconds = max(end - time.perf_counter(), 0.0) * shares[0] / sum(shares)
             say(f"{name}: at most {seconds:.0f} s")
-            begin = time.perf_counter()
-            found = _part(name, context, seconds, isolate=options.isolate)
-            results["parts"][name] = found
-            results["seconds"][name] = round(time.perf_counter() - begin, 2)
-            if name == "limits":
-                context = replace(context, limits=found)
-            results["targets"] = gpu_targets.verdicts(results)
-            write_json(options.out, results)
+            context = replace(context, limits=result.parts.get("limits"))
+            note = partial(result.note, name, time.perf_counter())
+            _part(name, context, seconds, note, isolate=options.isolate)
+    result.values["finished"] = True
+    result.write()
+    return result.values
+
+
+class _Result:
+    """What is written again and again on the way."""
+
+    def __init__(self, options: Options):
+        self.out, self.values = options.out, _begun(options)
+        self.out.parent.mkdir(parents=True, exist_ok=True)
+        self.write()  # raises now, not after minutes, where it cannot
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """What the parts have found so far."""
+        return self.values["parts"]
+
+    def note(self, name: str, begin: float, found: dict[str, Any]) -> None:
+        """Take over what a part that was begun then has found so far, and write."""
+        self.parts[name] = found
+        values = self.values
+        values["seconds"][name] = round(time.perf_counter() - begin, 2)
+        values["measured"][name] = {"date": report.now(), "commit": values["commit"]}
+        self.write()
+
+    def write(self) -> None:
+        """Write all, the parts in their order."""
+        self.values["parts"] = {name: self.parts[name] for name in PARTS if name in self.parts}
+        self.values["targets"] = gpu_targets.verdicts(self.values)
+        write_json(self.out, self.values)
+
+
+def _begun(options: Options) -> dict[str, Any]:
+    """Return a result without figures; of ``only`` some parts, with the others' as they were."""
+    results: dict[str, Any] = {
+        **report.environment(),
+        **device_facts(options.device),
+        "commit": report.commit(),
+        "small": options.small,
+        "budget_seconds": options.budget,
+        "finished": False,
+        "parts": {},
+        "seconds": {},
+        "measured": {},
+    }
+    if options.only and options.out.exists():
+        before = read_json(options.out)
+        same = ("device_name", "small")
+        if all(before.get(key) == results[key] for key in same):
+            for key in ("parts", "seconds", "measured"):
+                kept = before.get(key) or {}
+                results[key] = {n: v for n, v in kept.items() if n not in options.only}
     return results
+
+
+def _inputs(context: Context, say: Callable[[str], None]) -> dict[str, Any]:
+    """Return what is trained on; says which targets of quality cannot be judged."""
+    found = {}
+    for name, source in context.inputs().items():
+        found[name] = {"file": source.path.name, "usual": source.usual}
+        if source.note:
+            say(f"{name}: {source.note}; {source.path.name} takes its place, and is not judged")
+    return found
 
 
 def device_facts(device: str) -> dict[str, Any]:
@@ -116,117 +166,69 @@ def file_name(device_name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", device_name.lower()).strip("_") + ".json"
 
 
-def _part(name: str, context: Context, seconds: float, *, isolate: bool) -> dict[str, Any]:
-    """Run one part; whatever goes wrong is its result."""
+def _part(
+    name: str, context: Context, seconds: float, on: Callable[[Any], None], *, isolate: bool
+) -> None:
+    """Run one part; whatever goes wrong is its result.
+
+    Args:
+        name: of the part.
+        context: what it is told.
+        seconds: that it has.
+        on: told of what has been found so far, again and again, and at the end.
+        isolate: in a process of its own, or in several.
+    """
     try:
-        if name == "agreement":
-            rows = _rows(context, seconds, isolate=isolate)
-            return gpu_agreement.summary(gpu_agreement.completed(rows, context.small))
         if isolate:
-            return _isolated(name, context, seconds)
-        jobs = PARTS[name].jobs
-        assert jobs is not None
-        return run_jobs(jobs(context), seconds)
+            _isolated(name, context, seconds, on)
+        elif name == "agreement":
+            on(_summary(list(agreement_rows(context, seconds)), context))
+        else:
+            jobs = PARTS[name].jobs
+            assert jobs is not None
+            run_jobs(jobs(context), seconds, on)
     except Exception as error:
-        return {"error": f"{type(error).__name__}: {error}"[:500]}
+        on({"error": f"{type(error).__name__}: {error}"[:500]})
 
 
-def process_command(job: str) -> list[str]:
-    """Return the command of a process that runs a part."""
-    return [sys.executable, "-m", "benchmarks.gpu_parts", job]
+def _isolated(
+    name: str, context: Context, seconds: float, on: Callable[[dict[str, Any]], None]
+) -> None:
+    """Run a part in processes: the comparison in several, as most of its time is compilation."""
+    rows = name == "agreement"
+    n = 1
+    if rows and not context.small:
+        n = max(1, min(_MOST_WORKERS, (os.cpu_count() or 1) // 2))
+    stall = _STALL_S if rows and context.device != "cpu" else None
+    workers = [Worker(name, replace(context, worker=(k, n)), seconds, stall) for k in range(n)]
+    collect = _rows_of if rows else _jobs_of
+    work_off(workers, lambda: on(collect(workers, context)))
 
 
-class _Process:
-    """A process that runs a part, and what it has written so far."""
-
-    def __init__(self, name: str, context: Context, seconds: float):
-        self.name = name
-        number = f"{context.worker[0]}_{len(context.skip)}"
-        self.out = Path(context.folder) / f"{name}_{number}.json"
-        self.log = Path(context.folder) / f"{name}_{number}.log"
-        job = as_job(name, context, seconds, self.out)
-        environment = dict(os.environ)
-        paths = [str(_ROOT), environment.get("PYTHONPATH", "")]
-        environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
-        command = process_command(job)
-        with self.log.open("w") as log:
-            # a session of its own, so that what it starts can be ended with it
-            self.process = subprocess.Popen(
-                command, cwd=_ROOT, env=environment, stdout=log, stderr=log, start_new_session=True
-            )
-        self.end = time.perf_counter() + seconds
-
-    def wait(self) -> int | None:
-        """Return the exit status; None: it took too long and was ended."""
-        try:
-            return self.process.wait(max(self.end - time.perf_counter(), 0.0) + _GRACE_S)
-        except subprocess.TimeoutExpired:
-            return None
-        finally:
-            self.end_now()
-
-    def end_now(self) -> None:
-        """End it, and the processes that it has started, if it still runs."""
-        if self.process.poll() is None:
-            if hasattr(os, "killpg"):
-                os.killpg(self.process.pid, signal.SIGKILL)
-            else:
-                self.process.kill()
-            self.process.wait()
-
-    def found(self) -> dict[str, Any]:
-        """Return what it has written; empty: nothing."""
-        return json.loads(self.out.read_text()) if self.out.exists() else {}
-
-    def why(self, status: int | None) -> str:
-        """Return what an exit status other than 0 means."""
-        if status is None:
-            return "its time was over, and it was ended"
-        last = self.log.read_text(errors="replace").strip().splitlines()[-1:]
-        return f"its process ended with status {status}: {''.join(last)[:300]}"
+def _rows_of(workers: Sequence[Worker], context: Context) -> dict[str, Any]:
+    """Return the comparison as far as it has come; what was under way then was not run."""
+    rows: list[dict[str, Any]] = []
+    for number, worker in enumerate(workers):
+        rows += worker.found.values()
+        rows += [{"row": name, "ok": False, "why": why} for name, why in worker.died.items()]
+        if worker.error is not None:
+            rows.append({"row": f"process {number}", "ok": False, "why": worker.error})
+    return _summary(rows, context)
 
 
-def _isolated(name: str, context: Context, seconds: float) -> dict[str, Any]:
-    process = _Process(name, context, seconds)
-    status = process.wait()
-    found = process.found()
-    return found if status == _ANSWERED else {**found, "error": process.why(status)}
+def _summary(rows: list[dict[str, Any]], context: Context) -> dict[str, Any]:
+    return gpu_agreement.summary(gpu_agreement.completed(rows, context.small))
 
 
-def _rows(context: Context, seconds: float, *, isolate: bool) -> list[dict[str, Any]]:
-    """Return the comparison's rows; processes share them, for most of their time is compilation."""
-    if not isolate:
-        return list(agreement_rows(context, seconds))
-    n = 1 if context.small else max(1, min(_MOST_WORKERS, (os.cpu_count() or 1) // 2))
-    running = [_Process("agreement", replace(context, worker=(k, n)), seconds) for k in range(n)]
-    end, rows = time.perf_counter() + seconds, []
-    try:
-        for number, process in enumerate(running):
-            rows += _rows_of(process, replace(context, worker=(number, n)), end)
-    finally:
-        for process in running:
-            process.end_now()
-    return rows
-
-
-def _rows_of(process: _Process, context: Context, end: float) -> list[dict[str, Any]]:
-    """Return the rows of a process, and of those that go on where it has lost the device."""
-    done: list[dict[str, Any]] = []
-    while True:
-        status, found = process.wait(), process.found()
-        done += found.get("rows", [])
-        if status == _ANSWERED:
-            return done
-        begun, why = found.get("begun"), process.why(status)
-        if begun and status is not None:
-            done.append({"row": begun, "ok": False, "why": why})
-        elif not found and status is not None:
-            done.append({"row": f"process {context.worker[0]}", "ok": False, "why": why})
-        left = end - time.perf_counter()
-        if not found or status is None or left <= 0:
-            return done
-        skip = tuple(row["row"] for row in done)
-        process = _Process("agreement", replace(context, skip=skip), left)
+def _jobs_of(workers: Sequence[Worker], context: Context) -> dict[str, Any]:
+    """Return what the one worker of a part has found, in the order of its jobs."""
+    (worker,) = workers
+    failed = {name: {"error": why} for name, why in worker.died.items()}
+    if worker.cut is not None:
+        failed[worker.cut] = {"error": "its time was over, and it was ended"}
+    missing = {name: {"error": NOT_RUN} for name in worker.names}
+    found = {**missing, **failed, **worker.found}
+    return found if worker.error is None else {**found, "error": worker.error}
 
 
 def describe(results: dict[str, Any]) -> str:

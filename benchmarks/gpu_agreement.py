@@ -14,6 +14,7 @@ from benchmarks import (
     gpu_rows_encodings,
     gpu_rows_fields,
     gpu_rows_networks,
+    gpu_rows_photos,
     gpu_rows_solids,
     report,
 )
@@ -31,6 +32,7 @@ def all_rows(small: bool) -> list[Row]:
         *gpu_rows_encodings.rows(small),
         *gpu_rows_networks.rows(small),
         *gpu_rows_fields.rows(small),
+        *gpu_rows_photos.rows(small),
         *gpu_rows_solids.rows(small),
     ]
 

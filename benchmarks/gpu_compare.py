@@ -86,14 +86,14 @@ def deviations(wanted: np.ndarray, found: np.ndarray) -> np.ndarray:
 def compare(wanted: np.ndarray, found: np.ndarray, tolerance: Tolerance) -> dict[str, Any]:
     """Return the error of an array and whether it is within its tolerance.
 
-    An array of zeros, or none at all, is not: a gradient that has vanished would agree.
+    An array of zeros, or of nothing finite, is not: a gradient that has vanished would agree.
     """
     told = {"limit": tolerance.limit, "outliers": tolerance.outliers, "values": int(wanted.size)}
     if wanted.shape != found.shape:
         why = f"shapes {list(wanted.shape)} and {list(found.shape)}"
         return {**told, "error": None, "ok": False, "why": why}
-    if not np.any(wanted):
-        return {**told, "error": None, "ok": False, "why": "nothing but zeros"}
+    if not np.any(np.isfinite(wanted) & (wanted != 0)):
+        return {**told, "error": None, "ok": False, "why": "nothing but zeros, or not finite"}
     if tolerance.whole:
         a, b = wanted.astype(np.float64), found.astype(np.float64)
         error = worst = float(np.linalg.norm(b - a) / np.linalg.norm(a))
@@ -125,8 +125,11 @@ def run_row(row: Row, reference: Side, side: Side) -> dict[str, Any]:
     result: dict[str, Any] = {"row": row.name, "reason": row.tolerance.reason}
     one_code = reference.device == side.device and not row.on_cpu
     wanted = found if one_code else row.run(reference)
-    arrays = {n: compare(wanted[n], found[n], row.tolerance_of(n)) for n in wanted}
+    arrays = {n: compare(wanted[n], found[n], row.tolerance_of(n)) for n in wanted if n in found}
     result["ok"] = all(a["ok"] for a in arrays.values())
+    missing = sorted(wanted.keys() - found.keys())
+    if missing or not wanted:
+        result |= {"ok": False, "why": f"no array {', '.join(missing)}".strip()}
     if one_code and result["ok"]:
         result |= {"ok": None, "why": "a CPU has one code for it"}
     else:

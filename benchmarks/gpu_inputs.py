@@ -61,12 +61,13 @@ def _made(name: str, folder: Path, small: bool) -> Path:
     if name == "sdf":
         return made_inputs.write_mesh(folder / "torus.obj")
     if name == "volume":
-        return made_inputs.write_volume(folder / "cloud.npy", 40 if small else 128)
+        n = 40 if small else 128
+        return made_inputs.write_volume(folder / f"cloud_{n}.npy", n)
     if name == "nerf":
-        scene = folder / "ball"
+        n_train, side = (24, 48) if small else (60, 200)
+        scene = folder / f"ball_{side}"
         if not (scene / "transforms_test.json").exists():
-            side = 48 if small else 400
-            made_inputs.write_scene(scene, n_train=24 if small else 100, side=side)
+            made_inputs.write_scene(scene, n_train=n_train, side=side)
         return scene
     return PHOTO
 

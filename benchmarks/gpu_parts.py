@@ -18,6 +18,10 @@ from ngp_warp import launch
 from ngp_warp.files import atomic_path
 
 Jobs = dict[str, Callable[[], Any]]
+ANSWERED, LOST = 0, 3
+"""Exit statuses: all jobs were run or had no time; the device no longer answers."""
+NOT_RUN = "not run: no time was left"
+_GONE = "the device no longer answers after it: nothing that it gave counts"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +41,7 @@ class Context:
     worker: tuple[int, int] = (0, 1)
     """Number of this process and how many share the rows of the comparison."""
     skip: tuple[str, ...] = ()
-    """Rows of the comparison that were begun before."""
+    """Jobs that were begun before."""
 
     def inputs(self, *, made: bool = False) -> dict[str, Input]:
         """Return every primitive's input; ``made``: small ones, whatever files there are."""
@@ -59,9 +63,9 @@ def _steps(c: Context) -> Jobs:
 
 
 def _deterministic(c: Context) -> Jobs:
-    from benchmarks.gpu_steps import deterministic
+    from benchmarks.gpu_deterministic import jobs
 
-    return {"step": lambda: deterministic(c.device, small=c.small)}
+    return dict(jobs(c.inputs(made=True), c.device, small=c.small))
 
 
 def _curves(c: Context) -> Jobs:
@@ -110,35 +114,46 @@ PARTS = {
     # before all that trains: it compiles the primitives' kernels, one process for each
     "memory": Part(40, _memory),
     "steps": Part(55, _steps),
-    "deterministic": Part(8, _deterministic),
-    "quality": Part(120, _quality),
+    "deterministic": Part(20, _deterministic),
+    "quality": Part(130, _quality),
     "render": Part(25, _render),
-    "cold_start": Part(95, _cold_start),
+    "cold_start": Part(80, _cold_start),
     "curves": Part(25, _curves),
 }
 """In the order in which they are run; shares are seconds as guessed for an H100."""
 
 
-def run_jobs(
-    jobs: Jobs, seconds: float, on: Callable[[str, Any], None] = lambda name, result: None
-) -> dict[str, Any]:
-    """Run jobs one after another; one that fails says how, and the others follow.
+def work(
+    jobs: Jobs, seconds: float, begun: Callable[[str], None] = lambda name: None
+) -> Iterator[tuple[str, Any]]:
+    """Yield the results of jobs by name; one that fails says how, and the others follow.
 
     Args:
         jobs: by name.
         seconds: after which none is begun.
-        on: told of each result.
+        begun: called with a job's name before it is run: it may end the process.
     """
-    end, found = time.perf_counter() + seconds, {}
+    end = time.perf_counter() + seconds
     for name, job in jobs.items():
         if time.perf_counter() > end:
-            found[name] = {"error": "not run: no time was left"}
-        else:
-            try:
-                found[name] = job()
-            except Exception as error:
-                found[name] = {"error": f"{type(error).__name__}: {error}"[:500]}
-        on(name, found[name])
+            yield name, {"error": NOT_RUN}
+            continue
+        begun(name)
+        try:
+            result = job()
+        except Exception as error:
+            result = {"error": f"{type(error).__name__}: {error}"[:500]}
+        yield name, result
+
+
+def run_jobs(
+    jobs: Jobs, seconds: float, on: Callable[[dict[str, Any]], None] = lambda found: None
+) -> dict[str, Any]:
+    """Run jobs in this process; ``on`` is told of what has been found after each."""
+    found: dict[str, Any] = {}
+    for name, result in work(jobs, seconds):
+        found[name] = result
+        on(found)
     return found
 
 
@@ -156,46 +171,67 @@ def agreement_rows(
 def write_json(path: Path, values: Any) -> None:
     """Write JSON beside and rename, so that what is read is whole."""
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(values, indent=1) + "\n")
+        temporary.write_text(json.dumps(values, indent=1, default=_plain) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    """Return a number of NumPy's as Python's; all else as text: no result is lost for its type."""
+    return value.item() if hasattr(value, "item") else str(value)
 
 
 def as_job(part: str, context: Context, seconds: float, out: Path) -> str:
     """Return what a process is told."""
     values = {"part": part, "context": asdict(context), "seconds": seconds, "out": str(out)}
-    return json.dumps(values)
+    return json.dumps({**values, "started": time.time()})
+
+
+def _results(
+    part: str, c: Context, seconds: float, state: dict[str, Any], begun: Callable[[str], None]
+) -> Iterator[tuple[str, Any]]:
+    """Yield the results of a part's jobs, which are noted in the state, but for those to skip."""
+    make = PARTS[part].jobs
+    if make is None:
+        if os.cpu_count():
+            launch.set_num_threads(max(1, (os.cpu_count() or 1) // c.worker[1]))
+        for row in agreement_rows(c, seconds, begun):
+            yield row["row"], row
+        return
+    jobs = make(c)
+    state["names"] = list(jobs)
+    yield from work({n: job for n, job in jobs.items() if n not in c.skip}, seconds, begun)
+
+
+def _without_device(part: str, name: str, result: Any) -> Any:
+    """Return a result after which the device no longer answers: it has failed, whatever it says."""
+    if isinstance(result, dict) and ("error" in result or result.get("ok") is False):
+        return result
+    is_row = PARTS[part].jobs is None
+    return {"row": name, "ok": False, "why": _GONE} if is_row else {"error": _GONE}
 
 
 def main(job: dict[str, Any]) -> int:
-    """Run one part in this process; 3: the device is lost, and another process must go on."""
+    """Run one part in this process; LOST: the device is, and another process must go on."""
     from benchmarks.gpu_agreement import lost
 
     values = job["context"]
     values |= {"worker": tuple(values["worker"]), "skip": tuple(values["skip"])}
     context, out = Context(**values), Path(job["out"])
     launch.init()
-    if job["part"] != "agreement":
-        part, found = PARTS[job["part"]], {}
-        assert part.jobs is not None
+    state: dict[str, Any] = {"names": [], "found": {}, "begun": None}
 
-        def note(name: str, result: Any) -> None:
-            found[name] = result
-            write_json(out, found)
+    def begun(name: str) -> None:
+        state["begun"] = name
+        write_json(out, state)
 
-        run_jobs(part.jobs(context), job["seconds"], note)
-        return 0
-    if os.cpu_count():
-        launch.set_num_threads(max(1, (os.cpu_count() or 1) // context.worker[1]))
-    rows: list[dict[str, Any]] = []
-
-    def begin(name: str) -> None:
-        write_json(out, {"rows": rows, "begun": name})
-
-    for row in agreement_rows(context, job["seconds"], begin):
-        rows.append(row)
-        write_json(out, {"rows": rows, "begun": None})
-        if row["ok"] is False and lost(context.device):
-            return 3
-    return 0
+    left = job["seconds"] - (time.time() - job["started"])
+    for name, result in _results(job["part"], context, left, state, begun):
+        gone = lost(context.device)
+        kept = _without_device(job["part"], name, result) if gone else result
+        state["found"][name], state["begun"] = kept, None
+        write_json(out, state)
+        if gone:
+            return LOST
+    return ANSWERED
 
 
 if __name__ == "__main__":

@@ -9,11 +9,13 @@ import numpy as np
 
 from benchmarks.gpu_inputs import Input, make_config, make_task
 from benchmarks.gpu_timing import count_launches, milliseconds, synchronize
-from ngp_warp.launch import run_stages
 from ngp_warp.recording import recorded_step
 
 _PASS_RAYS = 2**15
 """Of a view, whose pass is timed by itself."""
+_TRAINED_DB = 20.0
+"""Of a batch: less is no scene, whose views would say nothing."""
+_LEAST_OPACITY = 0.01
 
 
 def jobs(
@@ -54,17 +56,35 @@ def _view(source: Input, device: str, *, small: bool) -> dict[str, Any]:
     from ngp_warp.primitives.nerf.subject import Subject
 
     task = _trained("nerf", source, device, 10 if small else 2000, small=small)
+    metric = task.batch_metric()
+    if not small and not metric > _TRAINED_DB:
+        raise RuntimeError(f"the scene was not learned: {metric:.1f} dB of a batch")
     side = 32 if small else 800
     subject = Subject.of_model(task.field)
     renderer, shot = subject.renderer(), subject.shot(0, (side, side))
-    ms = _clock(lambda: renderer.buffers(shot), 1 if small else 5)
+    ms = _clock(lambda: renderer.buffers(shot), 1 if small else 9)
     batch = _rays_of(task, shot, device)
     stages = task.field.radiance.render_stages(batch)
-    one = milliseconds(lambda: run_stages(stages), device, repeats=1 if small else 5, inner=1)
+    # one graph, as the renderer has it
+    one = milliseconds(recorded_step(stages, device), device, repeats=2 if small else 5, inner=2)
     left_out = int((batch.n_samples.numpy() < 0).sum())
     found = {"ms": ms, "width": side, "height": side, "steps": task.config.training.steps}
+    found |= {"metric": metric, "opacity": seen_of(renderer.buffers(shot).opacity)}
+    found |= {"input": source.path.name, "usual_input": source.usual}
     found |= {"pass_rays": batch.capacity, "pass_ms": one, "pass_left_out": left_out}
     return found | {"pass_launches": count_launches(stages)}
+
+
+def seen_of(opacity: np.ndarray) -> float:
+    """Return a picture's mean opacity.
+
+    Raises:
+        RuntimeError: there is nothing on it: that would be drawn in no time.
+    """
+    seen = float(np.mean(opacity, dtype=np.float64))
+    if not seen > _LEAST_OPACITY:  # NaN is not
+        raise RuntimeError(f"a view of opacity {seen:.3f} shows no scene")
+    return seen
 
 
 def _rays_of(task: Any, shot: Any, device: str) -> Any:
@@ -99,6 +119,8 @@ def _trace(source: Input, device: str, *, small: bool) -> dict[str, Any]:
     o = np.tile(pose[:3, 3].astype(np.float32), (len(d), 1))
     tracer = SphereTracer(task.field)
     hits = int(tracer.trace(o, d).hit.sum())
+    if not hits:
+        raise RuntimeError("no ray has hit the surface")
     ms = _clock(lambda: tracer.trace(o, d), 1 if small else 5)
     return {"ms": ms, "width": side, "height": side, "hits": hits}
 

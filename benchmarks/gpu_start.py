@@ -20,6 +20,7 @@ from typing import Any
 import warp as wp
 
 from benchmarks.gpu_inputs import PRIMITIVES, Input, make_config
+from benchmarks.gpu_parts import run_jobs
 from ngp_warp import launch
 from ngp_warp.primitive import report_nothing
 from ngp_warp.primitives import get
@@ -27,7 +28,7 @@ from ngp_warp.trainer import Trainer
 
 _ROOT = Path(__file__).resolve().parent.parent
 _STEPS = 100
-_LIMIT_S = 120.0
+_LIMIT_S = 60.0
 
 
 def measure(
@@ -83,7 +84,7 @@ def start_jobs(
             run = partial(
                 measure, name, inputs[name], device, cache=Path(folder), n_steps=1, small=small
             )
-            return {"fresh": run(), "warm": run()}
+            return run_jobs({"fresh": run, "warm": run}, _LIMIT_S)
 
     names = PRIMITIVES[:1] if small else PRIMITIVES
     return {name: partial(both, name) for name in names}
@@ -136,6 +137,7 @@ def _run(job: dict[str, Any]) -> dict[str, Any]:
     unit = 1 if sys.platform == "darwin" else 1024
     return {
         "steps": job["steps"],
+        "input": Path(job["path"]).name,
         "trained_s": trainer.ended - job["started"],
         "imports_s": begin - job["started"],
         "load_s": loaded - begin,

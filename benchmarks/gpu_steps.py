@@ -50,16 +50,15 @@ class ReferenceStep:
         self.stages: Stages = [[field.optimizer.advance()], [draw], *stages]
         self._kept = (x, target)
 
-    def state(self) -> dict[str, np.ndarray]:
-        """Return all that is trained."""
-        return {
-            f"{name} {part}": array.numpy().copy()
-            for name, p in self.field.parameters().items()
-            for part, array in p.state().items()
-        }
 
-
-def measure(stages: Stages, device: str, *, small: bool, before: int = 10) -> dict[str, Any]:
+def measure(
+    stages: Stages,
+    device: str,
+    *,
+    small: bool,
+    before: int = 10,
+    look: Callable[[], dict[str, Any]] = dict,
+) -> dict[str, Any]:
     """Return how long a step takes, and each of its stages.
 
     Args:
@@ -67,18 +66,21 @@ def measure(stages: Stages, device: str, *, small: bool, before: int = 10) -> di
         device: "cpu" or a CUDA device.
         small: measure a few steps.
         before: steps that are run first.
+        look: what else is to be told, asked for after whole steps: what is run for the times of
+            stages are parts of steps, and trains nothing.
     """
     run = recorded_step(stages, device)
     for _ in range(1 if small else before):
         run()
     synchronize(device)
     times = {"repeats": 3, "inner": 2} if small else {"repeats": 15, "inner": 20}
-    each = {"repeats": 2, "inner": 1} if small else {"repeats": 5, "inner": 10}
+    each = {"repeats": 2, "inner": 1} if small else {"repeats": 5, "inner": 5}
     result: dict[str, Any] = {
         "ms": milliseconds(run, device, **times),
         "host_ms": host_milliseconds(run, device, inner=3 if small else 50),
         "graph": is_graph(stages, device),
         "launches": count_launches(stages),
+        **look(),
     }
     result["stages"] = [
         {"name": name, "ms": ms} for name, ms in stage_times(stages, device, **each)
@@ -132,18 +134,28 @@ def least_ms(
 
     With n points, d dimensions, L levels of F = 2 features, W weights, E entries:
 
-    - encode: n 2^d L random reads, or 4 n (d + L F) bytes of positions and features.
+    - encode: n 2^d random reads of each level's table, or 4 n (d + L F) bytes of positions and
+      features.
     - scatter: as many random additions, or the same bytes.
     - network: 6 n W operations of the tensor cores, or 4 n (2 L F + 2 C) bytes.
     - Adam: 8 floats and a count for an entry that is touched, and a byte for each group's flag.
     """
     field, n, d = step.field, step.size.n_points, step.size.n_dims
     e, bandwidth = field.encoding, rate(limits, "bandwidth")
-    rows, corners = 4 * n * (d + e.n_outputs), n * 2**d * e.n_levels
+    rows = 4 * n * (d + e.n_outputs)
+
+    def corners(kind: str) -> list[tuple[float, float | None]]:
+        """One level after another, each at the rate of its size: its table stays in a cache."""
+        rates = [rate_at(limits, kind, level.size) for level in e.levels]
+        known = [rate for rate in rates if rate]
+        seconds = sum(n * 2**d / rate for rate in known)
+        return [(seconds, 1.0)] if len(known) == len(rates) else []
+
+    wanted: list[tuple[float, float | None]] = []
     if _has(name, "grid", "forward_kernel"):
-        wanted = [(corners, rate_at(limits, "gather", e.n_entries)), (rows, bandwidth)]
+        wanted = [*corners("gather"), (rows, bandwidth)]
     elif _has(name, "grid", "backward_kernel"):
-        wanted = [(corners, rate_at(limits, "scatter", e.n_entries)), (rows, bandwidth)]
+        wanted = [*corners("scatter"), (rows, bandwidth)]
     elif "table_kernel" in name:
         size = touched * e.n_entries * (32 * e.n_features + 4) + e.n_entries / GROUP
         wanted = [(size, bandwidth)]
@@ -151,8 +163,6 @@ def least_ms(
         flops = rate(limits, "tensor_flops") or rate(limits, "float32_flops")
         traffic = 4 * n * 2 * (e.n_outputs + step.size.n_outputs)
         wanted = [(6 * n * field.weights.value.size, flops), (traffic, bandwidth)]
-    else:
-        wanted = []
     return max((work / at * 1e3 for work, at in wanted if at), default=None)
 
 
@@ -160,14 +170,19 @@ def primitive(name: str, source: Input, device: str, *, small: bool) -> dict[str
     """Measure a primitive's own step at its own settings."""
     task = make_task(name, source, make_config(name, small=small, steps=10**6), device)
     task.field.optimizer.n_steps.fill_(0)  # not known: the learning rate stays as it is
-    result = measure(task.stages(), device, small=small, before=_BEFORE)
-    result["batch"] = int(task.config.training.batch_size or 0)
-    result["input"] = source.path.name
-    if name == "nerf":
-        field = task.field.radiance
-        rays, samples, kept, lost = (int(v) for v in field.last.numpy())
-        result |= {"rays": rays, "samples": samples, "kept": kept, "given_up": lost}
-    return result
+
+    def look() -> dict[str, Any]:
+        metric = task.batch_metric()
+        if not np.isfinite(metric):
+            raise RuntimeError("the values are not finite: what was timed trains nothing")
+        told = {"metric": metric, "batch": int(task.config.training.batch_size or 0)}
+        told |= {"input": source.path.name, "usual_input": source.usual}
+        if name == "nerf":
+            values = (int(v) for v in task.field.radiance.last.numpy())
+            told |= dict(zip(("rays", "samples", "kept", "given_up"), values, strict=True))
+        return told
+
+    return measure(task.stages(), device, small=small, before=_BEFORE, look=look)
 
 
 def jobs(
@@ -180,26 +195,6 @@ def jobs(
     for name in PRIMITIVES:
         found[name] = partial(primitive, name, inputs[name], device, small=small)
     return found
-
-
-def deterministic(device: str, *, small: bool) -> dict[str, Any]:
-    """Return what a step in fixed point costs, and whether two runs have the same bits."""
-    size = StepSize(n_dims=3, **({"batch_log2": 10, "table_log2": 10} if small else {}))
-    times = {"repeats": 3, "inner": 2} if small else {"repeats": 9, "inner": 20}
-    found, states = {}, []
-    for name, fixed in (("usual", False), ("deterministic", True)):
-        step = ReferenceStep(size, device, deterministic=fixed)
-        found[name] = milliseconds(recorded_step(step.stages, device), device, **times)
-    for _ in range(2):
-        step = ReferenceStep(size, device, deterministic=True)
-        run = recorded_step(step.stages, device)
-        for _ in range(5 if small else 50):
-            run()
-        states.append(step.state())
-    one, other = states
-    differing = sum(not np.array_equal(one[name], other[name]) for name in one)
-    ratio = found["deterministic"] / found["usual"]
-    return {"ms": found, "ratio": ratio, "differing_arrays": differing}
 
 
 def describe(steps: Mapping[str, Any]) -> str:

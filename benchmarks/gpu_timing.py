@@ -13,6 +13,8 @@ from ngp_warp.launch import Stages
 from ngp_warp.recording import is_capturable, recorded_step
 
 _WARM_UP = 3
+_WARM_UP_S = 0.2
+"""On CUDA: an idle GPU takes a while to reach its clock."""
 
 
 def synchronize(device: str) -> None:
@@ -28,8 +30,11 @@ def milliseconds(
     repeats: int = 7,
     inner: int = 20,
     warm_up: int = _WARM_UP,
+    warm_up_seconds: float = _WARM_UP_S,
 ) -> float:
     """Return the median time of one call, device time on CUDA.
+
+    Caches are as the calls leave them: what is small enough is in the second one, as in training.
 
     Args:
         run: queues the work on the device's stream, and does not wait for it.
@@ -37,10 +42,16 @@ def milliseconds(
         repeats: measurements.
         inner: calls of a measurement, between two events.
         warm_up: calls before.
+        warm_up_seconds: and on CUDA more of them for so long.
     """
     for _ in range(warm_up):
         run()
     synchronize(device)
+    hot = time.perf_counter() + (0.0 if device == "cpu" else warm_up_seconds)
+    while time.perf_counter() < hot:
+        for _ in range(inner):
+            run()
+        synchronize(device)
     found = []
     for _ in range(repeats):
         if device == "cpu":
@@ -81,20 +92,32 @@ def stage_times(
 ) -> list[tuple[str, float]]:
     """Return the name and the milliseconds of every stage, in their order.
 
-    On CUDA a stage takes what a graph that ends with it takes longer than one that ends before it:
-    inside of a graph there are no gaps for the host, and no event is needed. On a CPU each is timed
-    inside of whole steps.
+    On CUDA launches of a stage run one after another, and each counts as a stage: it takes what
+    steps that end with it take longer than those that end before it. ``inner`` of them are one
+    graph: a short one would wait for the host between two. On a CPU each is timed inside of whole
+    steps.
     """
+    stages = parted(stages, device)
     names = [stage_name(stage) for stage in stages]
     if device == "cpu":
         return list(zip(names, _clocked(stages, repeats), strict=True))
     found, before = [], 0.0
     for end in range(1, len(stages) + 1):
-        run = recorded_step(stages[:end], device)
-        now = milliseconds(run, device, repeats=repeats, inner=inner)
+        run = recorded_step(stages[:end] * inner, device)
+        now = (
+            milliseconds(run, device, repeats=repeats, inner=1, warm_up=1, warm_up_seconds=0.0)
+            / inner
+        )
         found.append(max(now - before, 0.0))
         before = max(now, before)
     return list(zip(names, found, strict=True))
+
+
+def parted(stages: Stages, device: str) -> Stages:
+    """Return what is timed by itself: stages on a CPU, which runs one side by side, or launches."""
+    if device == "cpu":
+        return stages
+    return [[item] for stage in stages for item in stage if item.commands]
 
 
 def _clocked(stages: Stages, repeats: int) -> list[float]:

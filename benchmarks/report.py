@@ -3,6 +3,7 @@
 import json
 import platform
 import statistics
+import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
@@ -13,6 +14,7 @@ from typing import Any
 from ngp_warp import launch
 from ngp_warp.files import atomic_path
 
+_ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("ngp-warp", "warp-lang", "torch", "numpy")
 
 
@@ -76,8 +78,25 @@ def environment() -> dict[str, Any]:
         "cpu": _cpu_name(),
         "threads": launch.num_threads(),
         "versions": versions,
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "date": now(),
     }
+
+
+def now() -> str:
+    """Return the date and the time."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def commit() -> str | None:
+    """Return the checkout's commit, with a + where files differ from it; None: not known."""
+    command = ["git", "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=+"]
+    try:
+        told = subprocess.run(
+            command, cwd=_ROOT, capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return told.stdout.strip()
 
 
 def _cpu_name() -> str:

@@ -1,27 +1,22 @@
 """The GPU benchmark in its small mode: it compares, notices what differs, and loses nothing."""
 
 import json
-import sys
-import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
-import warp as wp
 
 from benchmarks import (
     gpu,
     gpu_agreement,
-    gpu_kernels,
+    gpu_parts,
+    gpu_report,
     gpu_rows_encodings,
     gpu_start,
-    gpu_targets,
-    gpu_timing,
 )
 from benchmarks.__main__ import main
 from benchmarks.gpu_compare import Row, Side, Tolerance, compare, kernel_name, run_row
-from benchmarks.gpu_parts import PARTS, Context, run_jobs
-from ngp_warp import launch
+from benchmarks.gpu_parts import PARTS, run_jobs
 from ngp_warp.errors import ConfigError
 from tests.test_cuda_kernels import KERNELS, SINGLE
 
@@ -53,6 +48,11 @@ def test_every_part_is_there_and_none_has_failed(result):
     assert all(parts.values())
     assert set(result["seconds"]) == set(PARTS)
     assert result["small"] is True
+    assert result["finished"] is True
+    assert set(result["measured"]) == set(PARTS)
+    assert {name: source["usual"] for name, source in result["inputs"].items()} == dict.fromkeys(
+        ("image", "sdf", "nerf", "volume"), False
+    )
     assert result["device_name"].startswith("CPU ")
 
 
@@ -84,6 +84,15 @@ def test_steps_have_stages_and_limits(result):
     assert 0 < steps["reference 3D"]["touched_share"] <= 1
     assert limits["bandwidth"] > 0
     assert all(rate > 0 for rate in limits["gather"].values())
+    assert steps["nerf"]["rays"] > 0
+    assert all("in_time" in run for run in result["parts"]["quality"].values())
+    assert all(np.isfinite(steps[name]["metric"]) for name in ("image", "sdf", "nerf", "volume"))
+
+
+def test_two_runs_have_the_same_bits(result):
+    found = result["parts"]["deterministic"]
+    assert {name: job["differing_arrays"] for name, job in found.items()} == {"step": 0, "image": 0}
+    assert found["step"]["ratio"] > 0
 
 
 def test_curves_of_both_kinds_of_kernels_lie_together(result):
@@ -136,6 +145,22 @@ def test_zeros_agree_with_nothing():
     assert run_row(row, CPU, LIKE_CUDA)["ok"] is False
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_nowhere_finite_agrees_with_nothing(value):
+    assert compare(np.full(4, value), np.full(4, value), LOOSE)["ok"] is False
+
+
+def test_an_array_that_one_side_lacks_is_no_agreement():
+    def run(side):
+        found = {"y": np.ones(3), "dx": np.ones(3)}
+        return {"y": np.ones(3)} if side.serves_cuda else found
+
+    row = Row("one array too few", run, LOOSE, on_cpu=True)
+    found = run_row(row, CPU, LIKE_CUDA)
+    assert (found["ok"], found["why"]) == (False, "no array dx")
+    assert run_row(replace(row, run=lambda side: {}), CPU, LIKE_CUDA)["ok"] is False
+
+
 def test_what_is_nowhere_finite_alike_agrees_and_integers_are_exact():
     some = np.array([1.0, np.inf, np.nan])
     assert compare(some, some.copy(), LOOSE)["ok"] is True
@@ -186,184 +211,30 @@ def options(tmp_path, **changes):
     return gpu.Options(**{**base, **changes})
 
 
-def test_a_part_runs_in_a_process_of_its_own(tmp_path):
-    found = gpu.run(options(tmp_path, only=("limits",)))["parts"]["limits"]
-    assert found["bandwidth"] > 0
-    assert json.loads((tmp_path / "r.json").read_text())["parts"]["limits"] == found
-
-
-def test_a_process_that_dies_or_hangs_costs_its_part_alone(tmp_path, monkeypatch):
-    written = 'open(job["out"], "w").write(json.dumps({"first": {"ms": 1.0}}))'
-    end = {"limits": "os._exit(11)", "deterministic": "time.sleep(60)"}
-
-    def command(job):
-        last = end[json.loads(job)["part"]]
-        text = f"import json, os, sys, time; job = json.loads(sys.argv[1]); {written}; {last}"
-        return [sys.executable, "-c", text, job]
-
-    monkeypatch.setattr(gpu, "process_command", command)
-    monkeypatch.setattr(gpu, "_GRACE_S", 0.5)
-    start = time.perf_counter()
-    parts = gpu.run(options(tmp_path, only=tuple(end), budget=3.0))["parts"]
-    assert time.perf_counter() - start < 20
-    assert "status 11" in parts["limits"].pop("error")
-    assert "its time was over" in parts["deterministic"].pop("error")
-    assert parts == {name: {"first": {"ms": 1.0}} for name in end}
-
-
-def test_another_process_goes_on_where_one_lost_the_device(tmp_path, monkeypatch):
-    text = """
-import json, os, sys
-job = json.loads(sys.argv[1])
-rows = [n for n in "abcd" if n not in job["context"]["skip"]]
-done = []
-for name in rows:
-    open(job["out"], "w").write(json.dumps({"rows": done, "begun": name}))
-    if name == "b":
-        os._exit(11)
-    done.append({"row": name, "ok": name != "c"})
-    open(job["out"], "w").write(json.dumps({"rows": done, "begun": None}))
-    if name == "c":
-        sys.exit(3)
-"""
-    monkeypatch.setattr(gpu, "process_command", lambda job: [sys.executable, "-c", text, job])
-    context = Context(device="cpu", small=True, folder=str(tmp_path))
-    rows = gpu._rows(context, 30.0, isolate=True)
-    assert [(r["row"], r["ok"]) for r in rows] == [
-        ("a", True), ("b", False), ("c", False), ("d", True),
-    ]  # fmt: skip
-    assert "status 11" in rows[1]["why"]
-
-
-def test_rows_that_no_process_came_to_are_not_run(tmp_path, monkeypatch):
-    names = [row.name for row in gpu_agreement.all_rows(small=True)]
-    begun = json.dumps({"rows": [{"row": names[1], "ok": True}], "begun": names[0]})
-    text = f"""
-import json, sys, time
-open(json.loads(sys.argv[1])["out"], "w").write({begun!r})
-time.sleep(60)
-"""
-    monkeypatch.setattr(gpu, "process_command", lambda job: [sys.executable, "-c", text, job])
-    monkeypatch.setattr(gpu, "_GRACE_S", 0.5)
-    found = gpu.run(options(tmp_path, only=("agreement",), budget=3.0))["parts"]["agreement"]
-    assert [row["row"] for row in found["rows"]] == names
-    assert (found["passed"], found["failed"], found["not_run"]) == (1, 0, len(names) - 1)
-
-
-def test_a_process_that_never_began_is_told(tmp_path, monkeypatch):
-    command = [sys.executable, "-c", "raise SystemExit('no driver')"]
-    monkeypatch.setattr(gpu, "process_command", lambda job: command)
-    context = Context(device="cpu", small=True, folder=str(tmp_path))
-    (row,) = gpu._rows(context, 30.0, isolate=True)
-    assert row["ok"] is False
-    assert "no driver" in row["why"]
-
-
 def test_unknown_parts_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="there are no parts speed"):
         gpu.run(options(tmp_path, only=("speed",)))
     assert main(["gpu", "--device", "cpu", "--only", "speed"]) == 2
 
 
-MADE = {
-    "device_name": "NVIDIA Test",
-    "driver": "1.2",
-    "versions": {"warp-lang": "9"},
-    "date": "2000-01-01",
-    "small": False,
-    "parts": {
-        "agreement": {"passed": 90, "failed": 0, "not_compared": 1, "not_run": 0, "rows": []},
-        "steps": {
-            "reference 3D": {"ms": 0.9, "host_ms": 0.02, "launches": 14, "graph": True},
-            "image": {"error": "out of memory"},
-        },
-        "quality": {
-            "nerf 5 s": {"psnr": 32.5, "usual_input": True},
-            "sdf 5 s": {"iou": 0.999, "usual_input": False},
-        },
-        "cold_start": {"image": {"fresh": {"trained_s": 3.0}},
-                       "nerf": {"fresh": {"trained_s": 25.0}}},
-    },
-}  # fmt: skip
-
-
-def test_a_report_judges_what_was_measured(tmp_path, capsys):
-    path = tmp_path / "made.json"
-    path.write_text(json.dumps(MADE))
-    assert main(["gpu", "--report", str(path)]) == 0
-    text = capsys.readouterr().out
-    assert "NVIDIA Test, driver 1.2; warp-lang 9; 2000-01-01" in text
-    assert (
-        "| step, 3D, 2^18 points, L=16, F=2, T=2^19, 2x64 | below 1.2 ms | 0.9 ms | yes |" in text
-    )
-    assert "| chair, 5 s | at least 33 dB | 32.5 dB | NO |" in text
-    # not the armadillo, and no figure at all
-    assert "| armadillo, 5 s | at least 0.99 IoU | 0.999 IoU | not judged |" in text
-    assert "| step of the image primitive | below 0.8 ms | - | not judged |" in text
-    # the slowest counts
-    assert "| first step, no kernel compiled yet | below 20 s | 25 s | NO |" in text
-    assert "| reference 3D | 0.900 | 0.020 | 14 | yes |" in text
-    assert "90 comparisons agree, 0 do not" in text
-
-
-def test_the_small_mode_judges_no_time():
-    verdicts = gpu_targets.verdicts({**MADE, "small": True})
-    judged = {v["name"] for v in verdicts if v["met"] is not None}
-    assert judged == {"rows of the CPU's and the device's kernels that do not agree",
-                      "such rows that were not run"}  # fmt: skip
-
-
 def test_a_file_is_named_after_the_device():
     assert gpu.file_name("NVIDIA H100 80GB HBM3") == "nvidia_h100_80gb_hbm3.json"
 
 
-@pytest.mark.parametrize("arch", [80, 90])
-@pytest.mark.parametrize(
-    "kernel",
-    [gpu_kernels.gather, gpu_kernels.scatter, gpu_kernels.scatter_half, gpu_kernels.nothing],
-    ids=lambda k: k.key,
-)
-def test_the_limits_kernels_compile_for_cuda(kernel, arch, tmp_path):
-    (path,) = wp.compile_aot_module(
-        kernel.module, arch=arch, module_dir=tmp_path, use_ptx=True, strip_hash=True
-    )
-    text = path.read_text()
-    wanted = {
-        "gather": "ld.global.nc.v2.f32",
-        "scatter": "red.global.add.v2.f32" if arch == 90 else "red.global.add.f32",
-        "scatter_half": "red.global.add.noftz.f16x2",
-    }
-    assert wanted.get(kernel.key, f"sm_{arch}") in text
+def test_numbers_of_numpy_are_written(tmp_path):
+    path = tmp_path / "x.json"
+    gpu_parts.write_json(path, {"a": np.float32(1.5), "b": np.int64(2), "c": tmp_path})
+    assert json.loads(path.read_text()) == {"a": 1.5, "b": 2, "c": str(tmp_path)}
 
 
-def test_the_limits_kernels_do_the_work_that_is_counted(device):
-    n, mask = 64, 2**6 - 1
-    table = wp.zeros(2 * (mask + 1), dtype=float, device=device)
-    launch.record(gpu_kernels.scatter, n, [1.0, mask, table], device, shards=1).run()
-    counts = table.numpy().reshape(-1, 2)
-    assert counts.sum() == 2 * n * gpu_kernels.READS
-    assert (counts[:, 0] == counts[:, 1]).all()
-    assert np.count_nonzero(counts) > mask  # spread over the table
-    pairs = wp.array(np.ones((mask + 1, 2), np.float32), dtype=wp.vec2, device=device)
-    out = wp.zeros(n, dtype=wp.vec2, device=device)
-    launch.record(gpu_kernels.gather, n, [pairs, mask, out], device).run()
-    assert (out.numpy() == gpu_kernels.READS).all()
-
-
-def test_launches_inside_of_calls_are_counted(device):
-    out = wp.zeros(1, dtype=float, device=device)
-    item = launch.record(gpu_kernels.nothing, 1, [out], device)
-
-    def twice():
-        for _ in range(2):
-            wp.launch(gpu_kernels.nothing, 1, [0, out], device=device)
-
-    stages = [[item], [launch.Launch([launch.Call(twice), launch.Call(out.zero_)], device)]]
-    assert gpu_timing.count_launches(stages) == 4
-    assert gpu_timing.stage_name(stages[0]) == "gpu_kernels.nothing"
-    assert gpu_timing.milliseconds(item.run, device, inner=2) > 0
-    names = [name for name, _ in gpu_timing.stage_times(stages, device, inner=1)]
-    assert names[0] == "gpu_kernels.nothing"
+def test_inputs_that_are_not_there_are_told_at_once(tmp_path, capsys):
+    out = tmp_path / "r.json"
+    for flag in ("--data", "--image"):
+        assert (
+            main(["gpu", "--device", "cpu", flag, str(tmp_path / "none"), "--out", str(out)]) == 2
+        )
+        assert "not there" in capsys.readouterr().err
+    assert not out.exists()
 
 
 def test_a_start_that_fails_says_why(tmp_path):
@@ -372,3 +243,35 @@ def test_a_start_that_fails_says_why(tmp_path):
     missing = Input(tmp_path / "none.png", usual=False)
     with pytest.raises(RuntimeError, match=r"none\.png"):
         gpu_start.measure("image", missing, "cpu", cache=None, n_steps=1, small=True)
+
+
+def test_a_start_that_works_once_keeps_what_it_gave(monkeypatch, tmp_path):
+    from benchmarks.gpu_inputs import Input
+
+    calls = []
+
+    def measure(*args, **kwargs):
+        calls.append(kwargs["cache"])
+        if len(calls) > 1:
+            raise RuntimeError("no second one")
+        return {"trained_s": 1.0}
+
+    monkeypatch.setattr(gpu_start, "measure", measure)
+    inputs = {"image": Input(tmp_path / "x.png", usual=False)}
+    found = gpu_start.start_jobs(inputs, "cpu", small=True)["image"]()
+    assert found["fresh"] == {"trained_s": 1.0}
+    assert "no second one" in found["warm"]["error"]
+
+
+def test_the_report_has_a_table_of_every_part(result):
+    text = gpu_report.markdown(result)
+    assert "Small mode" in text
+    assert "It was ended before" not in text
+    for head in ("| step |", "| `--deterministic` |", "| trained |", "| picture |", "| memory of",
+                 "| start to first step |", "| training curve's end, dB |"):  # fmt: skip
+        assert head in text
+    assert "Limits of the device" in text
+    broken = {**result, "finished": False, "parts": {"render": {"nerf": {"error": "a | b"}}}}
+    text = gpu_report.markdown(broken)
+    assert "| nerf | a / b |  |" in text
+    assert "It was ended before it had finished" in text
