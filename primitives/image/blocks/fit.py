@@ -17,7 +17,7 @@ from ngp_warp.primitives import get
 from ngp_warp.primitives.image.blocks.evaluate import load_whole
 from ngp_warp.primitives.image.blocks.layout import MARGIN, Layout, make_layout
 from ngp_warp.primitives.image.blocks.mosaic import block_folder, is_finished
-from ngp_warp.primitives.image.blocks.report import BlocksFailed, measuring_watcher, watcher
+from ngp_warp.primitives.image.blocks.report import BlocksFailed, Watcher, measuring_watcher
 from ngp_warp.primitives.image.blocks.work import Work
 from ngp_warp.primitives.image.cache import default_cache_dir
 from ngp_warp.primitives.image.config import ImageConfig
@@ -221,7 +221,7 @@ def _run_jobs(
         message = f"{len(left)} of {len(cells)} blocks to fit, jobs and their logs in {folder}/jobs"
         report(Progress(stage="blocks", message=message))
         works = [Work(folder.resolve(), at, jobs.place()) for at in left]
-        ended = jobs.run_all(works, watcher(folder, left, len(cells), report))
+        ended = jobs.run_all(works, Watcher(folder, left, len(cells), report))
         _check(ended, len(cells), repeat)
     if not (folder / "metrics.json").is_file():
         whole = Work(folder.resolve(), None, jobs.place())
