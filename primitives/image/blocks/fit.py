@@ -18,7 +18,7 @@ from ngp_warp.primitives.image.blocks.evaluate import load_whole
 from ngp_warp.primitives.image.blocks.layout import MARGIN, Layout, make_layout
 from ngp_warp.primitives.image.blocks.mosaic import block_folder, is_finished
 from ngp_warp.primitives.image.blocks.report import BlocksFailed, Watcher, measuring_watcher
-from ngp_warp.primitives.image.blocks.work import Work
+from ngp_warp.primitives.image.blocks.work import MAY_CHANGE, Work
 from ngp_warp.primitives.image.cache import default_cache_dir
 from ngp_warp.primitives.image.config import ImageConfig
 from ngp_warp.primitives.image.transfer import choose
@@ -34,7 +34,6 @@ from ngp_warp.run import (
 from ngp_warp.trainer import Interrupted
 
 COMMAND = "fit-image-blocks"
-_MAY_CHANGE = ("cache_dir", "checkpoint_seconds")
 
 
 def fit_image_blocks(
@@ -178,7 +177,7 @@ def _check_settings(run: Path, now: dict[str, Any], then: dict[str, Any]) -> Non
 def _differences(name: str, now: Any, then: Any) -> Iterator[tuple[str, Any, Any]]:
     if isinstance(now, dict) and isinstance(then, dict):
         for key in now:
-            if key not in _MAY_CHANGE:
+            if key not in MAY_CHANGE:
                 yield from _differences(key, now[key], then.get(key))
     elif now != then:
         yield name, now, then
