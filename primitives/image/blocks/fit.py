@@ -1,7 +1,8 @@
 """The Python entry: fit the blocks of a picture by independent jobs."""
 
+import shlex
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from ngp_warp import __version__
 from ngp_warp.config import from_dict, override, to_dict
 from ngp_warp.errors import CheckpointError, ConfigError
 from ngp_warp.fitting import DEFAULT_SECONDS, nested_settings
-from ngp_warp.job_settings import JobSettings, check_available
+from ngp_warp.job_settings import JobSettings
 from ngp_warp.jobs import Jobs, Outcome
 from ngp_warp.primitive import Progress, Report, check_same, report_nothing
 from ngp_warp.primitives import get
@@ -34,6 +35,7 @@ from ngp_warp.run import (
 from ngp_warp.trainer import Interrupted
 
 COMMAND = "fit-image-blocks"
+_SUBFOLDERS = ("blocks", "jobs", "renders", "exports")  # checkpoints are the blocks'
 
 
 def fit_image_blocks(
@@ -82,8 +84,8 @@ def fit_image_blocks(
         NgpError: as ``fit_image``; ``BlocksFailed`` where jobs failed.
         Interrupted: Ctrl-C or SIGTERM; says how to go on.
     """
-    report, jobs = progress or report_nothing, jobs or JobSettings()
-    check_available(jobs)
+    report = progress or report_nothing
+    at_work = Jobs(jobs or JobSettings(), device, threads)
     if resume is not None and out is not None:
         raise ConfigError("give --resume or --out, not both: a resumed run keeps its folder")
     previous = _previous(resume, out)
@@ -98,11 +100,15 @@ def fit_image_blocks(
     if previous is not None:
         check_same(path, header["data"], then["data"])
         _check_settings(previous.path, header, then)
-    folder = previous.path if previous else _make_folder(out, path)
-    write_json(folder / "config.json", header)
-    with _says_how_to_go_on(folder, jobs):
-        at_work = Jobs(jobs, folder.resolve() / "jobs", device, threads)
-        _run_jobs(at_work, folder, header, report, _repeat(folder, jobs))
+    with _folder(previous, out, path) as folder:
+        write_json(folder / "config.json", header)
+    repeat = f"ngp {COMMAND} --resume {shlex.quote(str(folder))}{at_work.settings.flags()}"
+    try:
+        _run_jobs(at_work, folder, header, report, repeat)
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"interrupted; what was running is saved; continue with {repeat}"
+        ) from None
     return open_run(folder, device=device)
 
 
@@ -175,6 +181,7 @@ def _check_settings(run: Path, now: dict[str, Any], then: dict[str, Any]) -> Non
 
 
 def _differences(name: str, now: Any, then: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Yield name, new and old value of settings that differ and may not."""
     if isinstance(now, dict) and isinstance(then, dict):
         for key in now:
             if key not in MAY_CHANGE:
@@ -183,26 +190,13 @@ def _differences(name: str, now: Any, then: Any) -> Iterator[tuple[str, Any, Any
         yield name, now, then
 
 
-def _make_folder(out: str | Path | None, source: Path) -> Path:
-    with new_folder(Path(out) if out is not None else None, source, COMMAND) as folder:
-        (folder / "checkpoints").rmdir()  # those are the blocks'
-        for name in ("blocks", "jobs"):
-            (folder / name).mkdir(exist_ok=True)
-    return folder
-
-
-@contextmanager
-def _says_how_to_go_on(folder: Path, jobs: JobSettings) -> Iterator[None]:
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise Interrupted(
-            f"interrupted; what was running is saved; continue with {_repeat(folder, jobs)}"
-        ) from None
-
-
-def _repeat(folder: Path, jobs: JobSettings) -> str:
-    return f"ngp {COMMAND} --resume {folder}{jobs.flags()}"
+def _folder(
+    previous: Run | None, out: str | Path | None, source: Path
+) -> AbstractContextManager[Path]:
+    """Return the run's folder; a new one is taken back where the block raises."""
+    if previous is not None:
+        return nullcontext(previous.path)
+    return new_folder(Path(out) if out is not None else None, source, COMMAND, _SUBFOLDERS)
 
 
 def _run_jobs(
@@ -215,20 +209,22 @@ def _run_jobs(
     """
     cells = list(Layout.from_dict(header).cells())
     left = [at for at in cells if not is_finished(block_folder(folder, *at))]
+    run = folder.resolve()
     if left:
         (folder / "metrics.json").unlink(missing_ok=True)
         message = f"{len(left)} of {len(cells)} blocks to fit, jobs and their logs in {folder}/jobs"
         report(Progress(stage="blocks", message=message))
-        works = [Work(folder.resolve(), at, jobs.place()) for at in left]
-        ended = jobs.run_all(works, Watcher(folder, left, len(cells), report))
+        works = [Work(run, at, jobs.place(len(left))) for at in left]
+        ended = jobs.run_all(run / "jobs", works, Watcher(folder, left, len(cells), report))
         _check(ended, len(cells), repeat)
     if not (folder / "metrics.json").is_file():
-        whole = Work(folder.resolve(), None, jobs.place())
-        ended = jobs.run_all([whole], measuring_watcher(folder, report))
+        whole = Work(run, None, jobs.place(1))
+        ended = jobs.run_all(run / "jobs", [whole], measuring_watcher(folder, report))
         _check(ended, len(cells), repeat)
 
 
 def _check(ended: list[Outcome], total: int, repeat: str) -> None:
+    """Raise BlocksFailed, which names the jobs, unless all are done."""
     failed = [
         {"name": o.work.name, "error": o.error or o.state, "log": str(o.log)}
         for o in sorted(ended, key=lambda o: o.work.name)
