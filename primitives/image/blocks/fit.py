@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,7 @@ def fit_image_blocks(
     header = _header(path, config, cut, then)
     if previous is not None:
         check_same(path, header["data"], then["data"])
-        _check_settings(previous.path, header, then)
+        _check_settings(previous, header)
     with _folder(previous, out, path) as folder:
         write_json(folder / "config.json", header)
     repeat = f"ngp {COMMAND} --resume {shlex.quote(str(folder))}{at_work.settings.flags()}"
@@ -128,18 +129,30 @@ def _header(
 
 
 def _previous(resume: str | Path | None, out: str | Path | None) -> Run | None:
-    """Return the run that is continued, or None."""
-    where = Path(resume) if resume is not None else Path(out) if out is not None else None
+    """Return the run that is continued, or None.
+
+    Raises:
+        CheckpointError: there is none at ``resume``, or not one in blocks.
+        ConfigError: ``out`` holds a run of another kind, or blocks without the run's config.json,
+            which would pass for this run's.
+        ResourceError: ``out`` is a file.
+    """
     if resume is not None:
         run = open_run(resume)
         if not run.in_blocks:
+            command = get(run.primitive).command
             raise CheckpointError(
-                f"{resume} is not in blocks; continue with ngp fit-image --resume"
+                f"{resume} is not in blocks; continue with ngp {command} --resume"
             )
         return run
+    where = Path(out) if out is not None else None
     if where is not None and not list_checkpoints(where) and read_blocks(where):
         return open_run(where)
     check_out(where)
+    if where is not None and any(where.glob("blocks/*/config.json")):
+        raise ConfigError(
+            f"{where} holds blocks of a run whose config.json is gone or broken; give another --out"
+        )
     return None
 
 
@@ -170,14 +183,18 @@ def _layout(
     return make_layout(info.width, info.height, blocks=blocks, block_size=block_size, margin=margin)
 
 
-def _check_settings(run: Path, now: dict[str, Any], then: dict[str, Any]) -> None:
-    """Raise ConfigError unless a run is continued with the settings that its blocks have."""
-    for name in ("edges_x", "edges_y", "margin", "config"):
-        for what, a, b in _differences(name, now[name], then[name]):
-            raise ConfigError(
-                f"{run} has blocks fitted with {what} {b}, not {a}; to have another, start a new "
-                "run"
-            )
+def _check_settings(run: Run, now: dict[str, Any]) -> None:
+    """Raise ConfigError where a run has blocks that were begun with other settings than ``now``."""
+    then, new = Layout.from_dict(run.header), Layout.from_dict(now)
+    if not any(list_checkpoints(block_folder(run.path, *at)) for at in then.cells()):
+        return
+    found = _differences("config", now["config"], to_dict(run.config))
+    if (then.edges_x, then.edges_y) != (new.edges_x, new.edges_y):
+        found = chain([("blocks", new, then)], found)
+    for what, a, b in chain(found, _differences("margin", new.margin, then.margin)):
+        raise ConfigError(
+            f"{run.path} was begun with {what} {b}, not {a}; to have another, start a new run"
+        )
 
 
 def _differences(name: str, now: Any, then: Any) -> Iterator[tuple[str, Any, Any]]:
