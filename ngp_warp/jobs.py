@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import subprocess
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -152,7 +153,7 @@ class Jobs:
             return waiting
         executor = _executor(self.settings, folder, self._device)
         if not self._local:
-            with _without_ctrl_c():  # no array shall be queued that nobody knows of
+            with _interrupted_later():
                 jobs = executor.submit_array(waiting)
                 self._running.update(zip(waiting, jobs, strict=True))
             return []
@@ -160,7 +161,7 @@ class Jobs:
             work = waiting[0]
             if self._n_gpus:
                 work = work.at(replace(work.place, device=self._least_busy()))
-            with _without_ctrl_c():
+            with _interrupted_later():
                 self._running[work] = executor.submit(work)
             waiting = waiting[1:]
         return waiting
@@ -258,13 +259,28 @@ def _reason(text: str) -> str:
 
 
 @contextlib.contextmanager
-def _without_ctrl_c() -> Iterator[None]:
-    """Hold back SIGINT: processes started meanwhile never get it, this one does afterwards.
+def _interrupted_later() -> Iterator[None]:
+    """Hold back SIGINT and SIGTERM, so that no job is sent off that nobody knows of.
 
-    A terminal sends Ctrl-C to all of them; jobs shall have one signal each, and time to save.
+    Processes that are started meanwhile never get SIGINT: a terminal sends Ctrl-C to all of them,
+    and jobs shall have one signal each, and time to save. The mask does that, but does not protect
+    this process, of which any other thread may take the signal.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    received: list[int] = []
+
+    def note(number: int, frame: Any) -> None:
+        received.append(number)
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    if threading.current_thread() is not threading.main_thread():
+        numbers = ()  # signals interrupt the main thread alone
+    handlers = {number: signal.signal(number, note) for number in numbers}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number in received[:1]:
+            signal.raise_signal(number)

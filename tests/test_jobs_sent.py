@@ -1,8 +1,11 @@
 """Laws of jobs that are sent off: where they go, what refuses them, and how they are ended."""
 
+import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -188,16 +191,31 @@ def test_jobs_are_ended_where_the_disk_has_no_room_to_say_so(
     assert [job.process.poll() for job in sent] == [-signal.SIGTERM] * 2
 
 
-def test_no_interruption_parts_an_array_from_its_ids(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("executor", ["local", "slurm"])
+def test_no_interruption_parts_a_job_from_its_id(
+    number: signal.Signals, executor: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def submit_array(works: list[Any]) -> list[str]:
-        signal.raise_signal(signal.SIGINT)
-        return [work.name for work in works]
+    def interrupt(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    def submit(works: Any) -> list[str]:
+        os.kill(os.getpid(), number)  # to any thread of this process
+        time.sleep(0.01)  # where Python would raise
+        return ["17"] if executor == "slurm" else "17"  # type: ignore[return-value]
 
     monkeypatch.setenv("PATH", slurm_stand_in.install(tmp_path / "bin")["PATH"])
-    monkeypatch.setattr(jobs, "_executor", lambda *args: Executor(submit_array))
-    there = Jobs(JobSettings(executor="slurm"), "cpu", 1)
-    with pytest.raises(KeyboardInterrupt):
-        there._submit(tmp_path, works(there, 2))
-    assert list(there._running.values()) == ["0", "1"]
+    monkeypatch.setattr(jobs, "_executor", lambda *args: Executor(submit))
+    there = Jobs(JobSettings(executor=executor), "cpu", 1)
+    before, ended = signal.signal(number, interrupt), threading.Event()
+    thread = threading.Thread(target=ended.wait)
+    thread.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            there._submit(tmp_path, works(there, 1))
+        assert signal.getsignal(number) is interrupt
+    finally:
+        signal.signal(number, before)
+        ended.set()
+        thread.join()
+    assert list(there._running.values()) == ["17"]
