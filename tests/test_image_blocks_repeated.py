@@ -50,6 +50,7 @@ def test_only_what_is_missing_is_fitted_again(jobs_here: list[str], tmp_path: Pa
         ({"blocks": "3x2"}, "blocks 2x2, not 3x2"),
         ({"margin": 3}, "margin 6, not 3"),
         ({"loss": "l1"}, "loss l2, not l1"),
+        ({"crop": "0,0,50,40"}, "crop None, not 0,0,50,40"),
     ):
         with pytest.raises(ConfigError, match=message):
             fit(picture, out=out, **{"steps": 20, **changes})

@@ -94,6 +94,8 @@ def fit_image_blocks(
     if previous is None and source is None:
         raise ConfigError("nothing to fit: give a file, or a run with --resume")
     config = _settings(config, {**settings, "seconds": seconds, "steps": steps}, then)
+    if previous is not None and config.crop != previous.config.crop:
+        raise _begun_with(previous, "crop", config.crop, previous.config.crop)
     path = Path(source) if source is not None else Path(then["source"])
     report(Progress(stage="load", message=f"reading {path}"))
     cut = {"blocks": blocks, "block_size": block_size, "margin": margin}
@@ -192,9 +194,13 @@ def _check_settings(run: Run, now: dict[str, Any]) -> None:
     if (then.edges_x, then.edges_y) != (new.edges_x, new.edges_y):
         found = chain([("blocks", new, then)], found)
     for what, a, b in chain(found, _differences("margin", new.margin, then.margin)):
-        raise ConfigError(
-            f"{run.path} was begun with {what} {b}, not {a}; to have another, start a new run"
-        )
+        raise _begun_with(run, what, a, b)
+
+
+def _begun_with(run: Run, what: str, now: Any, then: Any) -> ConfigError:
+    return ConfigError(
+        f"{run.path} was begun with {what} {then}, not {now}; to have another, start a new run"
+    )
 
 
 def _differences(name: str, now: Any, then: Any) -> Iterator[tuple[str, Any, Any]]:
