@@ -64,16 +64,11 @@ def fit_command(primitive: str, summary: str) -> Callable[..., dict[str, Any]]:
     ) -> dict[str, Any]:
         if source is None and resume is None:
             raise ConfigError("nothing to fit: give a file, or a run with --resume")
-        settings, notes = None, []
-        if resume is None or flags or config:
-            below, notes = base_settings(cls, config, resume, primitive)
-            settings = config_from_flags(cls, flags, below)
-        from ngp_warp.fitting import fit
-
         # of several processes the first one speaks
         with Console(quiet=quiet or not processes.speaks(), as_json=as_json) as console:
-            for note in notes:
-                console.progress(Progress(stage="load", message=note))
+            settings = settings_given(primitive, flags, config, resume, console)
+            from ngp_warp.fitting import fit
+
             run = fit(
                 primitive,
                 source,
@@ -88,6 +83,28 @@ def fit_command(primitive: str, summary: str) -> Callable[..., dict[str, Any]]:
 
     command.__doc__ = summary
     return with_config_flags(cls)(command)
+
+
+def settings_given(
+    primitive: str, flags: dict[str, Any], file: Path | None, resume: Path | None, console: Console
+) -> Any:
+    """Return the config that a fit is given: the flags over the file over the resumed run's.
+
+    What there is to say of the file is printed. None where there is neither flag nor file: the
+    settings then are the resumed run's or the defaults, as the fit itself finds them.
+
+    Raises:
+        ConfigError: a flag, a file or a run that does not hold settings of the primitive.
+        CheckpointError: no run at ``resume``.
+    """
+    if not flags and file is None:
+        return None
+    cls = get_primitive(primitive).config
+    below, notes = base_settings(cls, file, resume, primitive)
+    settings = config_from_flags(cls, flags, below)
+    for note in notes:
+        console.progress(Progress(stage="load", message=note))
+    return settings
 
 
 def report_run(run: Any, console: Console) -> dict[str, Any]:

@@ -5,19 +5,23 @@ from typing import Annotated, Any
 import typer
 
 from ngp_warp.cli.console import Console, Failed
-from ngp_warp.cli.fit import ConfigOption, OutOption, ResumeOption, SourceArgument, report_run
+from ngp_warp.cli.fit import (
+    ConfigOption,
+    OutOption,
+    ResumeOption,
+    SourceArgument,
+    report_run,
+    settings_given,
+)
 from ngp_warp.cli.options import (
     DeviceOption,
     JsonOption,
     QuietOption,
     ThreadsOption,
-    base_settings,
-    config_from_flags,
     field_docs,
     with_config_flags,
 )
 from ngp_warp.job_settings import Executor, JobSettings
-from ngp_warp.primitive import Progress
 from ngp_warp.primitives import get as get_primitive
 
 _CONFIG = get_primitive("image").config
@@ -83,16 +87,11 @@ def _command(
         slurm_setup=tuple(slurm_setup or ()),
         slurm_additional_parameters=tuple(slurm_additional_parameters or ()),
     )
-    settings, notes = None, []
-    if flags or config:
-        below, notes = base_settings(_CONFIG, config, resume, "image")
-        settings = config_from_flags(_CONFIG, flags, below)
-    from ngp_warp.primitives.image.blocks.fit import fit_image_blocks
-    from ngp_warp.primitives.image.blocks.report import BlocksFailed, line_of, table
-
     with Console(quiet=quiet, as_json=as_json) as console:
-        for note in notes:
-            console.progress(Progress(stage="load", message=note))
+        settings = settings_given("image", flags, config, resume, console)
+        from ngp_warp.primitives.image.blocks.fit import fit_image_blocks
+        from ngp_warp.primitives.image.blocks.report import BlocksFailed, line_of, table
+
         try:
             run = fit_image_blocks(
                 source,

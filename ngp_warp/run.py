@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -324,13 +324,16 @@ def check_out(out: Path | None) -> None:
 
 
 @contextmanager
-def new_folder(out: Path | None, source: Path, task: str) -> Iterator[Path]:
+def new_folder(
+    out: Path | None, source: Path, task: str, subfolders: Sequence[str] = _SUBFOLDERS
+) -> Iterator[Path]:
     """Make a run's folder, and take it back where the block raises before the first checkpoint.
 
     Args:
         out: the folder; None: outputs/<input>/<task>/<time>, with a ``latest`` link beside it.
         source: the input.
         task: the command.
+        subfolders: that it gets.
 
     Raises:
         ConfigError: ``out`` already holds a run.
@@ -349,7 +352,7 @@ def new_folder(out: Path | None, source: Path, task: str) -> Iterator[Path]:
                 made[:1] = [folder]
                 with suppress(OSError):  # a file system without links
                     _link(latest, folder.name)
-            for name in _SUBFOLDERS:
+            for name in subfolders:
                 (folder / name).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ResourceError(f"cannot make the folder {folder}: {error.strerror}") from error
@@ -360,7 +363,7 @@ def new_folder(out: Path | None, source: Path, task: str) -> Iterator[Path]:
                 if out is None:
                     latest.unlink() if linked is None else _link(latest, linked)
             with suppress(OSError):
-                _take_back(folder, made)
+                _take_back(folder, made, subfolders)
         raise
 
 
@@ -377,7 +380,7 @@ def _make_another(folder: Path) -> Path:
             another = folder.with_name(f"{folder.name}-{number}")
 
 
-def _take_back(folder: Path, made: list[Path]) -> None:
+def _take_back(folder: Path, made: list[Path], subfolders: Sequence[str]) -> None:
     """Remove what a run without a checkpoint has left; folders that were there before stay."""
     if folder in made:
         shutil.rmtree(folder)
@@ -385,7 +388,7 @@ def _take_back(folder: Path, made: list[Path]) -> None:
             parent.rmdir()  # not where something else has come to lie there
         return
     (folder / "config.json").unlink(missing_ok=True)
-    for name in _SUBFOLDERS:
+    for name in subfolders:
         with suppress(OSError):
             (folder / name).rmdir()
 

@@ -192,13 +192,13 @@ def jobs_here(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     ran: list[str] = []
 
-    def run_all(self: Any, works: list[Any], watch: Any) -> list[jobs_module.Outcome]:
+    def run_all(self: Any, folder: Path, works: list[Any], watch: Any) -> list[jobs_module.Outcome]:
         ended = []
         for work in works:
             ran.append(work.name)
             result = work()
-            log = self.folder / "log"
-            outcome = jobs_module.Outcome(work, result["state"], result.get("error", ""), log)
+            error, log = result.get("error", ""), folder / "log"
+            outcome = jobs_module.Outcome(work, result["state"], error, log)
             ended.append(outcome)
             watch(ended)
         return ended

@@ -5,6 +5,7 @@ import stat
 from pathlib import Path
 
 # A job runs in the background; scancel finds the ids of their processes in pid-0, pid-1, ...
+# It runs a copy of the script, as with Slurm: submitit moves its own as soon as sbatch returns.
 _SBATCH = """#!/bin/sh
 last=$(sed -n 's/^#SBATCH --array=0-\\([0-9]*\\)%.*/\\1/p' "$1")
 cp "$1" "$FOLDER/script-$$"
@@ -12,7 +13,7 @@ echo "Submitted batch job 7$$"
 i=0
 while [ "$i" -le "${last:-0}" ]; do
   if [ -n "$last" ]; then export SLURM_ARRAY_JOB_ID=7$$ SLURM_ARRAY_TASK_ID=$i; fi
-  SLURM_JOB_ID=7$$ SLURM_PROCID=0 setsid sh "$1" >>"$FOLDER/out" 2>&1 &
+  SLURM_JOB_ID=7$$ SLURM_PROCID=0 setsid sh "$FOLDER/script-$$" >>"$FOLDER/out" 2>&1 &
   i=$((i + 1))
 done
 """

@@ -60,8 +60,12 @@ def test_cores_tile_the_image_and_boxes_have_the_margin_around_them() -> None:
         ({"blocks": "2x2", "block_size": 9}, "not both"),
         ({"blocks": "2"}, "COLUMNSxROWS"),
         ({"blocks": "0x2"}, "COLUMNSxROWS"),
-        ({"blocks": "200x1", "margin": 0}, "have a side of 0"),
-        ({"blocks": "4x4"}, "less than two margins of 16"),
+        ({"blocks": "1000x1"}, "from 1 to 999"),
+        ({"blocks": "200x1", "margin": 0}, "have a side of 0; take fewer"),
+        (
+            {"blocks": "4x4"},
+            "of an image of 100x100 pixels have a side of 25, less than two margins of 16",
+        ),
         ({"blocks": "1x1", "margin": -1}, "at least 0"),
     ],
 )

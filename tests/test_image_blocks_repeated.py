@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from block_runs import BLOCK_FLAGS, HEIGHT, WIDTH, fit
-from image_runs import SMALL_FLAGS, smooth, write_picture
+from image_runs import SMALL_FLAGS, settings, smooth, write_picture
 
 import ngp_warp
 from ngp_warp.cli import app
@@ -46,9 +47,10 @@ def test_only_what_is_missing_is_fitted_again(jobs_here: list[str], tmp_path: Pa
     assert resumed.metrics["psnr"] == first.metrics["psnr"]
     for changes, message in (
         ({"steps": 30}, "steps 20, not 30"),
-        ({"blocks": "3x2"}, "edges_x"),
+        ({"blocks": "3x2"}, "blocks 2x2, not 3x2"),
         ({"margin": 3}, "margin 6, not 3"),
         ({"loss": "l1"}, "loss l2, not l1"),
+        ({"crop": "0,0,50,40"}, "crop None, not 0,0,50,40"),
     ):
         with pytest.raises(ConfigError, match=message):
             fit(picture, out=out, **{"steps": 20, **changes})
@@ -91,6 +93,73 @@ def test_what_cannot_be_read_fails_before_any_job(jobs_here: list[str], tmp_path
     assert jobs_here == []
 
 
+def test_what_cannot_begin_leaves_nothing(refused: Any, tmp_path: Path) -> None:
+    write_picture(tmp_path / "a.png", smooth(width=WIDTH, height=HEIGHT))
+    args = ("fit-image-blocks", "a.png", "--steps", "20", "--blocks", "1x1")
+    assert "cuda:99 is not there" in refused(*args, "--out", "run", "--device", "cuda:99")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "blocks").write_text("no folder")
+    assert "cannot make the folder full" in refused(*args, "--out", "full", *SMALL_FLAGS)
+
+
+def test_a_full_disk_leaves_nothing(refused: Any, tmp_path: Path, small_disk: Path) -> None:
+    write_picture(tmp_path / "a.png", smooth(width=WIDTH, height=HEIGHT))
+    (small_disk / "fill").write_bytes(bytes(1 << 16))
+    args = ("fit-image-blocks", "a.png", "--steps", "20", "--blocks", "1x1")
+    assert "No space left" in refused(*args, "--out", "disk/run", *SMALL_FLAGS)
+
+
+def test_blocks_of_nobody_knows_what_are_not_taken(jobs_here: list[str], tmp_path: Path) -> None:
+    picture = write_picture(tmp_path / "a.png", smooth(width=WIDTH, height=HEIGHT))
+    run = fit(picture, steps=5, out=tmp_path / "run").path
+    (run / "config.json").unlink()
+    with pytest.raises(ConfigError, match=r"holds blocks of a run whose config\.json is gone"):
+        fit(picture, steps=10, out=run)
+    assert not (run / "config.json").exists()
+
+
+def test_a_run_of_another_kind_is_named(tmp_path: Path) -> None:
+    picture = write_picture(tmp_path / "a.png")
+    ngp_warp.fit_image(picture, steps=2, out=tmp_path / "run", device="cpu", **settings())
+    with pytest.raises(CheckpointError, match="not in blocks; continue with ngp fit-image --resu"):
+        ngp_warp.fit_image_blocks(resume=tmp_path / "run", device="cpu")
+
+
+def test_settings_may_change_before_any_block_has_begun(
+    jobs_here: list[str], tmp_path: Path, capfd: Any
+) -> None:
+    picture = write_picture(tmp_path / "a.png", smooth(width=WIDTH, height=HEIGHT))
+    out = tmp_path / "a folder"
+    (out / "blocks").mkdir(parents=True)
+    in_the_way = [out / "blocks" / name for name in ("000_000", "000_001", "001_000", "001_001")]
+    for path in in_the_way:
+        path.write_text("no folder can be made here")
+    args = ["fit-image-blocks", str(picture), "--out", str(out), "--steps", "20", *BLOCK_FLAGS]
+    assert app.main([*args, *SMALL_FLAGS, "--quiet"]) == 2
+    _, _, repeat = capfd.readouterr().err.strip().partition("continue with ngp ")
+    assert shlex.split(repeat) == ["fit-image-blocks", "--resume", str(out), "--jobs", "2"]
+    for path in in_the_way:
+        path.unlink()
+    changes = ["--loss", "l1", "--blocks", "2x1", "--device", "cpu"]
+    assert app.main([*shlex.split(repeat), *changes, "--quiet"]) == 0
+    assert describe(out)["blocks"] == "2x1"
+    with pytest.raises(ConfigError, match="was begun with loss l1, not l2"):
+        ngp_warp.fit_image_blocks(resume=out, device="cpu", loss="l2")
+
+
+def test_a_setting_that_was_not_there_then_has_its_default(
+    jobs_here: list[str], tmp_path: Path
+) -> None:
+    picture = write_picture(tmp_path / "a.png", smooth(width=WIDTH, height=HEIGHT))
+    run = fit(picture, steps=5, out=tmp_path / "run").path
+    header = json.loads((run / "config.json").read_text())
+    del header["config"]["sampler"]
+    (run / "config.json").write_text(json.dumps(header))
+    jobs_here.clear()
+    ngp_warp.fit_image_blocks(resume=run, device="cpu")
+    assert jobs_here == []
+
+
 # --- killed and interrupted
 
 
@@ -123,10 +192,15 @@ def test_a_killed_run_goes_on_bit_for_bit(jobs_here: list[str], tmp_path: Path) 
     assert not (run / "jobs" / "stop").exists()
     then = [open_run(block_folder(run, 0, i)).header["step"] for i in range(2)]
     assert 0 < min(then) < steps
-    resumed = ngp_warp.fit_image_blocks(resume=run, device="cpu")
+    cache = tmp_path / "other cache"
+    resumed = ngp_warp.fit_image_blocks(
+        resume=run, device="cpu", cache_dir=cache, checkpoint_seconds=7.0
+    )
     assert jobs_here[-1] == "whole"
     assert resumed.metrics["steps"] == 2 * steps
     part = open_run(block_folder(run, 0, 1))
+    assert part.config.cache_dir == str(cache)
+    assert part.config.training.checkpoint_seconds == 7.0
     straight = ngp_warp.fit_image(
         tmp_path / "a.png", config=part.config, out=tmp_path / "straight", device="cpu"
     )

@@ -130,9 +130,9 @@ def test_jobs_that_die_are_told_from_those_that_are_done(tmp_path: Path) -> None
         "killed": lambda: os.kill(os.getpid(), signal.SIGKILL),
         "raises": [].pop,
     }
-    jobs = Jobs(JobSettings(jobs=3), tmp_path, "cpu", 1)
-    works = [Doing(name, do, jobs.place()) for name, do in ways.items()]
-    ended: list[Outcome] = jobs.run_all(works, lambda ended: None)
+    jobs = Jobs(JobSettings(jobs=3), "cpu", 1)
+    works = [Doing(name, do, jobs.place(3)) for name, do in ways.items()]
+    ended: list[Outcome] = jobs.run_all(tmp_path, works, lambda ended: None)
     found = {outcome.work.name: outcome for outcome in ended}
     assert found["done"].state == "done"
     assert found["killed"].error == "its process ended without a result"
@@ -149,18 +149,17 @@ def test_no_more_jobs_run_than_are_asked_for(tmp_path: Path) -> None:
             self.asked += 1
             return self.asked > 2
 
-    jobs = Jobs(JobSettings(jobs=2), tmp_path, "cpu", 1)
-    works = [Doing(str(i), lambda: None, jobs.place()) for i in range(5)]
+    jobs = Jobs(JobSettings(jobs=2), "cpu", 1)
+    works = [Doing(str(i), lambda: None, jobs.place(5)) for i in range(5)]
     waiting, most, patch = list(works), 0, pytest.MonkeyPatch()
     executor = type("E", (), {"submit": lambda self, work: Job()})()
     patch.setattr("ngp_warp.jobs._executor", lambda *args: executor)
-    patch.setattr("ngp_warp.jobs._outcome", lambda work, *args: work.name)
     ended: list[Any] = []
     with patch.context():
         while waiting or jobs._running:
-            waiting = jobs._submit(waiting)
+            waiting = jobs._submit(tmp_path, waiting)
             most = max(most, len(jobs._running))
-            ended += jobs._collect()
+            ended += [work.name for work, _ in jobs._take_ended()]
     patch.undo()
     assert most == 2
     assert ended == ["0", "1", "2", "3", "4"]

@@ -98,7 +98,12 @@ def measure_run(folder: Path, device: str | None, threads: int | None, report: R
 
 
 def mean_curve(run: Run) -> np.ndarray:
-    """Return the mean of the blocks' learning curves over a block's training time [n, 3]."""
+    """Return the blocks' learning curves as one, over a block's training time.
+
+    Returns:
+        [n, 3]: mean of the steps, seconds, and the PSNR in dB of the blocks' mean squared error, as
+        that of the whole image is.
+    """
     mosaic: Mosaic = run.fitted
     curves = [
         np.array(mosaic.block(*at).header["curve"], np.float64).reshape(-1, 3)
@@ -110,6 +115,8 @@ def mean_curve(run: Run) -> np.ndarray:
     # over the time that all have
     end = min(curve[-1, 1] for curve in curves)
     seconds = np.linspace(max(curve[0, 1] for curve in curves), end, _CURVE_POINTS)
-    at_times = [[np.interp(seconds, c[:, 1], c[:, i]) for c in curves] for i in (0, 2)]
-    steps, values = (np.mean(columns, axis=0) for columns in at_times)
-    return np.stack([steps, seconds, values], axis=1)
+    steps, values = (
+        np.array([np.interp(seconds, c[:, 1], c[:, i]) for c in curves]) for i in (0, 2)
+    )
+    errors = 10 ** (-values / 10)
+    return np.stack([steps.mean(0), seconds, -10 * np.log10(errors.mean(0))], axis=1)

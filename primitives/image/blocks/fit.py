@@ -1,8 +1,10 @@
 """The Python entry: fit the blocks of a picture by independent jobs."""
 
+import shlex
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +12,15 @@ from ngp_warp import __version__
 from ngp_warp.config import from_dict, override, to_dict
 from ngp_warp.errors import CheckpointError, ConfigError
 from ngp_warp.fitting import DEFAULT_SECONDS, nested_settings
-from ngp_warp.job_settings import JobSettings, check_available
+from ngp_warp.job_settings import JobSettings
 from ngp_warp.jobs import Jobs, Outcome
 from ngp_warp.primitive import Progress, Report, check_same, report_nothing
 from ngp_warp.primitives import get
 from ngp_warp.primitives.image.blocks.evaluate import load_whole
 from ngp_warp.primitives.image.blocks.layout import MARGIN, Layout, make_layout
 from ngp_warp.primitives.image.blocks.mosaic import block_folder, is_finished
-from ngp_warp.primitives.image.blocks.report import BlocksFailed, measuring_watcher, watcher
-from ngp_warp.primitives.image.blocks.work import Work
+from ngp_warp.primitives.image.blocks.report import BlocksFailed, Watcher, measuring_watcher
+from ngp_warp.primitives.image.blocks.work import MAY_CHANGE, Work
 from ngp_warp.primitives.image.cache import default_cache_dir
 from ngp_warp.primitives.image.config import ImageConfig
 from ngp_warp.primitives.image.transfer import choose
@@ -34,7 +36,7 @@ from ngp_warp.run import (
 from ngp_warp.trainer import Interrupted
 
 COMMAND = "fit-image-blocks"
-_MAY_CHANGE = ("cache_dir", "checkpoint_seconds")
+_SUBFOLDERS = ("blocks", "jobs", "renders", "exports")  # checkpoints are the blocks'
 
 
 def fit_image_blocks(
@@ -83,8 +85,8 @@ def fit_image_blocks(
         NgpError: as ``fit_image``; ``BlocksFailed`` where jobs failed.
         Interrupted: Ctrl-C or SIGTERM; says how to go on.
     """
-    report, jobs = progress or report_nothing, jobs or JobSettings()
-    check_available(jobs)
+    report = progress or report_nothing
+    at_work = Jobs(jobs or JobSettings(), device, threads)
     if resume is not None and out is not None:
         raise ConfigError("give --resume or --out, not both: a resumed run keeps its folder")
     previous = _previous(resume, out)
@@ -92,18 +94,24 @@ def fit_image_blocks(
     if previous is None and source is None:
         raise ConfigError("nothing to fit: give a file, or a run with --resume")
     config = _settings(config, {**settings, "seconds": seconds, "steps": steps}, then)
+    if previous is not None and config.crop != previous.config.crop:
+        raise _begun_with(previous, "crop", config.crop, previous.config.crop)
     path = Path(source) if source is not None else Path(then["source"])
     report(Progress(stage="load", message=f"reading {path}"))
     cut = {"blocks": blocks, "block_size": block_size, "margin": margin}
     header = _header(path, config, cut, then)
     if previous is not None:
         check_same(path, header["data"], then["data"])
-        _check_settings(previous.path, header, then)
-    folder = previous.path if previous else _make_folder(out, path)
-    write_json(folder / "config.json", header)
-    with _says_how_to_go_on(folder, jobs):
-        at_work = Jobs(jobs, folder.resolve() / "jobs", device, threads)
-        _run_jobs(at_work, folder, header, report, _repeat(folder, jobs))
+        _check_settings(previous, header)
+    with _folder(previous, out, path) as folder:
+        write_json(folder / "config.json", header)
+    repeat = f"ngp {COMMAND} --resume {shlex.quote(str(folder))}{at_work.settings.flags()}"
+    try:
+        _run_jobs(at_work, folder, header, report, repeat)
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"interrupted; what was running is saved; continue with {repeat}"
+        ) from None
     return open_run(folder, device=device)
 
 
@@ -123,18 +131,30 @@ def _header(
 
 
 def _previous(resume: str | Path | None, out: str | Path | None) -> Run | None:
-    """Return the run that is continued, or None."""
-    where = Path(resume) if resume is not None else Path(out) if out is not None else None
+    """Return the run that is continued, or None.
+
+    Raises:
+        CheckpointError: there is none at ``resume``, or not one in blocks.
+        ConfigError: ``out`` holds a run of another kind, or blocks without the run's config.json,
+            which would pass for this run's.
+        ResourceError: ``out`` is a file.
+    """
     if resume is not None:
         run = open_run(resume)
         if not run.in_blocks:
+            command = get(run.primitive).command
             raise CheckpointError(
-                f"{resume} is not in blocks; continue with ngp fit-image --resume"
+                f"{resume} is not in blocks; continue with ngp {command} --resume"
             )
         return run
+    where = Path(out) if out is not None else None
     if where is not None and not list_checkpoints(where) and read_blocks(where):
         return open_run(where)
     check_out(where)
+    if where is not None and any(where.glob("blocks/*/config.json")):
+        raise ConfigError(
+            f"{where} holds blocks of a run whose config.json is gone or broken; give another --out"
+        )
     return None
 
 
@@ -165,45 +185,41 @@ def _layout(
     return make_layout(info.width, info.height, blocks=blocks, block_size=block_size, margin=margin)
 
 
-def _check_settings(run: Path, now: dict[str, Any], then: dict[str, Any]) -> None:
-    """Raise ConfigError unless a run is continued with the settings that its blocks have."""
-    for name in ("edges_x", "edges_y", "margin", "config"):
-        for what, a, b in _differences(name, now[name], then[name]):
-            raise ConfigError(
-                f"{run} has blocks fitted with {what} {b}, not {a}; to have another, start a new "
-                "run"
-            )
+def _check_settings(run: Run, now: dict[str, Any]) -> None:
+    """Raise ConfigError where a run has blocks that were begun with other settings than ``now``."""
+    then, new = Layout.from_dict(run.header), Layout.from_dict(now)
+    if not any(list_checkpoints(block_folder(run.path, *at)) for at in then.cells()):
+        return
+    found = _differences("config", now["config"], to_dict(run.config))
+    if (then.edges_x, then.edges_y) != (new.edges_x, new.edges_y):
+        found = chain([("blocks", new, then)], found)
+    for what, a, b in chain(found, _differences("margin", new.margin, then.margin)):
+        raise _begun_with(run, what, a, b)
+
+
+def _begun_with(run: Run, what: str, now: Any, then: Any) -> ConfigError:
+    return ConfigError(
+        f"{run.path} was begun with {what} {then}, not {now}; to have another, start a new run"
+    )
 
 
 def _differences(name: str, now: Any, then: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Yield name, new and old value of settings that differ and may not."""
     if isinstance(now, dict) and isinstance(then, dict):
         for key in now:
-            if key not in _MAY_CHANGE:
+            if key not in MAY_CHANGE:
                 yield from _differences(key, now[key], then.get(key))
     elif now != then:
         yield name, now, then
 
 
-def _make_folder(out: str | Path | None, source: Path) -> Path:
-    with new_folder(Path(out) if out is not None else None, source, COMMAND) as folder:
-        (folder / "checkpoints").rmdir()  # those are the blocks'
-        for name in ("blocks", "jobs"):
-            (folder / name).mkdir(exist_ok=True)
-    return folder
-
-
-@contextmanager
-def _says_how_to_go_on(folder: Path, jobs: JobSettings) -> Iterator[None]:
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise Interrupted(
-            f"interrupted; what was running is saved; continue with {_repeat(folder, jobs)}"
-        ) from None
-
-
-def _repeat(folder: Path, jobs: JobSettings) -> str:
-    return f"ngp {COMMAND} --resume {folder}{jobs.flags()}"
+def _folder(
+    previous: Run | None, out: str | Path | None, source: Path
+) -> AbstractContextManager[Path]:
+    """Return the run's folder; a new one is taken back where the block raises."""
+    if previous is not None:
+        return nullcontext(previous.path)
+    return new_folder(Path(out) if out is not None else None, source, COMMAND, _SUBFOLDERS)
 
 
 def _run_jobs(
@@ -216,20 +232,22 @@ def _run_jobs(
     """
     cells = list(Layout.from_dict(header).cells())
     left = [at for at in cells if not is_finished(block_folder(folder, *at))]
+    run = folder.resolve()
     if left:
         (folder / "metrics.json").unlink(missing_ok=True)
         message = f"{len(left)} of {len(cells)} blocks to fit, jobs and their logs in {folder}/jobs"
         report(Progress(stage="blocks", message=message))
-        works = [Work(folder.resolve(), at, jobs.place()) for at in left]
-        ended = jobs.run_all(works, watcher(folder, left, len(cells), report))
+        works = [Work(run, at, jobs.place(len(left))) for at in left]
+        ended = jobs.run_all(run / "jobs", works, Watcher(folder, left, len(cells), report))
         _check(ended, len(cells), repeat)
     if not (folder / "metrics.json").is_file():
-        whole = Work(folder.resolve(), None, jobs.place())
-        ended = jobs.run_all([whole], measuring_watcher(folder, report))
+        whole = Work(run, None, jobs.place(1))
+        ended = jobs.run_all(run / "jobs", [whole], measuring_watcher(folder, report))
         _check(ended, len(cells), repeat)
 
 
 def _check(ended: list[Outcome], total: int, repeat: str) -> None:
+    """Raise BlocksFailed, which names the jobs, unless all are done."""
     failed = [
         {"name": o.work.name, "error": o.error or o.state, "log": str(o.log)}
         for o in sorted(ended, key=lambda o: o.work.name)

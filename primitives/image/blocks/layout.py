@@ -55,6 +55,9 @@ class Layout:
     def __len__(self) -> int:
         return self.columns * self.rows
 
+    def __str__(self) -> str:
+        return f"{self.columns}x{self.rows}"
+
     def cells(self) -> Iterator[tuple[int, int]]:
         """Yield (row, column) of every block, row by row."""
         for row in range(self.rows):
@@ -127,15 +130,20 @@ def make_layout(
     else:
         match = re.fullmatch(r"([1-9]\d{0,2})x([1-9]\d{0,2})", blocks or "")
         if match is None:
-            raise ConfigError(f"blocks must be COLUMNSxROWS, as in 4x4, got {blocks!r}")
+            raise ConfigError(
+                f"blocks must be COLUMNSxROWS, as in 4x4, each from 1 to 999, got {blocks!r}"
+            )
         columns, rows = int(match[1]), int(match[2])
     layout = Layout(_edges(width, columns), _edges(height, rows), margin)
     for edges in (layout.edges_x, layout.edges_y):
         smallest = min(b - a for a, b in pairwise(edges))
-        if smallest < 1 or (len(edges) > 2 and smallest < 2 * margin):
+        what = f"{layout} blocks of an image of {width}x{height} pixels have a side of {smallest}"
+        if smallest < 1:
+            raise ConfigError(f"{what}; take fewer blocks")
+        if len(edges) > 2 and smallest < 2 * margin:
             raise ConfigError(
-                f"{columns}x{rows} blocks of {width}x{height} pixels have a side of {smallest}, "
-                f"less than two margins of {margin}; take fewer blocks or a smaller --margin"
+                f"{what}, less than two margins of {margin}; take fewer blocks or a smaller "
+                "--margin"
             )
     return layout
 

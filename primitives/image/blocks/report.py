@@ -1,6 +1,7 @@
 """What is said of a run in blocks while it is fitted and afterwards."""
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -11,11 +12,12 @@ from ngp_warp.job import state_path
 from ngp_warp.jobs import Outcome
 from ngp_warp.primitive import Progress, Report
 from ngp_warp.primitives.image.blocks.layout import Layout, name_of
-from ngp_warp.primitives.image.blocks.mosaic import block_folder, is_finished
+from ngp_warp.primitives.image.blocks.mosaic import Cell, block_folder, is_finished
 from ngp_warp.primitives.image.blocks.work import WHOLE
 from ngp_warp.run import Run, list_checkpoints, open_run
 
 _SECONDS_BETWEEN_REPORTS = 0.5
+_LEAST_SHARE = 0.02  # of the work: before, the time left would be a guess
 
 
 class BlocksFailed(NgpError):
@@ -43,10 +45,8 @@ def line_of(failed: dict[str, str]) -> str:
     return f"{what}: {failed['error']} (log: {failed['log']})"
 
 
-def watcher(
-    run: Path, cells: Iterable[tuple[int, int]], total: int, report: Report
-) -> Callable[[list[Outcome]], None]:
-    """Return what ``Jobs.run_all`` calls: it reads what the jobs say, and reports the sum.
+class Watcher:
+    """What ``Jobs.run_all`` calls: reads what the jobs say, and reports the sum.
 
     Args:
         run: the run's folder.
@@ -54,43 +54,50 @@ def watcher(
         total: number of blocks; the others are finished.
         report: told "blocks": blocks done, the running ones' mean metric and joint speed.
     """
-    names, start = [name_of(*at) for at in cells], time.monotonic()
-    begun: list[float] = []
-    said: set[str] = set()
-    last = [0.0]
 
-    def watch(ended: list[Outcome]) -> None:
+    def __init__(self, run: Path, cells: Iterable[Cell], total: int, report: Report):
+        self._run, self._total, self._report = run, total, report
+        self._names = [name_of(*at) for at in cells]
+        # of an earlier command: how far blocks have come, not that they are running
+        self._before = {name: self._state(name) for name in self._names}
+        self._ended: set[str] = set()
+        self._start, self._last = time.monotonic(), -math.inf
+        self._done_at_start: float | None = None
+
+    def __call__(self, ended: list[Outcome]) -> None:
+        """Take what has ended so far."""
         for outcome in ended:
-            if outcome.work.name not in said:
-                said.add(outcome.work.name)
-                report(Progress(stage="blocks", message=_ended(run, outcome)))
+            if outcome.work.name not in self._ended:
+                self._ended.add(outcome.work.name)
+                self._report(Progress(stage="blocks", message=_ended(self._run, outcome)))
         now = time.monotonic()
-        if now - last[0] < _SECONDS_BETWEEN_REPORTS:
-            return
-        last[0] = now
-        states = [_read(state_path(run / "jobs", name)) for name in names if name not in said]
-        done = sum(s["step"] / s["total"] for s in states if s and s["total"]) + len(said)
-        begun.append(done)
-        gained = done - begun[0]
-        left = (now - start) * (len(names) - done) / gained if gained > 0.02 * len(names) else None
-        report(_progress(states, total - len(names) + len(said), total, left))
+        if now - self._last >= _SECONDS_BETWEEN_REPORTS:
+            self._last = now
+            self._report(self._sum(now))
 
-    return watch
+    def _state(self, name: str) -> dict[str, Any] | None:
+        return _read(state_path(self._run / "jobs", name))
 
-
-def _progress(
-    states: list[dict[str, Any] | None], done: int, total: int, left: float | None
-) -> Progress:
-    """Return the sum of what running jobs say."""
-    running = [state for state in states if state and state["metric"] is not None]
-    return Progress(
-        stage="blocks",
-        step=done,
-        total=total,
-        metric=sum(s["metric"] for s in running) / len(running) if running else None,
-        seconds_left=left,
-        samples_per_second=sum(s["samples_per_second"] for s in running) or None,
-    )
+    def _sum(self, now: float) -> Progress:
+        """Return what all jobs say together."""
+        states = {n: s for n in self._names if n not in self._ended and (s := self._state(n))}
+        done = sum(s["step"] / s["total"] for s in states.values() if s["total"])
+        done += len(self._ended)
+        if self._done_at_start is None:
+            self._done_at_start = done
+        gained, n_blocks = done - self._done_at_start, len(self._names)
+        left = None
+        if gained > _LEAST_SHARE * n_blocks:
+            left = (now - self._start) * (n_blocks - done) / gained
+        running = [s for n, s in states.items() if s != self._before[n] and s["metric"] is not None]
+        return Progress(
+            stage="blocks",
+            step=self._total - n_blocks + len(self._ended),
+            total=self._total,
+            metric=sum(s["metric"] for s in running) / len(running) if running else None,
+            seconds_left=left,
+            samples_per_second=sum(s["samples_per_second"] for s in running) or None,
+        )
 
 
 def measuring_watcher(run: Path, report: Report) -> Callable[[list[Outcome]], None]:
@@ -105,6 +112,7 @@ def measuring_watcher(run: Path, report: Report) -> Callable[[list[Outcome]], No
 
 
 def _read(path: Path) -> dict[str, Any] | None:
+    """Return what a JSON file holds, or None where there is none (yet)."""
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError):
@@ -114,9 +122,9 @@ def _read(path: Path) -> dict[str, Any] | None:
 def _ended(run: Path, outcome: Outcome) -> str:
     """Return a line on how a block's job ended."""
     name = outcome.work.name
-    if outcome.state != "done" or outcome.work.name == WHOLE:
+    metrics = _read(run / "blocks" / name / "metrics.json")
+    if outcome.state != "done" or metrics is None:  # a network's disk may show a file late
         return f"block {name}: {outcome.error or outcome.state}"
-    metrics = open_run(run / "blocks" / name).metrics
     return (
         f"block {name}: {metrics['psnr']:.2f} dB, {metrics['steps']} steps, "
         f"{metrics['seconds']:.1f} s on {metrics['device']}"
@@ -142,7 +150,7 @@ def describe(run: Run) -> dict[str, Any]:
         "run": str(run.path),
         "primitive": run.primitive,
         "source": str(run.source),
-        "blocks": f"{layout.columns}x{layout.rows}",
+        "blocks": str(layout),
         "margin": layout.margin,
         "finished": len(finished),
         "begun": len(begun),

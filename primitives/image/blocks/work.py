@@ -14,10 +14,12 @@ from ngp_warp.primitive import Report
 from ngp_warp.primitives.image.blocks.layout import Layout, name_of
 from ngp_warp.primitives.image.blocks.mosaic import block_folder, is_finished
 from ngp_warp.primitives.image.config import ImageConfig, format_box, parse_box
-from ngp_warp.run import list_checkpoints, read_blocks
+from ngp_warp.run import list_checkpoints, open_run, read_blocks
 
 WHOLE = "whole"
 """Name of the job that measures all blocks together."""
+MAY_CHANGE = ("cache_dir", "checkpoint_seconds")
+"""Settings that may differ when a run goes on: what is learned does not depend on them."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +64,11 @@ class Work:
         from ngp_warp.fitting import fit
 
         header, folder = read_blocks(self.run), block_folder(self.run, row, column)
-        options: dict[str, Any] = {"resume": folder}
-        if not list_checkpoints(folder):
-            config = from_dict(ImageConfig, header["config"], str(self.run / "config.json"))
+        config = from_dict(ImageConfig, header["config"], str(self.run / "config.json"))
+        options: dict[str, Any]
+        if list_checkpoints(folder):
+            options = {"resume": folder, "config": _as_begun(open_run(folder).config, config)}
+        else:
             outer = parse_box(config.crop) or (0, 0)
             left, top, width, height = Layout.from_dict(header).box(row, column)
             box = (outer[0] + left, outer[1] + top, width, height)
@@ -77,3 +81,9 @@ class Work:
             progress=report,
             **options,
         )
+
+
+def _as_begun(block: ImageConfig, run: ImageConfig) -> ImageConfig:
+    """Return the settings of a block with those of MAY_CHANGE as the run now has them."""
+    training = replace(block.training, checkpoint_seconds=run.training.checkpoint_seconds)
+    return replace(block, cache_dir=run.cache_dir, training=training)
