@@ -169,4 +169,5 @@ def test_no_points_are_no_work(device):
     assert network.forward(w, none, none) == []
     assert network.backward(w, none, none, none, dw) == []
     items, losses = network.train(w, none, none, 0, "l2", none, dw)
-    assert items == [] and losses.size == 0
+    assert items == []
+    assert losses.size == 0
