@@ -9,8 +9,6 @@ agree on how to go on. With one process, that costs nothing.
 
 import contextlib
 import math
-import threading
-import time
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,16 +19,14 @@ import numpy as np
 import warp as wp
 
 from ngp_warp import exchange, launch, loading
-from ngp_warp.checkpoint import DISK_ADVICE, save_checkpoint
 from ngp_warp.config import TrainingConfig
-from ngp_warp.decode import load_state, state_arrays
+from ngp_warp.decode import load_state
 from ngp_warp.distributed import current
-from ngp_warp.errors import ConfigError, LostError, NgpError, PeerError
-from ngp_warp.files import check_free_space
+from ngp_warp.errors import ConfigError, LostError, PeerError
 from ngp_warp.pace import Clock, Due, Length, interruptible
 from ngp_warp.primitive import Progress, Report, Task
 from ngp_warp.recording import recorded_step
-from ngp_warp.run import KEPT_CHECKPOINTS, checkpoint_path, list_checkpoints
+from ngp_warp.saving import Saver
 
 # The least share of --seconds whose pace decides the number of steps; a task has its own.
 _WARM_UP_MIN_SHARE = 0.02
@@ -90,10 +86,8 @@ class Trainer:
         self.group = current()
         if training.steps is not None:
             self.state.n_steps = training.steps
+        self.saver = Saver(folder, task.field, report)
         self._length = Length()
-        self._write_seconds = 0.0
-        self._writer: threading.Thread | None = None
-        self._write_error: NgpError | None = None
 
     def train(self) -> TrainingState:
         """Train to the last step and save.
@@ -113,7 +107,7 @@ class Trainer:
             return state  # resumed at its end: nothing to train, nothing to save
         with self.group.together():
             if self.group.leads:
-                self._make_room()
+                self.saver.make_room()
             self.report(Progress(stage="compile"))
             with loading.together(launch.num_threads()):
                 stages = self.task.stages()
@@ -122,10 +116,10 @@ class Trainer:
         try:
             with interruptible() as stopped:
                 self._loop(step, Clock(state.seconds), stopped)
-            self._wait_for_writer()
+            self.saver.wait()
             interrupted = self.group.agree(stopped())[0]
         except LostError as lost:
-            self.advise(lost)
+            self.saver.advise(lost)
             raise
         if interrupted:
             total = f" of {state.n_steps}" if state.n_steps else ""
@@ -134,21 +128,6 @@ class Trainer:
                 f"--resume {self.folder}"
             )
         return state
-
-    def _make_room(self) -> None:
-        for unfinished in (self.folder / "checkpoints").glob(".step-*.tmp-*"):
-            unfinished.unlink(missing_ok=True)  # what a killed run was writing
-        check_free_space(self.folder, self._checkpoint_bytes(), "a checkpoint", DISK_ADVICE)
-
-    def advise(self, lost: LostError) -> None:
-        """Let an error say what there is of a run that another process has left."""
-        self._wait_for_writer()
-        advice = "no checkpoint had been saved"
-        if checkpoints := list_checkpoints(self.folder):
-            step = int(checkpoints[-1].stem.removeprefix("step-"))
-            advice = f"the checkpoint after step {step} is kept: continue with --resume "
-            advice += str(self.folder)
-        lost.args = (f"{lost}; {advice}",)
 
     def _loop(self, step: Callable[[], None], clock: Clock, stopped: Callable[[], bool]) -> None:
         state, group = self.state, self.group
@@ -207,7 +186,7 @@ class Trainer:
         if now - due.reported >= _REPORT_SECONDS:
             due.reported = now
             self._report(now)
-        if now - due.saved >= max(self.training.checkpoint_seconds, 10 * self._write_seconds):
+        if now - due.saved >= max(self.training.checkpoint_seconds, 10 * self.saver.seconds):
             due.saved = now
             return True
         return False
@@ -277,20 +256,8 @@ class Trainer:
         return digest
 
     def save(self, *, background: bool = False) -> None:
-        """Write a checkpoint; in the background from a copy, while training goes on.
-
-        A background write that fails is reported at the next one: a disk may have room again
-        until then, and the run's last checkpoint, which counts, raises.
-
-        Raises:
-            ResourceError: it could not be written (not in the background).
-        """
-        self._wait_for_writer()
+        """Write a checkpoint; see ``Saver.save``."""
         state = self.state
-        arrays = {
-            name: array.numpy().copy() if background else array.numpy()
-            for name, array in state_arrays(self.task.field).items()
-        }
         header = {
             **self.header,
             "step": state.step,
@@ -298,33 +265,7 @@ class Trainer:
             "seconds": state.seconds,
             "curve": list(state.curve),
         }
-        path = checkpoint_path(self.folder, state.step)
-        if not background:
-            _write(path, header, arrays)
-            return
-
-        def work() -> None:
-            begin = time.perf_counter()
-            try:
-                _write(path, header, arrays)
-                self._write_seconds = time.perf_counter() - begin
-            except NgpError as error:
-                self._write_error = error
-
-        self._writer = threading.Thread(target=work)
-        self._writer.start()
-
-    def _wait_for_writer(self) -> None:
-        if self._writer is not None:
-            self._writer.join()
-            self._writer = None
-        if self._write_error is not None:
-            message = f"a checkpoint was not saved: {self._write_error}; training goes on"
-            self._write_error = None
-            self.report(Progress(stage="train", message=message))
-
-    def _checkpoint_bytes(self) -> int:
-        return sum(array.capacity for array in state_arrays(self.task.field).values())
+        self.saver.save(state.step, header, background=background)
 
 
 def restore(task: Task, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> TrainingState:
@@ -335,12 +276,3 @@ def restore(task: Task, header: dict[str, Any], arrays: dict[str, np.ndarray]) -
     """
     load_state(task.field, arrays)
     return TrainingState(header["step"], header["n_steps"], header["seconds"], header["curve"])
-
-
-def _write(path: Path, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
-    save_checkpoint(path, header, arrays)
-    checkpoints = list_checkpoints(path.parent.parent)
-    # Later ones are of the run before, where an earlier checkpoint was resumed.
-    at = checkpoints.index(path)
-    for old in checkpoints[: max(at + 1 - KEPT_CHECKPOINTS, 0)] + checkpoints[at + 1 :]:
-        old.unlink(missing_ok=True)

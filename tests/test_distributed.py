@@ -29,7 +29,7 @@ from nerf_scenes import write_scene
 import ngp_warp
 from ngp_warp import distributed, exchange, fitting, processes
 from ngp_warp.errors import ConfigError
-from ngp_warp.run import list_checkpoints
+from ngp_warp.run_folder import list_checkpoints
 
 ROOT = Path(__file__).resolve().parent.parent
 N = 2
