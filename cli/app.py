@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any, TextIO
 
@@ -121,12 +122,18 @@ def main(args: Sequence[str] | None = None) -> int:
 
     One of several processes ends here, at once: threads and devices may wait for one that is gone.
     """
-    status = _main(args)
-    if args is None and processes.several():
-        for stream in (sys.stdout, sys.stderr):
+    if args is not None or not processes.several():
+        return _main(args)
+    status = 1
+    try:
+        status = _main(args)
+    except BaseException:
+        # else the interpreter would wait for threads before it ends
+        traceback.print_exc()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
             stream.flush()
-        os._exit(status)
-    return status
+    os._exit(status)
 
 
 def _main(args: Sequence[str] | None) -> int:

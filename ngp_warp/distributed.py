@@ -201,9 +201,9 @@ class Group:
             first = self.rank
             with suppress(LostError):
                 first = self.size - self.agree(self.size - self.rank)[0]
+            if isinstance(error, Exception) and first < self.rank:
+                raise PeerError(f"process {first} has ended the run") from None
             if isinstance(error, NgpError):
-                if first < self.rank:
-                    raise PeerError(f"process {first} has ended the run") from None
                 error.said_here = True
             raise
         # the lowest rank that failed, counted from the other end; 0: none
