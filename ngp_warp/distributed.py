@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ngp_warp.errors import ConfigError, LostError, NgpError, PeerError, ResourceError
-from ngp_warp.processes import Place, is_dead, place, timeout
+from ngp_warp.processes import Place, is_dead, launcher, place, timeout
 
 if TYPE_CHECKING:
     import warp as wp
@@ -51,12 +51,18 @@ class Group:
         self.marks: list[wp.array] = []
         self._waiting: Any = None
         self._every = 1
+        self._launcher: int | None = None
         self._processes: list[tuple[str, int]] = []
 
     @property
     def leads(self) -> bool:
         """Whether this process decides, writes and speaks for all."""
         return self.rank == 0
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether torchrun, which would end this process with the others, is gone itself."""
+        return self._launcher is not None and os.getppid() != self._launcher
 
     def _join(self) -> None:
         """Find the other processes.
@@ -81,6 +87,7 @@ class Group:
             text = str(error).partition("\n")[0]
             raise ResourceError(f"cannot reach the other processes: {text}") from error
         self._processes = found
+        self._launcher = launcher()
 
     def choose_device(self, name: str | None) -> str:
         """Return the device of this process; see ``launch.resolve_device``.

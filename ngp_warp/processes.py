@@ -54,6 +54,11 @@ def speaks() -> bool:
     return not several() or os.environ.get("RANK") == "0"
 
 
+def launcher() -> int | None:
+    """Return the process that ends all others when one fails: torchrun's; None: there is none."""
+    return os.getppid() if "TORCHELASTIC_RUN_ID" in os.environ else None
+
+
 def timeout() -> datetime.timedelta:
     """Return how long a process waits for the others' part of a step.
 

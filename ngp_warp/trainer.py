@@ -114,7 +114,11 @@ class Trainer:
             step = recorded_step(stages, self.device)
         state.seconds += self.task.fill_seconds
         try:
-            with interruptible() as stopped:
+            with interruptible() as signalled:
+
+                def stopped() -> bool:
+                    return signalled() or self.group.abandoned
+
                 self._loop(step, Clock(state.seconds), stopped)
             self.saver.wait()
             interrupted = self.group.agree(stopped())[0]
