@@ -12,14 +12,13 @@ which gloo reports at once, whatever the timeout.
 
 import datetime
 import os
-import socket
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ngp_warp.errors import ConfigError, LostError, NgpError, PeerError, ResourceError
-from ngp_warp.processes import Place, is_dead, launcher, place, timeout
+from ngp_warp.peers import Peers, identity
+from ngp_warp.processes import Place, launcher, place, timeout
 
 if TYPE_CHECKING:
     import warp as wp
@@ -30,8 +29,6 @@ _T = TypeVar("_T")
 _PATIENCE = datetime.timedelta(days=30)
 # On CUDA the host runs ahead of the device; agreeing rarely keeps it ahead.
 _CUDA_STEPS = 16
-# A killed process is gone within milliseconds, one that raised while its interpreter ends.
-_DEATH_SECONDS = 2.0
 _STREAM = 0x1B873593
 
 
@@ -43,16 +40,17 @@ class Group:
         size: number of processes.
         marks: uint8 arrays in which each process sets flags of its own until all are used; they are
             united before a checkpoint is written.
+        peers: who has ended.
     """
 
     def __init__(self, here: Place | None = None):
         self.here = here or Place()
         self.rank, self.size = self.here.rank, self.here.size
         self.marks: list[wp.array] = []
+        self.peers = Peers([], self.rank)
         self._waiting: Any = None
         self._every = 1
         self._launcher: int | None = None
-        self._processes: list[tuple[str, int]] = []
 
     @property
     def leads(self) -> bool:
@@ -71,23 +69,19 @@ class Group:
             ResourceError: they cannot be reached.
             ConfigError: the timeout is no number.
         """
-        import torch
         import torch.distributed as dist
 
+        self._launcher = launcher()
         try:
-            if not dist.is_initialized():
-                cuda = torch.cuda.is_available() and dist.is_nccl_available()
-                backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
-                dist.init_process_group(backend, timeout=timeout())
-            self._waiting = dist.new_group(backend="gloo", timeout=_PATIENCE)
+            self._waiting = _waiting_group()
             found: list[Any] = [None] * self.size
-            mine = (socket.gethostname(), os.getpid())
-            dist.all_gather_object(found, mine, group=self._waiting)
+            dist.all_gather_object(found, identity(), group=self._waiting)
         except (RuntimeError, ValueError) as error:
             text = str(error).partition("\n")[0]
-            raise ResourceError(f"cannot reach the other processes: {text}") from error
-        self._processes = found
-        self._launcher = launcher()
+            unreached = ResourceError(f"cannot reach the other processes: {text}")
+            unreached.said_here = True  # the first one may not be there to say it
+            raise unreached from error
+        self.peers = Peers(found, self.rank)
 
     def choose_device(self, name: str | None) -> str:
         """Return the device of this process; see ``launch.resolve_device``.
@@ -223,29 +217,7 @@ class Group:
         try:
             yield
         except RuntimeError as error:
-            raise self._lost(str(error)) from error
-
-    def _lost(self, text: str) -> LostError:
-        """Return the error that says who has ended, as far as that is known."""
-        lost: list[int] = []
-        end = time.monotonic() + _DEATH_SECONDS
-        while not lost and time.monotonic() < end:
-            host = socket.gethostname()
-            lost = [
-                rank
-                for rank, (where, pid) in enumerate(self._processes)
-                if where == host and rank != self.rank and is_dead(pid)
-            ]
-            time.sleep(0.02)
-        if lost:
-            names = " and ".join(f"{rank} (pid {self._processes[rank][1]})" for rank in lost)
-            message = f"process {names} of {self.size} has ended unexpectedly"
-        else:
-            message = f"a process of {self.size} does not answer: {text.partition(chr(10))[0]}"
-        error = LostError(message)
-        # all, where nobody knows who is left
-        error.said_here = not lost or min(set(range(self.size)) - set(lost)) == self.rank
-        return error
+            raise self.peers.lost(str(error)) from error
 
     def check_equal(self, digest: int, what: str) -> None:
         """Raise unless all processes have the same number; all must call it.
@@ -280,7 +252,23 @@ class Group:
         return -(-total // unit) * unit
 
 
-_state = {"group": Group()}
+def _waiting_group() -> Any:
+    """Return torch's group on which all wait without a limit; one serves a process's every run."""
+    import torch
+    import torch.distributed as dist
+
+    if not dist.is_initialized():
+        cuda = torch.cuda.is_available() and dist.is_nccl_available()
+        backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
+        dist.init_process_group(backend, timeout=timeout())
+    world, waiting = _state["waiting"]
+    if world is not dist.group.WORLD:
+        waiting = dist.new_group(backend="gloo", timeout=_PATIENCE)
+        _state["waiting"] = dist.group.WORLD, waiting
+    return waiting
+
+
+_state: dict[str, Any] = {"group": Group(), "waiting": (None, None)}
 
 
 def current() -> Group:

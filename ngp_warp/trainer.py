@@ -12,11 +12,11 @@ import math
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import warp as wp
 
 from ngp_warp import exchange, launch, loading
 from ngp_warp.config import TrainingConfig
@@ -25,7 +25,7 @@ from ngp_warp.distributed import current
 from ngp_warp.errors import ConfigError, LostError, PeerError
 from ngp_warp.pace import Clock, Due, Length, interruptible
 from ngp_warp.primitive import Progress, Report, Task
-from ngp_warp.recording import recorded_step
+from ngp_warp.recording import recorded_step, synchronize
 from ngp_warp.saving import Saver
 
 # The least share of --seconds whose pace decides the number of steps; a task has its own.
@@ -145,12 +145,13 @@ class Trainer:
             if group.agrees_after(state.step, state.n_steps):
                 stop, save = self._agree(due, stopped)
             if state.n_steps and state.step >= _QUANTIZE_SHARE * state.n_steps and not quantized:
+                synchronize(self.device)
                 self.optimizer.quantize()  # a no-op on a resumed run that already is
                 quantized = True
             if save:
                 state.seconds = clock.seconds()
                 self._save_for_all(background=True)
-        self._synchronize()
+        synchronize(self.device)
         state.seconds = clock.seconds()
         with group.together():
             if group.leads:
@@ -206,12 +207,15 @@ class Trainer:
         # The learning rate is constant until its decay, so the length is not missed before that.
         decay_start = self.optimizer.config.decay_start or 0.0
         share = max(min(self.task.warm_up_share, 0.8 * decay_start), _WARM_UP_MIN_SHARE)
-        n_steps = self._length.decide(self.state.step, seconds, share, clock, self._synchronize)
+        n_steps = self._length.decide(
+            self.state.step, seconds, share, clock, partial(synchronize, self.device)
+        )
         if n_steps is not None:
             self._set_length(n_steps)
 
     def _note_metric(self, now: float) -> None:
         """Add a point to the learning curve."""
+        synchronize(self.device)
         state, metric = self.state, self.task.batch_metric()
         if not math.isfinite(metric):
             raise ConfigError(
@@ -235,10 +239,6 @@ class Trainer:
             )
         )
 
-    def _synchronize(self) -> None:
-        if self.device != "cpu":
-            wp.synchronize_device(self.device)
-
     def _save_for_all(self, *, background: bool = False) -> None:
         """Save once, what all processes have; see ``save``.
 
@@ -248,6 +248,7 @@ class Trainer:
         group = self.group
         if group.size > 1:
             exchange.unite(group, self.device)
+            synchronize(self.device)
             group.check_equal(self._digest(), "values")
         with group.together():
             if group.leads:

@@ -1,0 +1,130 @@
+"""Laws of how several processes begin and end: what the environment says, and who speaks."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from image_runs import SMALL_FLAGS, write_picture
+from several_processes import N, by_hand, environment, torchrun, until
+
+import ngp_warp
+from ngp_warp import processes
+from ngp_warp.errors import ConfigError
+from ngp_warp.peers import is_dead
+from ngp_warp.run_folder import list_checkpoints
+
+
+def test_the_first_process_speaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert processes.speaks()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank, speaks in (("0", True), ("1", False)):
+        monkeypatch.setenv("RANK", rank)
+        assert processes.speaks() == speaks
+
+
+@pytest.mark.parametrize("rank", [None, "2", "x"])
+def test_all_speak_where_nobody_knows_who_is_first(
+    rank: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("RANK", raising=False)
+    if rank is not None:
+        monkeypatch.setenv("RANK", rank)
+    with pytest.raises(ConfigError, match="RANK"):
+        processes.place()
+    assert processes.speaks()
+
+
+def test_seconds_to_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(processes.TIMEOUT_VARIABLE, raising=False)
+    assert processes.timeout().total_seconds() == processes.TIMEOUT
+    monkeypatch.setenv(processes.TIMEOUT_VARIABLE, "2.5")
+    assert processes.timeout().total_seconds() == 2.5
+
+
+@pytest.mark.parametrize("text", ["0", "-5", "nan", "inf", "1e300", "x"])
+def test_seconds_that_are_none_are_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(processes.TIMEOUT_VARIABLE, text)
+    with pytest.raises(ConfigError, match=re.escape(f"more than 0, got {text!r}")):
+        processes.timeout()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"RANK": ""}, "WORLD_SIZE is 2, so RANK must be 0 to 1"),
+        ({"RANK": "1", "MASTER_ADDR": ""}, "cannot reach the other processes"),
+    ],
+)
+def test_one_that_finds_no_others_says_it(
+    more: dict[str, str], message: str, tmp_path: Path
+) -> None:
+    picture = write_picture(tmp_path / "picture.png")
+    done = subprocess.run(
+        [sys.executable, "-m", "ngp_warp.cli", "fit-image", str(picture), "--quiet", *SMALL_FLAGS],
+        env=environment(WORLD_SIZE="2", **more),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 2
+    (line,) = (line for line in done.stderr.splitlines() if line.startswith("ngp: "))
+    assert message in line
+    assert [path.name for path in tmp_path.iterdir()] == ["picture.png"]
+
+
+BUG = """
+import sys, threading, time
+from ngp_warp import fitting
+from ngp_warp.cli import app
+
+def broken(*args):
+    # as torch's threads that wait for a device
+    threading.Thread(target=time.sleep, args=(600,)).start()
+    raise ZeroDivisionError
+
+fitting._check_memory = broken
+app.main()
+"""
+
+
+def test_a_bug_is_told_once_and_ends_all(tmp_path: Path) -> None:
+    picture = write_picture(tmp_path / "picture.png")
+    flags = ["--out", str(tmp_path / "run"), "--json", *SMALL_FLAGS]
+    started = by_hand("fit-image", str(picture), *flags, python=["-c", BUG])
+    said = [process.communicate(timeout=60) for process in started]
+    assert [process.returncode for process in started] == [1, 2]
+    assert "ZeroDivisionError" in said[0][1]
+    assert "internal error" in json.loads(said[0][0])["error"]
+    assert said[1] == ("", "")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the processes in /proc")
+def test_without_torchrun_all_save_and_end(tmp_path: Path) -> None:
+    picture, out = write_picture(tmp_path / "picture.png"), tmp_path / "run"
+    flags = ["--steps", "100000", "--checkpoint-seconds", "0.02", "--quiet", *SMALL_FLAGS]
+    process = torchrun("-m", "ngp_warp.cli", "fit-image", str(picture), "--out", str(out), *flags)
+    until(lambda: list_checkpoints(out), process)
+    tasks = Path(f"/proc/{process.pid}/task").iterdir()
+    workers = [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
+    try:
+        assert len(workers) == N
+        process.kill()
+        _, stderr = process.communicate(timeout=60)  # they hold its end of the pipe
+        until(lambda: all(is_dead(pid) for pid in workers))
+    finally:
+        for pid in workers:
+            if not is_dead(pid):
+                os.kill(pid, signal.SIGKILL)
+    (line,) = (line for line in stderr.splitlines() if line.startswith("ngp: "))
+    found = re.match(r"ngp: interrupted and saved after step (\d+) of 100000", line)
+    assert found, stderr
+    assert ngp_warp.open_run(out).header["step"] == int(found[1])
