@@ -22,7 +22,7 @@ from typer.core import TyperGroup
 
 from ngp_warp import __version__, processes
 from ngp_warp.cli.console import one_line
-from ngp_warp.errors import NgpError, PeerError
+from ngp_warp.errors import ConfigError, NgpError, PeerError
 
 # Typer gives it no public name.
 UsageError: Any = typer.BadParameter.__base__
@@ -53,6 +53,9 @@ COMMANDS = {
     "info": ("ngp_warp.cli.info", "Say what a run or a checkpoint holds."),
 }
 
+_TOGETHER = ("fit-image", "fit-sdf", "nerf", "fit-volume")
+"""Those that several processes run together; of the others each would write the same files."""
+
 
 class LazyGroup(TyperGroup):
     """A group whose commands are imported when they run."""
@@ -73,6 +76,10 @@ class LazyGroup(TyperGroup):
         if name not in COMMANDS:
             near = difflib.get_close_matches(name, COMMANDS, n=1)
             ctx.fail(f"No such command: {name}" + (f" (did you mean {near[0]}?)" if near else ""))
+        if name not in _TOGETHER and processes.several():
+            raise ConfigError(
+                f"ngp {name} is no work for several processes; start it without torchrun"
+            )
         return name, load_command(name), rest
 
 
