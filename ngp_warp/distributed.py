@@ -14,14 +14,11 @@ import datetime
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from ngp_warp.errors import ConfigError, LostError, NgpError, PeerError, ResourceError
 from ngp_warp.peers import Peers, identity
 from ngp_warp.processes import Place, launcher, place, timeout
-
-if TYPE_CHECKING:
-    import warp as wp
 
 _T = TypeVar("_T")
 
@@ -41,13 +38,15 @@ class Group:
         marks: uint8 arrays in which each process sets flags of its own until all are used; they are
             united before a checkpoint is written.
         peers: who has ended.
+        step: torch's group for what a step exchanges.
     """
 
     def __init__(self, here: Place | None = None):
         self.here = here or Place()
         self.rank, self.size = self.here.rank, self.here.size
-        self.marks: list[wp.array] = []
+        self.marks: list[Any] = []
         self.peers = Peers([], self.rank)
+        self.step: Any = None
         self._waiting: Any = None
         self._every = 1
         self._launcher: int | None = None
@@ -73,7 +72,7 @@ class Group:
 
         self._launcher = launcher()
         try:
-            self._waiting = _waiting_group()
+            self.step, self._waiting = _groups()
             found: list[Any] = [None] * self.size
             dist.all_gather_object(found, identity(), group=self._waiting)
         except (RuntimeError, ValueError) as error:
@@ -143,8 +142,12 @@ class Group:
         torch.cuda.set_device(device)
         self._every = _CUDA_STEPS
 
-    def agree(self, *values: int) -> list[int]:
+    def agree(self, *values: int, soon: bool = False) -> list[int]:
         """Return the largest of each value over the processes; all must call it.
+
+        Args:
+            values: this process's.
+            soon: give up as a step does, where none has more to do than the others.
 
         Raises:
             LostError: one of them is gone.
@@ -156,7 +159,7 @@ class Group:
 
         found = torch.tensor(values, dtype=torch.int64)
         with self.watched():
-            dist.all_reduce(found, op=dist.ReduceOp.MAX, group=self._waiting)
+            dist.all_reduce(found, op=dist.ReduceOp.MAX, group=self.step if soon else self._waiting)
         return found.tolist()
 
     def agrees_after(self, step: int, n_steps: int) -> bool:
@@ -252,23 +255,26 @@ class Group:
         return -(-total // unit) * unit
 
 
-def _waiting_group() -> Any:
-    """Return torch's group on which all wait without a limit; one serves a process's every run."""
+def _groups() -> tuple[Any, Any]:
+    """Return torch's group of a step, and the one on which all wait; they serve every run."""
     import torch
     import torch.distributed as dist
 
-    if not dist.is_initialized():
-        cuda = torch.cuda.is_available() and dist.is_nccl_available()
-        backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
+    cuda = torch.cuda.is_available() and dist.is_nccl_available()
+    backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
+    # one that a program has made itself may know CUDA alone, or a CPU
+    ours = not dist.is_initialized()
+    if ours:
         dist.init_process_group(backend, timeout=timeout())
-    world, waiting = _state["waiting"]
-    if world is not dist.group.WORLD:
+    world = dist.group.WORLD
+    if _state["world"] is not world:
+        step = world if ours else dist.new_group(backend=backend, timeout=timeout())
         waiting = dist.new_group(backend="gloo", timeout=_PATIENCE)
-        _state["waiting"] = dist.group.WORLD, waiting
-    return waiting
+        _state.update(world=world, groups=(step, waiting))
+    return _state["groups"]
 
 
-_state: dict[str, Any] = {"group": Group(), "waiting": (None, None)}
+_state: dict[str, Any] = {"group": Group(), "world": None, "groups": None}
 
 
 def current() -> Group:

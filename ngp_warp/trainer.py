@@ -170,10 +170,10 @@ class Trainer:
                 save = self._lead(due)
             except BaseException:
                 with contextlib.suppress(LostError):
-                    self.group.agree(1, 0, 0, 0)
+                    self.group.agree(1, 0, 0, 0, soon=True)
                 raise
         mine = 0, stopped(), save, state.n_steps
-        failed, stop, saves, n_steps = self.group.agree(*mine)
+        failed, stop, saves, n_steps = self.group.agree(*mine, soon=True)
         if failed:
             raise PeerError("the first process has ended the run")
         if n_steps != state.n_steps:

@@ -14,6 +14,7 @@ from several_processes import N, by_hand, environment, torchrun, until
 
 import ngp_warp
 from ngp_warp import processes
+from ngp_warp.cli import app
 from ngp_warp.errors import ConfigError
 from ngp_warp.peers import is_dead
 from ngp_warp.run_folder import list_checkpoints
@@ -105,6 +106,89 @@ def test_a_bug_is_told_once_and_ends_all(tmp_path: Path) -> None:
     assert "internal error" in json.loads(said[0][0])["error"]
     assert said[1] == ("", "")
     assert not (tmp_path / "run").exists()
+
+
+OWN_GROUP = """
+import torch.distributed as dist
+import warp as wp
+from ngp_warp import distributed, exchange, launch
+
+launch.init()
+# as a program would that trains something else too
+dist.init_process_group("gloo")
+for _ in range(2):
+    with distributed.joined() as group:
+        assert group.step is not dist.group.WORLD
+        values = wp.array([group.rank, 5.0], dtype=float, device="cpu")
+        ((launch,),) = exchange.sum_values(values, "cpu")
+        # theirs is not asked
+        own, dist.group.WORLD = dist.group.WORLD, None
+        launch.run()
+        dist.group.WORLD = own
+        print(values.numpy().tolist(), group.agree(group.rank, soon=True), id(group.step))
+dist.barrier()
+"""
+
+
+def test_a_group_that_a_program_has_made_is_left_to_it() -> None:
+    said = [process.communicate(timeout=60) for process in by_hand(python=["-c", OWN_GROUP])]
+    for out, errors in said:
+        lines = out.splitlines()
+        assert len(lines) == 2, errors
+        assert lines[0] == lines[1]
+        assert lines[0].startswith("[1.0, 10.0] [1] ")
+
+
+HUNG = """
+import os, signal
+from ngp_warp import trainer
+from ngp_warp.cli import app
+
+agree = trainer.Trainer._agree
+
+def stop(self, *args):
+    # after the step's exchange, so that nothing but the agreement waits for it
+    if self.group.rank == 1 and self.state.step == 3:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    return agree(self, *args)
+
+trainer.Trainer._agree = stop
+app.main()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_one_that_hangs_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(processes.TIMEOUT_VARIABLE, "10")
+    picture = write_picture(tmp_path / "picture.png")
+    flags = ["--out", str(tmp_path / "run"), "--steps", "10", "--quiet", *SMALL_FLAGS]
+    first, hung = by_hand("fit-image", str(picture), *flags, python=["-c", HUNG])
+    try:
+        _, stderr = first.communicate(timeout=60)
+    finally:
+        for process in (first, hung):
+            process.kill()
+            process.communicate()
+    assert first.returncode == 2
+    (line,) = (line for line in stderr.splitlines() if line.startswith("ngp: "))
+    assert re.match(r"ngp: error: a process of 2 does not answer: .*; no checkpoint", line)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("command", ["render", "fit-image-blocks"])
+def test_what_is_no_work_for_several_is_refused(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert app.main([command, "--help"]) == 0
+    capsys.readouterr()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    assert app.main([command, "run"]) == 2
+    assert capsys.readouterr().err == (
+        f"ngp: error: ngp {command} is no work for several processes; start it without torchrun\n"
+    )
+    for known in app._TOGETHER:
+        assert app.main([known, "--help"]) == 0
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the processes in /proc")
