@@ -67,12 +67,13 @@ def _without_line(unwanted: bytes) -> Iterator[None]:
 
     A machine without a GPU is nothing to be warned of at every start.
     """
-    try:
-        saved = os.dup(2)
-    except OSError:  # closed: nothing is printed there
-        yield
-        return
-    with tempfile.TemporaryFile() as file:
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(tempfile.TemporaryFile())
+            saved = os.dup(2)
+        except OSError:  # no room anywhere, or stderr is closed and nothing is printed there
+            yield
+            return
         os.dup2(file.fileno(), 2)
         try:
             yield
