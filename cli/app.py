@@ -20,9 +20,9 @@ from typing import Annotated, Any, TextIO
 import typer
 from typer.core import TyperGroup
 
-from ngp_warp import __version__, processes
+from ngp_warp import __version__, peers, processes
 from ngp_warp.cli.console import one_line
-from ngp_warp.errors import ConfigError, NgpError, PeerError
+from ngp_warp.errors import ConfigError, LostError, NgpError, PeerError
 
 # Typer gives it no public name.
 UsageError: Any = typer.BadParameter.__base__
@@ -170,9 +170,14 @@ def _run(argv: list[str]) -> tuple[int, Any]:
         return done.exit_code, getattr(done, "result", None)  # console.Failed has one
     except KeyboardInterrupt as stop:
         status, line, silent = 130, one_line(str(stop)) or "interrupted", 0.0
+        # torchrun ends all when it sees that one is gone, and then that is what there is to say
+        if processes.several() and (lost := peers.last_lost()):
+            status, line, says = 2, one_line(str(lost)), lost.said_here
     except PeerError as error:
         status, line, silent = 2, one_line(str(error)), _SILENT_SECONDS_TOGETHER
         says = False
+    except LostError as error:
+        status, line, says = 2, one_line(str(error)), error.said_here
     except NgpError as error:
         status, line = 2, one_line(str(error))
         says = says or error.said_here

@@ -5,9 +5,8 @@ process, and nothing here costs anything: torch is imported where there are seve
 exchange in a step is in ``exchange.py``.
 
 Two groups of torch.distributed: one for what a step exchanges, whose members wait for each other
-for ``NGP_PROCESS_TIMEOUT`` seconds, and one through which they agree and wait while the first
-process saves or evaluates, as long as that takes. A process that has died closes its connections,
-which gloo reports at once, whatever the timeout.
+for ``NGP_PROCESS_TIMEOUT`` seconds, and one on which they wait while the first one saves or
+evaluates. A process that has died closes its connections, which gloo reports at once.
 """
 
 import datetime
@@ -18,7 +17,7 @@ from typing import Any, TypeVar
 
 from ngp_warp.errors import ConfigError, LostError, NgpError, PeerError, ResourceError
 from ngp_warp.peers import Peers, identity
-from ngp_warp.processes import Place, launcher, place, timeout
+from ngp_warp.processes import Place, launcher, place, store_lasts, timeout
 
 _T = TypeVar("_T")
 
@@ -35,9 +34,8 @@ class Group:
     Attributes:
         rank: of this process, from 0.
         size: number of processes.
-        marks: uint8 arrays in which each process sets flags of its own until all are used; they are
-            united before a checkpoint is written.
-        peers: who has ended.
+        marks: uint8 arrays of flags that each process sets by itself, united before it is saved.
+        peers: tells who has ended.
         step: torch's group for what a step exchanges.
     """
 
@@ -80,7 +78,9 @@ class Group:
             unreached = ResourceError(f"cannot reach the other processes: {text}")
             unreached.said_here = True  # the first one may not be there to say it
             raise unreached from error
-        self.peers = Peers(found, self.rank)
+        # torch has no public name for it
+        store = dist.distributed_c10d._get_default_store() if store_lasts() else None
+        self.peers = Peers(found, self.rank, store)
 
     def choose_device(self, name: str | None) -> str:
         """Return the device of this process; see ``launch.resolve_device``.

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from ngp_warp.errors import LostError
 
@@ -24,10 +25,11 @@ class Peers:
     Args:
         processes: ``identity`` of each, by rank.
         rank: this one's.
+        store: torch's, where it outlives every process; None: it does not.
     """
 
-    def __init__(self, processes: Sequence[tuple[str, int]], rank: int):
-        self._processes, self._rank = processes, rank
+    def __init__(self, processes: Sequence[tuple[str, int]], rank: int, store: Any = None):
+        self._processes, self._rank, self._store = processes, rank, store
         self._looked = 0.0
 
     def check(self) -> None:
@@ -67,14 +69,30 @@ class Peers:
         n = len(self._processes)
         if gone:
             names = " and ".join(f"{rank} (pid {self._processes[rank][1]})" for rank in gone)
-            message = f"process {names} of {n} has ended unexpectedly"
+            verb = "process {} of {} has" if len(gone) == 1 else "processes {} of {} have"
+            message = f"{verb.format(names, n)} ended unexpectedly"
         else:
             message = f"a process of {n} does not answer: {text.partition(chr(10))[0]}"
         error = LostError(message)
-        # all, where nobody knows who is left
-        error.said_here = not gone or min(set(range(n)) - set(gone)) == self._rank
+        error.said_here = self._is_first(gone)
         _kept.append(error)
         return error
+
+    def _is_first(self, gone: list[int]) -> bool:
+        """Whether no other process says what this one has noticed.
+
+        Each notices it when its own neighbour in an exchange ends, be it for the same reason.
+        """
+        with suppress(RuntimeError):  # torchrun may be gone too
+            if self._store is not None:
+                return self._store.add("ngp-warp/lost", 1) == 1
+        # all, where nobody knows who is left
+        return not gone or min(set(range(len(self._processes))) - set(gone)) == self._rank
+
+
+def last_lost() -> LostError | None:
+    """Return the error that has ended this process's run; None: all others are there."""
+    return _kept[-1] if _kept else None
 
 
 def identity() -> tuple[str, int]:

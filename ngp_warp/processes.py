@@ -64,6 +64,11 @@ def launcher() -> int | None:
     return os.getppid() if "TORCHELASTIC_RUN_ID" in os.environ else None
 
 
+def store_lasts() -> bool:
+    """Whether torch's store is in torchrun's process; else it ends with the first of these."""
+    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+
+
 def timeout() -> datetime.timedelta:
     """Return how long a process waits for the others' part of a step.
 

@@ -113,18 +113,18 @@ class Trainer:
                 stages = self.task.stages()
             step = recorded_step(stages, self.device)
         state.seconds += self.task.fill_seconds
-        try:
-            with interruptible() as signalled:
+        with interruptible() as signalled:
 
-                def stopped() -> bool:
-                    return signalled() or self.group.abandoned
+            def stopped() -> bool:
+                return signalled() or self.group.abandoned
 
+            try:
                 self._loop(step, Clock(state.seconds), stopped)
-            self.saver.wait()
-            interrupted = self.group.agree(stopped())[0]
-        except LostError as lost:
-            self.saver.advise(lost)
-            raise
+                self.saver.wait()
+                interrupted = self.group.agree(stopped())[0]
+            except LostError as lost:
+                self.saver.advise(lost)
+                raise
         if interrupted:
             total = f" of {state.n_steps}" if state.n_steps else ""
             raise Interrupted(

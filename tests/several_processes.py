@@ -18,11 +18,11 @@ def environment(**more: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", **more}
 
 
-def torchrun(*command: str, **more: str) -> "subprocess.Popen[str]":
-    """Start two processes of a module or a script."""
+def torchrun(*command: str, n: int = N, **more: str) -> "subprocess.Popen[str]":
+    """Start processes of a module or a script."""
     start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
     return subprocess.Popen(
-        [*start, str(N), *command],
+        [*start, str(n), *command],
         env=environment(**more),
         cwd=ROOT,
         stdout=subprocess.PIPE,
@@ -37,11 +37,11 @@ def by_hand(
     folders: Sequence[Path] = (ROOT, ROOT),
     python: Sequence[str] = ("-m", "ngp_warp.cli"),
 ) -> "list[subprocess.Popen[str]]":
-    """Start two processes of `ngp` without torchrun, which would end one when the other does."""
+    """Start a process of `ngp` in each folder, without torchrun, which would end the others."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(N)}
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(len(folders))}
     return [
         subprocess.Popen(
             [sys.executable, *python, *args],

@@ -45,6 +45,39 @@ def test_one_that_has_ended_is_named(other: "subprocess.Popen[bytes]") -> None:
     assert not found.value.said_here
 
 
+def test_several_that_have_ended_are_named() -> None:
+    done = subprocess.Popen([sys.executable, "-c", ""])
+    done.wait()
+    gone = [(peers.identity()[0], done.pid)] * 2
+    error = Peers([peers.identity(), *gone], 0).lost("closed")
+    pid = f"(pid {done.pid})"
+    assert str(error) == f"processes 1 {pid} and 2 {pid} of 3 have ended unexpectedly"
+
+
+class Store:
+    """What all processes can reach; None of what was in a process that is gone."""
+
+    def __init__(self, number: int | None = 0):
+        self.number = number
+
+    def add(self, key: str, amount: int) -> int:
+        if self.number is None:
+            raise RuntimeError("Connection reset by peer")
+        self.number += amount
+        return self.number
+
+
+def test_the_first_that_notices_says_it(other: "subprocess.Popen[bytes]") -> None:
+    other.kill()
+    other.wait()
+    shared = Store()
+    errors = [Peers(three(other.pid), rank, shared).lost("closed") for rank in (1, 0)]
+    assert [error.said_here for error in errors] == [True, False]
+    # else the lowest that is left
+    errors = [Peers(three(other.pid), rank, Store(None)).lost("closed") for rank in (1, 0)]
+    assert [error.said_here for error in errors] == [False, True]
+
+
 def test_process_ids_of_other_machines_mean_nothing(
     other: "subprocess.Popen[bytes]", monkeypatch: pytest.MonkeyPatch
 ) -> None:

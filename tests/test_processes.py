@@ -13,9 +13,9 @@ from image_runs import SMALL_FLAGS, write_picture
 from several_processes import N, by_hand, environment, torchrun, until
 
 import ngp_warp
-from ngp_warp import processes
+from ngp_warp import fitting, peers, processes
 from ngp_warp.cli import app
-from ngp_warp.errors import ConfigError
+from ngp_warp.errors import ConfigError, LostError
 from ngp_warp.peers import is_dead
 from ngp_warp.run_folder import list_checkpoints
 
@@ -173,6 +173,64 @@ def test_one_that_hangs_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.Mo
     (line,) = (line for line in stderr.splitlines() if line.startswith("ngp: "))
     assert re.match(r"ngp: error: a process of 2 does not answer: .*; no checkpoint", line)
     assert not (tmp_path / "run").exists()
+
+
+KILLED = """
+import itertools, os, signal, time
+from ngp_warp import trainer
+from ngp_warp.cli import app
+
+recorded = trainer.recorded_step
+
+def slow(stages, device):
+    step, count = recorded(stages, device), itertools.count()
+
+    def run():
+        if next(count) == 3:
+            rank = os.environ["RANK"]
+            if rank == "1":
+                os.kill(os.getpid(), signal.SIGKILL)
+            # so that it notices when the first has ended
+            time.sleep(1.0 if rank == "2" else 0.0)
+        step()
+
+    return run
+
+trainer.recorded_step = slow
+app.main()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_of_three_one_says_which_was_killed(tmp_path: Path) -> None:
+    picture = write_picture(tmp_path / "picture.png")
+    flags = ["--out", str(tmp_path / "run"), "--steps", "10", "--json", "--quiet", *SMALL_FLAGS]
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED)
+    process = torchrun(str(script), "fit-image", str(picture), *flags, n=3)
+    stdout, stderr = process.communicate(timeout=60)
+    wanted = re.compile(r"process 1 \(pid \d+\) of 3 has ended unexpectedly; no checkpoint")
+    (line,) = (line for line in stderr.splitlines() if line.startswith("ngp: "))
+    assert wanted.search(line)
+    assert wanted.match(json.loads(stdout)["error"])
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_torchruns_signal_does_not_hide_why_it_came(
+    lost: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fit(*args: object, **options: object) -> None:
+        raise KeyboardInterrupt  # as SIGTERM does, where nothing is in training
+
+    error = LostError("process 1 has ended")
+    error.said_here = True
+    monkeypatch.setattr(peers, "_kept", [error] if lost else [])
+    monkeypatch.setattr(fitting, "fit", fit)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    assert app.main(["fit-image", "a.png"]) == (2 if lost else 130)
+    said = "ngp: error: process 1 has ended\n" if lost else "ngp: interrupted\n"
+    assert capsys.readouterr().err == said
 
 
 @pytest.mark.parametrize("command", ["render", "fit-image-blocks"])
