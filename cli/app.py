@@ -13,15 +13,16 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any, TextIO
 
 import typer
 from typer.core import TyperGroup
 
-from ngp_warp import __version__, processes
+from ngp_warp import __version__, peers, processes
 from ngp_warp.cli.console import one_line
-from ngp_warp.errors import NgpError, PeerError
+from ngp_warp.errors import ConfigError, LostError, NgpError, PeerError
 
 # Typer gives it no public name.
 UsageError: Any = typer.BadParameter.__base__
@@ -52,6 +53,9 @@ COMMANDS = {
     "info": ("ngp_warp.cli.info", "Say what a run or a checkpoint holds."),
 }
 
+_TOGETHER = ("fit-image", "fit-sdf", "nerf", "fit-volume")
+"""Those that several processes run together; of the others each would write the same files."""
+
 
 class LazyGroup(TyperGroup):
     """A group whose commands are imported when they run."""
@@ -72,6 +76,10 @@ class LazyGroup(TyperGroup):
         if name not in COMMANDS:
             near = difflib.get_close_matches(name, COMMANDS, n=1)
             ctx.fail(f"No such command: {name}" + (f" (did you mean {near[0]}?)" if near else ""))
+        if name not in _TOGETHER and processes.several():
+            raise ConfigError(
+                f"ngp {name} is no work for several processes; start it without torchrun"
+            )
         return name, load_command(name), rest
 
 
@@ -121,12 +129,18 @@ def main(args: Sequence[str] | None = None) -> int:
 
     One of several processes ends here, at once: threads and devices may wait for one that is gone.
     """
-    status = _main(args)
-    if args is None and processes.several():
-        for stream in (sys.stdout, sys.stderr):
+    if args is not None or not processes.several():
+        return _main(args)
+    status = 1
+    try:
+        status = _main(args)
+    except BaseException:
+        # else the interpreter would wait for threads before it ends
+        traceback.print_exc()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
             stream.flush()
-        os._exit(status)
-    return status
+    os._exit(status)
 
 
 def _main(args: Sequence[str] | None) -> int:
@@ -156,9 +170,14 @@ def _run(argv: list[str]) -> tuple[int, Any]:
         return done.exit_code, getattr(done, "result", None)  # console.Failed has one
     except KeyboardInterrupt as stop:
         status, line, silent = 130, one_line(str(stop)) or "interrupted", 0.0
+        # torchrun ends all when it sees that one is gone, and then that is what there is to say
+        if processes.several() and (lost := peers.last_lost()):
+            status, line, says = 2, one_line(str(lost)), lost.said_here
     except PeerError as error:
         status, line, silent = 2, one_line(str(error)), _SILENT_SECONDS_TOGETHER
         says = False
+    except LostError as error:
+        status, line, says = 2, one_line(str(error)), error.said_here
     except NgpError as error:
         status, line = 2, one_line(str(error))
         says = says or error.said_here

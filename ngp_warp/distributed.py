@@ -5,24 +5,19 @@ process, and nothing here costs anything: torch is imported where there are seve
 exchange in a step is in ``exchange.py``.
 
 Two groups of torch.distributed: one for what a step exchanges, whose members wait for each other
-for ``NGP_PROCESS_TIMEOUT`` seconds, and one through which they agree and wait while the first
-process saves or evaluates, as long as that takes. A process that has died closes its connections,
-which gloo reports at once, whatever the timeout.
+for ``NGP_PROCESS_TIMEOUT`` seconds, and one on which they wait while the first one saves or
+evaluates. A process that has died closes its connections, which gloo reports at once.
 """
 
 import datetime
 import os
-import socket
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from ngp_warp.errors import ConfigError, LostError, NgpError, PeerError, ResourceError
-from ngp_warp.processes import Place, is_dead, place, timeout
-
-if TYPE_CHECKING:
-    import warp as wp
+from ngp_warp.peers import Peers, identity
+from ngp_warp.processes import Place, launcher, place, store_lasts, timeout
 
 _T = TypeVar("_T")
 
@@ -30,8 +25,6 @@ _T = TypeVar("_T")
 _PATIENCE = datetime.timedelta(days=30)
 # On CUDA the host runs ahead of the device; agreeing rarely keeps it ahead.
 _CUDA_STEPS = 16
-# A killed process is gone within milliseconds, one that raised while its interpreter ends.
-_DEATH_SECONDS = 2.0
 _STREAM = 0x1B873593
 
 
@@ -41,22 +34,30 @@ class Group:
     Attributes:
         rank: of this process, from 0.
         size: number of processes.
-        marks: uint8 arrays in which each process sets flags of its own until all are used; they are
-            united before a checkpoint is written.
+        marks: uint8 arrays of flags that each process sets by itself, united before it is saved.
+        peers: tells who has ended.
+        step: torch's group for what a step exchanges.
     """
 
     def __init__(self, here: Place | None = None):
         self.here = here or Place()
         self.rank, self.size = self.here.rank, self.here.size
-        self.marks: list[wp.array] = []
+        self.marks: list[Any] = []
+        self.peers = Peers([], self.rank)
+        self.step: Any = None
         self._waiting: Any = None
         self._every = 1
-        self._processes: list[tuple[str, int]] = []
+        self._launcher: int | None = None
 
     @property
     def leads(self) -> bool:
         """Whether this process decides, writes and speaks for all."""
         return self.rank == 0
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether torchrun, which would end this process with the others, is gone itself."""
+        return self._launcher is not None and os.getppid() != self._launcher
 
     def _join(self) -> None:
         """Find the other processes.
@@ -65,22 +66,21 @@ class Group:
             ResourceError: they cannot be reached.
             ConfigError: the timeout is no number.
         """
-        import torch
         import torch.distributed as dist
 
+        self._launcher = launcher()
         try:
-            if not dist.is_initialized():
-                cuda = torch.cuda.is_available() and dist.is_nccl_available()
-                backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
-                dist.init_process_group(backend, timeout=timeout())
-            self._waiting = dist.new_group(backend="gloo", timeout=_PATIENCE)
+            self.step, self._waiting = _groups()
             found: list[Any] = [None] * self.size
-            mine = (socket.gethostname(), os.getpid())
-            dist.all_gather_object(found, mine, group=self._waiting)
+            dist.all_gather_object(found, identity(), group=self._waiting)
         except (RuntimeError, ValueError) as error:
             text = str(error).partition("\n")[0]
-            raise ResourceError(f"cannot reach the other processes: {text}") from error
-        self._processes = found
+            unreached = ResourceError(f"cannot reach the other processes: {text}")
+            unreached.said_here = True  # the first one may not be there to say it
+            raise unreached from error
+        # torch has no public name for it
+        store = dist.distributed_c10d._get_default_store() if store_lasts() else None
+        self.peers = Peers(found, self.rank, store)
 
     def choose_device(self, name: str | None) -> str:
         """Return the device of this process; see ``launch.resolve_device``.
@@ -142,8 +142,12 @@ class Group:
         torch.cuda.set_device(device)
         self._every = _CUDA_STEPS
 
-    def agree(self, *values: int) -> list[int]:
+    def agree(self, *values: int, soon: bool = False) -> list[int]:
         """Return the largest of each value over the processes; all must call it.
+
+        Args:
+            values: this process's.
+            soon: give up as a step does, where none has more to do than the others.
 
         Raises:
             LostError: one of them is gone.
@@ -155,7 +159,7 @@ class Group:
 
         found = torch.tensor(values, dtype=torch.int64)
         with self.watched():
-            dist.all_reduce(found, op=dist.ReduceOp.MAX, group=self._waiting)
+            dist.all_reduce(found, op=dist.ReduceOp.MAX, group=self.step if soon else self._waiting)
         return found.tolist()
 
     def agrees_after(self, step: int, n_steps: int) -> bool:
@@ -201,9 +205,9 @@ class Group:
             first = self.rank
             with suppress(LostError):
                 first = self.size - self.agree(self.size - self.rank)[0]
+            if isinstance(error, Exception) and first < self.rank:
+                raise PeerError(f"process {first} has ended the run") from None
             if isinstance(error, NgpError):
-                if first < self.rank:
-                    raise PeerError(f"process {first} has ended the run") from None
                 error.said_here = True
             raise
         # the lowest rank that failed, counted from the other end; 0: none
@@ -216,29 +220,7 @@ class Group:
         try:
             yield
         except RuntimeError as error:
-            raise self._lost(str(error)) from error
-
-    def _lost(self, text: str) -> LostError:
-        """Return the error that says who has ended, as far as that is known."""
-        lost: list[int] = []
-        end = time.monotonic() + _DEATH_SECONDS
-        while not lost and time.monotonic() < end:
-            host = socket.gethostname()
-            lost = [
-                rank
-                for rank, (where, pid) in enumerate(self._processes)
-                if where == host and rank != self.rank and is_dead(pid)
-            ]
-            time.sleep(0.02)
-        if lost:
-            names = " and ".join(f"{rank} (pid {self._processes[rank][1]})" for rank in lost)
-            message = f"process {names} of {self.size} has ended unexpectedly"
-        else:
-            message = f"a process of {self.size} does not answer: {text.partition(chr(10))[0]}"
-        error = LostError(message)
-        # all, where nobody knows who is left
-        error.said_here = not lost or min(set(range(self.size)) - set(lost)) == self.rank
-        return error
+            raise self.peers.lost(str(error)) from error
 
     def check_equal(self, digest: int, what: str) -> None:
         """Raise unless all processes have the same number; all must call it.
@@ -273,7 +255,26 @@ class Group:
         return -(-total // unit) * unit
 
 
-_state = {"group": Group()}
+def _groups() -> tuple[Any, Any]:
+    """Return torch's group of a step, and the one on which all wait; they serve every run."""
+    import torch
+    import torch.distributed as dist
+
+    cuda = torch.cuda.is_available() and dist.is_nccl_available()
+    backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
+    # one that a program has made itself may know CUDA alone, or a CPU
+    ours = not dist.is_initialized()
+    if ours:
+        dist.init_process_group(backend, timeout=timeout())
+    world = dist.group.WORLD
+    if _state["world"] is not world:
+        step = world if ours else dist.new_group(backend=backend, timeout=timeout())
+        waiting = dist.new_group(backend="gloo", timeout=_PATIENCE)
+        _state.update(world=world, groups=(step, waiting))
+    return _state["groups"]
+
+
+_state: dict[str, Any] = {"group": Group(), "world": None, "groups": None}
 
 
 def current() -> Group:

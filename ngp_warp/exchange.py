@@ -96,7 +96,7 @@ def _tensor(array: wp.array) -> Any:
 def _sum(tensor: Any) -> None:
     import torch.distributed as dist
 
-    dist.all_reduce(tensor)
+    dist.all_reduce(tensor, group=distributed.current().step)
 
 
 def _average(tensor: Any) -> None:
@@ -108,13 +108,14 @@ def _average(tensor: Any) -> None:
 def _unite(tensor: Any) -> None:
     import torch.distributed as dist
 
-    dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+    dist.all_reduce(tensor, op=dist.ReduceOp.MAX, group=distributed.current().step)
 
 
 def _gather(everybody: Any, mine: Any) -> None:
     import torch.distributed as dist
 
-    dist.all_gather(list(everybody.split(len(mine))), mine)
+    parts = list(everybody.split(len(mine)))
+    dist.all_gather(parts, mine, group=distributed.current().step)
 
 
 def _exchange_on_cpu(weights: list[Any], tables: list[TableExchange]) -> None:

@@ -15,7 +15,8 @@ from ngp_warp.errors import CheckpointError, ConfigError, LostError, ResourceErr
 from ngp_warp.files import format_bytes
 from ngp_warp.primitive import Primitive, Progress, Report, Task, check_same, report_nothing
 from ngp_warp.primitives import get
-from ngp_warp.run import Run, check_out, new_folder, open_run, write_json
+from ngp_warp.run import Run, open_run
+from ngp_warp.run_folder import check_out, new_folder, write_json
 from ngp_warp.trainer import Interrupted, Trainer, TrainingState, restore
 
 DEFAULT_SECONDS = 60.0
@@ -200,7 +201,7 @@ def _train(trainer: Trainer) -> Run:
     except LostError as lost:
         # Where there is a run, all is done, and the one that is gone was only waiting.
         if run is None:
-            trainer.advise(lost)
+            trainer.saver.advise(lost)
             raise
     assert run is not None
     return run

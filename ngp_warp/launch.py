@@ -11,8 +11,6 @@ import contextlib
 import functools
 import os
 import tempfile
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -22,7 +20,26 @@ import warp as wp
 
 from ngp_warp import loading
 from ngp_warp.errors import ConfigError, ResourceError, ShapeError
-from ngp_warp.processes import place
+from ngp_warp.threads import MAX_THREADS, num_threads, pool, set_num_threads
+
+__all__ = [
+    "CPU_COMPILER_FLAGS",
+    "MAX_THREADS",
+    "Call",
+    "Launch",
+    "Stages",
+    "check_size",
+    "free_memory",
+    "init",
+    "launch",
+    "module_options",
+    "num_threads",
+    "record",
+    "resolve_device",
+    "run_all",
+    "run_stages",
+    "set_num_threads",
+]
 
 # CPU kernels are compiled for this machine's full vectors. Clang prefers half of AVX-512's width
 # and forms no fused multiply-add unless told to: together a factor of 2.8 in the network
@@ -31,8 +48,6 @@ CPU_COMPILER_FLAGS = "-march=native -mprefer-vector-width=512 -ffp-contract=fast
 
 # More shards than threads even out a core that something else is using; each costs about 4 us.
 _SHARDS_PER_THREAD = 2
-
-MAX_THREADS = 1024
 
 
 @functools.cache
@@ -52,12 +67,13 @@ def _without_line(unwanted: bytes) -> Iterator[None]:
 
     A machine without a GPU is nothing to be warned of at every start.
     """
-    try:
-        saved = os.dup(2)
-    except OSError:  # closed: nothing is printed there
-        yield
-        return
-    with tempfile.TemporaryFile() as file:
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(tempfile.TemporaryFile())
+            saved = os.dup(2)
+        except OSError:  # no room anywhere, or stderr is closed and nothing is printed there
+            yield
+            return
         os.dup2(file.fileno(), 2)
         try:
             yield
@@ -181,157 +197,13 @@ def run_all(launches: Sequence[Launch]) -> None:
         for command in commands:
             command.launch()
         return
-    _pool().run(commands)
+    pool().run(commands)
 
 
 def run_stages(stages: Stages) -> None:
     """Run stages one after another."""
     for stage in stages:
         run_all(stage)
-
-
-class _Pool:
-    """Worker threads that, with the caller, work off a list of commands.
-
-    concurrent.futures needs about twice the time for the same (33 us against 17 us a launch).
-    """
-
-    def __init__(self, n_threads: int):
-        self.n_threads = n_threads
-        self._queue: Any = iter(())
-        self._start = [threading.Lock() for _ in range(n_threads - 1)]
-        self._done = [threading.Lock() for _ in range(n_threads - 1)]
-        self._working = [False] * (n_threads - 1)
-        self._stopped = False
-        self._error: BaseException | None = None
-        self._busy = threading.Lock()
-        for lock in (*self._start, *self._done):
-            lock.acquire()
-        for number in range(n_threads - 1):
-            threading.Thread(target=self._work, args=(number,), daemon=True).start()
-
-    def run(self, commands: Sequence[Any]) -> None:
-        if not self._busy.acquire(blocking=False):
-            # the pool works for another thread, or for the command that called this
-            for command in commands:
-                command.launch()
-            return
-        try:
-            self._run(commands)
-        except Exception:
-            raise
-        except BaseException:
-            # Ctrl-C while helpers still worked: what they report counts for nothing.
-            self._settle()
-            _discard(self)
-            raise
-        finally:
-            self._busy.release()
-
-    def _run(self, commands: Sequence[Any]) -> None:
-        self._queue, self._error = iter(commands), None
-        n_helpers = min(len(self._start), len(commands) - 1)
-        for start in self._start[:n_helpers]:
-            start.release()
-        try:
-            self._drain()
-        finally:
-            for done in self._done[:n_helpers]:
-                done.acquire()
-        if self._error is not None:
-            raise self._error
-
-    def _settle(self) -> None:
-        """Wait for the helpers, whatever interrupts: their arrays may be freed soon."""
-        self._queue = iter(())  # one that only wakes up later finds nothing
-        while any(self._working):
-            with contextlib.suppress(BaseException):
-                time.sleep(1e-3)
-
-    def stop(self) -> None:
-        self._stopped = True
-        for start in self._start:
-            with contextlib.suppress(RuntimeError):  # released before, and not yet seen
-                start.release()
-
-    def _drain(self) -> None:
-        for command in self._queue:
-            command.launch()
-
-    def _work(self, number: int) -> None:
-        while True:
-            self._start[number].acquire()
-            if self._stopped:
-                return
-            self._working[number] = True
-            try:
-                self._drain()
-            except BaseException as error:
-                self._error = error
-            finally:
-                self._working[number] = False
-                self._done[number].release()
-
-
-_state: dict[str, Any] = {"n_threads": None, "pool": None}
-
-
-def num_threads() -> int:
-    """Return the number of CPU threads of a launch.
-
-    ``NGP_NUM_THREADS``, else every core; processes that torchrun has started share the cores.
-    """
-    n: int | None = _state["n_threads"]
-    if n is None:
-        n = _threads_from_environment()
-        set_num_threads(n)
-    return n
-
-
-def set_num_threads(n: int | None) -> None:
-    """Set the number of CPU threads; None: ``NGP_NUM_THREADS``, else every core.
-
-    Launches recorded before keep their shards and stay right.
-
-    Raises:
-        ConfigError: less than 1, or more than MAX_THREADS.
-    """
-    if n is None:
-        n = _threads_from_environment()
-    if not 1 <= n <= MAX_THREADS:
-        raise ConfigError(f"threads must be at least 1 and at most {MAX_THREADS}, got {n}")
-    if _state["pool"] is not None and _state["pool"].n_threads != n:
-        _discard(_state["pool"])
-    _state["n_threads"] = n
-
-
-def _threads_from_environment() -> int:
-    text = os.environ.get("NGP_NUM_THREADS", "")
-    if not text:
-        affinity: Callable[[int], set[int]] | None = getattr(os, "sched_getaffinity", None)
-        n_cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-        return max(n_cores // place().local_size, 1)
-    if not text.isdecimal() or int(text) < 1:
-        raise ConfigError(f"NGP_NUM_THREADS must be a whole number of at least 1, got {text!r}")
-    return int(text)
-
-
-def _pool() -> _Pool:
-    if _state["pool"] is None:
-        _state["pool"] = _Pool(num_threads())
-    return _state["pool"]
-
-
-if hasattr(os, "register_at_fork"):
-    # a forked process has the pool, but none of its threads, and would wait for them
-    os.register_at_fork(after_in_child=lambda: _state.update(pool=None))
-
-
-def _discard(pool: _Pool) -> None:
-    """End the threads of a pool once they have nothing to do; the next launch makes another."""
-    pool.stop()
-    if _state["pool"] is pool:
-        _state["pool"] = None
 
 
 def resolve_device(name: str | None) -> str:

@@ -3,11 +3,6 @@
 Source: the published configs (configs/*/base.json and their children) and tiny-cuda-nn's
 DOCUMENTATION.md, whose defaults what is left out has. Losses, optimizers, encodings and activations
 that a command has no place for are errors; settings that it has none for are named in the notes.
-
-Decay: instant-ngp multiplies the learning rate by ``decay_base`` at ``decay_start`` and every
-``decay_interval`` steps after, in runs of ``STEPS`` steps. Ours falls evenly from a share of any
-run's steps to its end, so ``decay_start / STEPS`` becomes ``decay_start``, and ``decay_base`` to
-the power of the falls until step ``STEPS`` becomes ``final_learning_rate``.
 """
 
 import reprlib
@@ -17,6 +12,7 @@ from typing import Any
 from ngp_warp.errors import ConfigError
 from ngp_warp.json_files import with_parents
 from ngp_warp.json_values import JsonValues
+from ngp_warp.ngp_optimizer import read_optimizer
 from ngp_warp.tcnn_names import (
     ACTIVATIONS,
     GRID_DEFAULTS,
@@ -25,9 +21,6 @@ from ngp_warp.tcnn_names import (
     NETWORK_DEFAULTS,
     NETWORKS,
 )
-
-STEPS = 35_000
-"""Steps that instant-ngp's decays are made for."""
 
 LOSSES = {
     "l1": "l1",
@@ -52,8 +45,6 @@ _SIGNS = ("parent", "envmap", "distortion_map", *_NERF_ONLY)
 _PARTS = ("loss", "optimizer", "encoding", "network")
 _OF_TRAINING = ("parent", "loss", "optimizer")
 
-_ADAM = {"learning_rate": 1e-3, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8, "l2_reg": 1e-8}
-_DECAY = {"decay_start": 10000, "decay_interval": 10000, "decay_base": 0.1, "decay_end": 10_000_000}
 # Settings whose usual values mean that nothing is to be done.
 _IDLE: dict[str, tuple[Any, ...]] = {
     "relative_decay": (0, 0.0),
@@ -133,7 +124,7 @@ class _Reader(JsonValues):
             if name == "loss":
                 result["loss"] = self._loss(value)
             elif name == "optimizer":
-                result["optimizer"] = self._optimizer(value)
+                result["optimizer"] = read_optimizer(self, value)
             elif name == "encoding":
                 result["encoding"] = self._encoding(value)
             elif name == "network":
@@ -154,66 +145,6 @@ class _Reader(JsonValues):
             raise self.error("loss", f"{otype} is not among what there is: {_LOSS_NAMES}")
         self.leave_rest(value, {"otype"}, "loss")
         return LOSSES[otype.lower()]
-
-    def _optimizer(self, value: Any) -> dict[str, Any]:
-        # what is not in the chain is not done
-        result: dict[str, Any] = {
-            "ema_decay": 0.0,
-            "decay_start": 1.0,
-            "final_learning_rate": 1.0,
-        }
-        where, seen = "optimizer", set()
-        while True:
-            value = self.object(value, where)
-            otype = self.otype(value, where, "Adam")
-            kind = otype.lower()
-            if kind in seen:
-                raise self.error(where, f"{otype} is there twice")
-            seen.add(kind)
-            if kind == "adam":
-                self._adam(value, result, where)
-                return result
-            if kind == "ema":
-                decay = self.number(value.get("decay", 0.99), f"{where}.decay")
-                result["ema_decay"] = float(decay)
-                self.leave_rest(value, {"otype", "nested", "decay"}, where)
-            elif kind == "exponentialdecay":
-                self._decay(value, result, where)
-            else:
-                raise self.error(
-                    where, f"{otype} is not among what there is: Ema, ExponentialDecay, Adam"
-                )
-            if "nested" not in value:
-                raise self.error(where, f"{otype} must have a nested optimizer")
-            value, where = value["nested"], f"{where}.nested"
-
-    def _adam(self, value: dict[str, Any], result: dict[str, Any], where: str) -> None:
-        for name, usual in _ADAM.items():
-            ours = "l2_regularization" if name == "l2_reg" else name
-            result[ours] = float(self.number(value.get(name, usual), f"{where}.{name}"))
-        self.leave_rest(value, {"otype", *_ADAM}, where)
-
-    def _decay(self, value: dict[str, Any], result: dict[str, Any], where: str) -> None:
-        given = {k: self.number(value.get(k, usual), f"{where}.{k}") for k, usual in _DECAY.items()}
-        start, interval, base = (given[f"decay_{k}"] for k in ("start", "interval", "base"))
-        if start < 0 or interval < 1 or not 0 < base <= 1:
-            raise self.error(
-                where,
-                f"must have a decay_start of 0 or more, a decay_interval of 1 or more and a "
-                f"decay_base above 0 and up to 1, got {start:g}, {interval:g} and {base:g}",
-            )
-        end = min(given["decay_end"], STEPS)
-        falls = int((end - start) // interval) + 1 if end >= start else 0
-        if falls:
-            # float32 ends at 1e-38; a rate that small is none
-            result["decay_start"] = start / STEPS
-            result["final_learning_rate"] = max(float(base) ** falls, 1e-12)
-        self.notes.append(
-            f"{where}: of {STEPS:,} steps, {falls} falls by {base:g} from step {start:g} on; here "
-            f"an even fall to {result['final_learning_rate']:.4g} of the learning rate from "
-            f"{result['decay_start']:.0%} of the run's steps on"
-        )
-        self.leave_rest(value, {"otype", "nested", *_DECAY}, where)
 
     def _encoding(self, value: Any) -> dict[str, Any]:
         value = self.object(value, "encoding")

@@ -1,10 +1,9 @@
 """Where this process stands among those that were started together: torchrun's environment."""
 
 import datetime
+import math
 import os
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 from ngp_warp.errors import ConfigError
 
@@ -50,8 +49,24 @@ def several() -> bool:
 
 
 def speaks() -> bool:
-    """Whether this process says what all of them would: there is no other, or it is the first."""
-    return not several() or os.environ.get("RANK") == "0"
+    """Whether this process says what all of them would: there is no other, or it is the first.
+
+    Where the environment contradicts itself, nobody knows which one is, and each says it.
+    """
+    try:
+        return place().rank == 0
+    except ConfigError:
+        return True
+
+
+def launcher() -> int | None:
+    """Return the process that ends all others when one fails: torchrun's; None: there is none."""
+    return os.getppid() if "TORCHELASTIC_RUN_ID" in os.environ else None
+
+
+def store_lasts() -> bool:
+    """Whether torch's store is in torchrun's process; else it ends with the first of these."""
+    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
 
 
 def timeout() -> datetime.timedelta:
@@ -62,21 +77,11 @@ def timeout() -> datetime.timedelta:
     """
     text = os.environ.get(TIMEOUT_VARIABLE, "")
     try:
-        return datetime.timedelta(seconds=float(text) if text else TIMEOUT)
+        seconds = float(text) if text else TIMEOUT
+        if not 0 < seconds < math.inf:
+            raise ValueError
+        return datetime.timedelta(seconds=seconds)
     except (ValueError, OverflowError):
-        raise ConfigError(f"{TIMEOUT_VARIABLE} must be seconds, got {text!r}") from None
-
-
-def is_dead(pid: int) -> bool:
-    """Whether a process of this machine has ended, or waits for its parent to take note of it."""
-    with suppress(OSError, IndexError):
-        # "pid (name) state ..."; Linux alone has it
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        return state in "ZX"
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        return False
-    return False
+        raise ConfigError(
+            f"{TIMEOUT_VARIABLE} must be seconds, more than 0, got {text!r}"
+        ) from None

@@ -1,5 +1,6 @@
 """A training step as a function: on CUDA its launches as captured graphs."""
 
+import time
 from collections.abc import Callable
 from itertools import groupby
 from typing import Any
@@ -7,11 +8,16 @@ from typing import Any
 import warp as wp
 
 from ngp_warp import launch
+from ngp_warp.distributed import current
 from ngp_warp.launch import Stages
+from ngp_warp.peers import Peers
 
 _AHEAD = 4
 """Steps that may be queued on CUDA. Unbounded, a host that needs microseconds to queue a step would
 be seconds ahead of the device: its clock, what it reports and Ctrl-C would be about other steps."""
+
+_PAUSE_SECONDS = 5e-5
+"""Between two looks at a device: a small part of a step, of which _AHEAD are queued."""
 
 
 def recorded_step(stages: Stages, device: str) -> Callable[[], None]:
@@ -31,7 +37,9 @@ def recorded_step(stages: Stages, device: str) -> Callable[[], None]:
         for part in parts:
             part()
 
-    return _bounded(run, device)
+    # what processes exchange is in no graph; passes of pictures are one, and wait for nobody
+    shared = current().size > 1 and not all(is_capturable(stage, device) for stage in stages)
+    return _bounded(run, [_mark(device, shared=shared) for _ in range(_AHEAD)])
 
 
 def is_capturable(stage: list[launch.Launch], device: str) -> bool:
@@ -57,18 +65,70 @@ def _captured(stages: Stages, device: str) -> Callable[[], None]:
     return replay
 
 
-def _bounded(step: Callable[[], None], device: str) -> Callable[[], None]:
-    """Return a step that first waits for the one ``_AHEAD`` before it."""
-    events = [wp.Event(device) for _ in range(_AHEAD)]
+def _bounded(step: Callable[[], None], marks: "list[_Mark | _SharedMark]") -> Callable[[], None]:
+    """Return a step that first waits for the one as many before it as there are marks."""
     number = 0
 
     def run() -> None:
         nonlocal number
-        event = events[number % _AHEAD]
-        if number >= _AHEAD:
-            wp.synchronize_event(event)
+        mark = marks[number % len(marks)]
+        if number >= len(marks):
+            mark.wait()
         step()
-        wp.get_stream(device).record_event(event)
+        mark.set()
         number += 1
 
     return run
+
+
+def synchronize(device: str) -> None:
+    """Wait for what is queued on a device; of several processes, while all of them live.
+
+    Raises:
+        LostError: one of them has ended.
+    """
+    if device == "cpu":
+        return
+    mark = _mark(device, shared=current().size > 1)
+    mark.set()
+    mark.wait()
+    wp.synchronize_device(device)
+
+
+class _Mark:
+    """A place in a device's queue that the host can wait for."""
+
+    def __init__(self, device: str):
+        self._device, self._event = device, wp.Event(device)
+
+    def set(self) -> None:
+        wp.get_stream(self._device).record_event(self._event)
+
+    def wait(self) -> None:
+        wp.synchronize_event(self._event)
+
+
+class _SharedMark:
+    """The same where several processes train: it does not wait for what one of them left undone.
+
+    A collective waits on the device itself for a process that is gone, without an end, and a host
+    that waits for the device hears no signal either. torch's event, for Warp's tells a device that
+    has failed from one that is at work on stderr alone.
+    """
+
+    def __init__(self, device: str, peers: Peers):
+        import torch
+
+        self._device, self._peers, self._event = device, peers, torch.cuda.Event()
+
+    def set(self) -> None:
+        self._event.record(wp.stream_to_torch(self._device))
+
+    def wait(self) -> None:
+        while not self._event.query():
+            self._peers.check()
+            time.sleep(_PAUSE_SECONDS)
+
+
+def _mark(device: str, *, shared: bool) -> _Mark | _SharedMark:
+    return _SharedMark(device, current().peers) if shared else _Mark(device)

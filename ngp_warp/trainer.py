@@ -9,28 +9,24 @@ agree on how to go on. With one process, that costs nothing.
 
 import contextlib
 import math
-import threading
-import time
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import warp as wp
 
 from ngp_warp import exchange, launch, loading
-from ngp_warp.checkpoint import DISK_ADVICE, save_checkpoint
 from ngp_warp.config import TrainingConfig
-from ngp_warp.decode import load_state, state_arrays
+from ngp_warp.decode import load_state
 from ngp_warp.distributed import current
-from ngp_warp.errors import ConfigError, LostError, NgpError, PeerError
-from ngp_warp.files import check_free_space
+from ngp_warp.errors import ConfigError, LostError, PeerError
 from ngp_warp.pace import Clock, Due, Length, interruptible
 from ngp_warp.primitive import Progress, Report, Task
-from ngp_warp.recording import recorded_step
-from ngp_warp.run import KEPT_CHECKPOINTS, checkpoint_path, list_checkpoints
+from ngp_warp.recording import recorded_step, synchronize
+from ngp_warp.saving import Saver
 
 # The least share of --seconds whose pace decides the number of steps; a task has its own.
 _WARM_UP_MIN_SHARE = 0.02
@@ -90,10 +86,8 @@ class Trainer:
         self.group = current()
         if training.steps is not None:
             self.state.n_steps = training.steps
+        self.saver = Saver(folder, task.field, report)
         self._length = Length()
-        self._write_seconds = 0.0
-        self._writer: threading.Thread | None = None
-        self._write_error: NgpError | None = None
 
     def train(self) -> TrainingState:
         """Train to the last step and save.
@@ -113,20 +107,24 @@ class Trainer:
             return state  # resumed at its end: nothing to train, nothing to save
         with self.group.together():
             if self.group.leads:
-                self._make_room()
+                self.saver.make_room()
             self.report(Progress(stage="compile"))
             with loading.together(launch.num_threads()):
                 stages = self.task.stages()
             step = recorded_step(stages, self.device)
         state.seconds += self.task.fill_seconds
-        try:
-            with interruptible() as stopped:
+        with interruptible() as signalled:
+
+            def stopped() -> bool:
+                return signalled() or self.group.abandoned
+
+            try:
                 self._loop(step, Clock(state.seconds), stopped)
-            self._wait_for_writer()
-            interrupted = self.group.agree(stopped())[0]
-        except LostError as lost:
-            self.advise(lost)
-            raise
+                self.saver.wait()
+                interrupted = self.group.agree(stopped())[0]
+            except LostError as lost:
+                self.saver.advise(lost)
+                raise
         if interrupted:
             total = f" of {state.n_steps}" if state.n_steps else ""
             raise Interrupted(
@@ -134,21 +132,6 @@ class Trainer:
                 f"--resume {self.folder}"
             )
         return state
-
-    def _make_room(self) -> None:
-        for unfinished in (self.folder / "checkpoints").glob(".step-*.tmp-*"):
-            unfinished.unlink(missing_ok=True)  # what a killed run was writing
-        check_free_space(self.folder, self._checkpoint_bytes(), "a checkpoint", DISK_ADVICE)
-
-    def advise(self, lost: LostError) -> None:
-        """Let an error say what there is of a run that another process has left."""
-        self._wait_for_writer()
-        advice = "no checkpoint had been saved"
-        if checkpoints := list_checkpoints(self.folder):
-            step = int(checkpoints[-1].stem.removeprefix("step-"))
-            advice = f"the checkpoint after step {step} is kept: continue with --resume "
-            advice += str(self.folder)
-        lost.args = (f"{lost}; {advice}",)
 
     def _loop(self, step: Callable[[], None], clock: Clock, stopped: Callable[[], bool]) -> None:
         state, group = self.state, self.group
@@ -162,12 +145,13 @@ class Trainer:
             if group.agrees_after(state.step, state.n_steps):
                 stop, save = self._agree(due, stopped)
             if state.n_steps and state.step >= _QUANTIZE_SHARE * state.n_steps and not quantized:
+                synchronize(self.device)
                 self.optimizer.quantize()  # a no-op on a resumed run that already is
                 quantized = True
             if save:
                 state.seconds = clock.seconds()
                 self._save_for_all(background=True)
-        self._synchronize()
+        synchronize(self.device)
         state.seconds = clock.seconds()
         with group.together():
             if group.leads:
@@ -186,10 +170,10 @@ class Trainer:
                 save = self._lead(due)
             except BaseException:
                 with contextlib.suppress(LostError):
-                    self.group.agree(1, 0, 0, 0)
+                    self.group.agree(1, 0, 0, 0, soon=True)
                 raise
         mine = 0, stopped(), save, state.n_steps
-        failed, stop, saves, n_steps = self.group.agree(*mine)
+        failed, stop, saves, n_steps = self.group.agree(*mine, soon=True)
         if failed:
             raise PeerError("the first process has ended the run")
         if n_steps != state.n_steps:
@@ -207,7 +191,7 @@ class Trainer:
         if now - due.reported >= _REPORT_SECONDS:
             due.reported = now
             self._report(now)
-        if now - due.saved >= max(self.training.checkpoint_seconds, 10 * self._write_seconds):
+        if now - due.saved >= max(self.training.checkpoint_seconds, 10 * self.saver.seconds):
             due.saved = now
             return True
         return False
@@ -223,12 +207,15 @@ class Trainer:
         # The learning rate is constant until its decay, so the length is not missed before that.
         decay_start = self.optimizer.config.decay_start or 0.0
         share = max(min(self.task.warm_up_share, 0.8 * decay_start), _WARM_UP_MIN_SHARE)
-        n_steps = self._length.decide(self.state.step, seconds, share, clock, self._synchronize)
+        n_steps = self._length.decide(
+            self.state.step, seconds, share, clock, partial(synchronize, self.device)
+        )
         if n_steps is not None:
             self._set_length(n_steps)
 
     def _note_metric(self, now: float) -> None:
         """Add a point to the learning curve."""
+        synchronize(self.device)
         state, metric = self.state, self.task.batch_metric()
         if not math.isfinite(metric):
             raise ConfigError(
@@ -252,10 +239,6 @@ class Trainer:
             )
         )
 
-    def _synchronize(self) -> None:
-        if self.device != "cpu":
-            wp.synchronize_device(self.device)
-
     def _save_for_all(self, *, background: bool = False) -> None:
         """Save once, what all processes have; see ``save``.
 
@@ -265,6 +248,7 @@ class Trainer:
         group = self.group
         if group.size > 1:
             exchange.unite(group, self.device)
+            synchronize(self.device)
             group.check_equal(self._digest(), "values")
         with group.together():
             if group.leads:
@@ -277,20 +261,8 @@ class Trainer:
         return digest
 
     def save(self, *, background: bool = False) -> None:
-        """Write a checkpoint; in the background from a copy, while training goes on.
-
-        A background write that fails is reported at the next one: a disk may have room again
-        until then, and the run's last checkpoint, which counts, raises.
-
-        Raises:
-            ResourceError: it could not be written (not in the background).
-        """
-        self._wait_for_writer()
+        """Write a checkpoint; see ``Saver.save``."""
         state = self.state
-        arrays = {
-            name: array.numpy().copy() if background else array.numpy()
-            for name, array in state_arrays(self.task.field).items()
-        }
         header = {
             **self.header,
             "step": state.step,
@@ -298,33 +270,7 @@ class Trainer:
             "seconds": state.seconds,
             "curve": list(state.curve),
         }
-        path = checkpoint_path(self.folder, state.step)
-        if not background:
-            _write(path, header, arrays)
-            return
-
-        def work() -> None:
-            begin = time.perf_counter()
-            try:
-                _write(path, header, arrays)
-                self._write_seconds = time.perf_counter() - begin
-            except NgpError as error:
-                self._write_error = error
-
-        self._writer = threading.Thread(target=work)
-        self._writer.start()
-
-    def _wait_for_writer(self) -> None:
-        if self._writer is not None:
-            self._writer.join()
-            self._writer = None
-        if self._write_error is not None:
-            message = f"a checkpoint was not saved: {self._write_error}; training goes on"
-            self._write_error = None
-            self.report(Progress(stage="train", message=message))
-
-    def _checkpoint_bytes(self) -> int:
-        return sum(array.capacity for array in state_arrays(self.task.field).values())
+        self.saver.save(state.step, header, background=background)
 
 
 def restore(task: Task, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> TrainingState:
@@ -335,12 +281,3 @@ def restore(task: Task, header: dict[str, Any], arrays: dict[str, np.ndarray]) -
     """
     load_state(task.field, arrays)
     return TrainingState(header["step"], header["n_steps"], header["seconds"], header["curve"])
-
-
-def _write(path: Path, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
-    save_checkpoint(path, header, arrays)
-    checkpoints = list_checkpoints(path.parent.parent)
-    # Later ones are of the run before, where an earlier checkpoint was resumed.
-    at = checkpoints.index(path)
-    for old in checkpoints[: max(at + 1 - KEPT_CHECKPOINTS, 0)] + checkpoints[at + 1 :]:
-        old.unlink(missing_ok=True)

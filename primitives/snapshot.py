@@ -24,7 +24,8 @@ from ngp_warp.ngp_parameters import (
 from ngp_warp.ngp_snapshot import Snapshot, contents, mode_of, read_snapshot, unknown
 from ngp_warp.primitive import Progress, Report, report_nothing
 from ngp_warp.primitives import get
-from ngp_warp.run import Run, check_out, checkpoint_path, new_folder, open_run, write_json
+from ngp_warp.run import Run, open_run
+from ngp_warp.run_folder import check_out, checkpoint_path, new_folder, write_json
 
 COMMAND = "import-snapshot"
 UNPROVEN = (

@@ -4,8 +4,9 @@
 
 JOBS.json is a list of {"primitive", "source", "out" or "resume", "settings", "evaluate",
 "interrupt"}. Each process writes <name of the run>.<rank>.npz beside the file: what a checkpoint
-holds. The last process interrupts itself after as many steps as "interrupt" says. NGP_BREAK names
-what a test breaks, to see that it would notice.
+holds; and to groups.<rank> how many groups of processes it has made. The last process interrupts
+itself after as many steps as "interrupt" says. NGP_BREAK names what a test breaks, to see that it
+would notice.
 """
 
 import json
@@ -17,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch.distributed
 from interruption import interrupt_after
 
 from ngp_warp import exchange, fitting, trainer
@@ -36,6 +38,18 @@ def keep_arrays(path: Path) -> None:
     trainer.Trainer.train = kept  # type: ignore[method-assign]
 
 
+def count_groups() -> list[Any]:
+    """Return the groups of processes that will be made, each of which has threads of its own."""
+    made, make = [], torch.distributed.new_group
+
+    def new_group(*args: Any, **options: Any) -> Any:
+        made.append(make(*args, **options))
+        return made[-1]
+
+    torch.distributed.new_group = new_group
+    return made
+
+
 def main() -> None:
     jobs = Path(sys.argv[1])
     train, finish = trainer.Trainer.train, fitting._finish
@@ -44,6 +58,7 @@ def main() -> None:
     if os.environ.get("NGP_BREAK"):
         trainer.Trainer._digest = lambda self: 0  # type: ignore[method-assign]
     rank = os.environ.get("RANK", "0")
+    groups = count_groups()
     for job in json.loads(jobs.read_text()):
         name = Path(job.get("out") or job["resume"]).name
         trainer.Trainer.train = train  # type: ignore[method-assign]
@@ -59,6 +74,7 @@ def main() -> None:
                 interrupt_after(steps, patch)
             with pytest.raises(trainer.Interrupted) if steps else nullcontext():
                 fitting.fit_with_settings(*arguments, **options)
+    (jobs.parent / f"groups.{rank}").write_text(str(len(groups)))
     sys.stdout.flush()
     # as the command ends, see cli/app.py
     os._exit(0)

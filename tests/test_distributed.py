@@ -5,15 +5,9 @@ batch; when one is killed the others end and say so; a run goes on as if nothing
 """
 
 import json
-import os
 import re
 import shutil
 import signal
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,55 +19,16 @@ import sdf_runs
 import volume_runs
 from image_runs import SMALL_FLAGS, write_picture
 from nerf_scenes import write_scene
+from several_processes import ROOT, N, by_hand, torchrun, until
 
 import ngp_warp
 from ngp_warp import distributed, exchange, fitting, processes
 from ngp_warp.errors import ConfigError
-from ngp_warp.run import list_checkpoints
+from ngp_warp.run_folder import list_checkpoints
 
-ROOT = Path(__file__).resolve().parent.parent
-N = 2
 STEPS = 300
 VOLUME = {k: v for k, v in volume_runs.SMALL.items() if k != "device"}
 AVERAGED = {"optimizer": {"ema_decay": 0.9}}
-
-
-def environment(**more: str) -> dict[str, str]:
-    paths = f"{ROOT}{os.pathsep}{ROOT / 'tests'}"
-    return {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", **more}
-
-
-def torchrun(*command: str, **more: str) -> "subprocess.Popen[str]":
-    """Start two processes of a module or a script."""
-    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
-    return subprocess.Popen(
-        [*start, str(N), *command],
-        env=environment(**more),
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def by_hand(*args: str, folders: Sequence[Path] = (ROOT, ROOT)) -> "list[subprocess.Popen[str]]":
-    """Start two processes of `ngp` without torchrun, which would end one when the other does."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(N)}
-    return [
-        subprocess.Popen(
-            [sys.executable, "-m", "ngp_warp.cli", *args],
-            env=environment(**place, RANK=str(rank), LOCAL_RANK=str(rank)),
-            cwd=folder,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank, folder in enumerate(folders)
-    ]
 
 
 def work(folder: Path, jobs: list[dict[str, Any]], **more: str) -> None:
@@ -93,14 +48,6 @@ def kept(folder: Path, name: str) -> list[dict[str, np.ndarray]]:
 def differences(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> set[str]:
     assert a.keys() == b.keys()
     return {name for name in a if not np.array_equal(a[name], b[name])}
-
-
-def until(done: Callable[[], Any], *running: "subprocess.Popen[str]") -> None:
-    end = time.monotonic() + 120
-    while not done():
-        assert time.monotonic() < end
-        assert all(process.poll() is None for process in running)
-        time.sleep(0.01)
 
 
 def write_inputs(folder: Path) -> dict[str, Path]:
@@ -250,6 +197,10 @@ def test_when_one_is_killed_the_others_end_and_the_run_goes_on(
     # as if nothing had been
     for again, straight in zip(kept(tmp_path, "image"), kept(fitted, "image"), strict=True):
         assert differences(again, straight) == set()
+
+
+def test_runs_share_their_groups_of_processes(fitted: Path) -> None:
+    assert [(fitted / f"groups.{rank}").read_text() for rank in range(N)] == ["1"] * N
 
 
 def test_one_that_is_interrupted_stops_all_and_the_run_goes_on(fitted: Path) -> None:

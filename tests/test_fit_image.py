@@ -13,7 +13,7 @@ from image_runs import SMALL_FLAGS, settings, smooth, write_picture
 import ngp_warp
 from ngp_warp.cli import app
 from ngp_warp.primitives.image.data import load_image
-from ngp_warp.run import new_folder
+from ngp_warp.run_folder import new_folder
 
 METRICS = {
     *("psnr", "ssim", "width", "height", "channels", "steps", "seconds", "samples_per_second"),

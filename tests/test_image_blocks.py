@@ -21,7 +21,8 @@ from ngp_warp.primitives.image.config import format_box, parse_box
 from ngp_warp.primitives.image.data import load_image
 from ngp_warp.primitives.image.render import transfer_of
 from ngp_warp.primitives.image.transfer import choose
-from ngp_warp.run import open_run, read_blocks
+from ngp_warp.run import open_run
+from ngp_warp.run_folder import read_blocks
 
 pytest.importorskip("submitit")
 

@@ -20,7 +20,8 @@ import ngp_warp
 from ngp_warp.cli import app
 from ngp_warp.errors import CheckpointError, ConfigError
 from ngp_warp.primitives.image.blocks.mosaic import block_folder
-from ngp_warp.run import describe, list_checkpoints, open_run
+from ngp_warp.run import describe, open_run
+from ngp_warp.run_folder import list_checkpoints
 
 pytest.importorskip("submitit")
 

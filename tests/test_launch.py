@@ -1,7 +1,9 @@
 """Launches: the same bits for any number of threads, and errors that reach the caller."""
 
+import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 
@@ -233,3 +235,22 @@ def test_a_command_may_launch(device):
     calls = [launch.Call(item.run) for item in inner]
     launch.run_all([launch.Launch(calls, device, capturable=False)])
     assert all(array.numpy().tolist() == [1] * 64 for array in counts)
+
+
+@pytest.mark.parametrize("has_room", [True, False])
+def test_warp_starts_where_nothing_can_be_written(has_room, monkeypatch, capfd):
+    def full():
+        raise FileNotFoundError("No usable temporary directory found")
+
+    if not has_room:
+        monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    unwanted = b"Could not find or load the NVIDIA CUDA driver.\n"
+    monkeypatch.setattr(wp, "init", lambda: os.write(2, b"a warning\n" + unwanted))
+    monkeypatch.delenv("NGP_WARP_LOG", raising=False)
+    launch.init.__wrapped__()
+    os.write(2, b"later\n")
+    said = capfd.readouterr().err
+    assert said.startswith("a warning\n")
+    assert said.endswith("later\n")
+    # without room it is not worth an error
+    assert ("driver" in said) != has_room

@@ -15,7 +15,8 @@ from image_runs import SMALL_FLAGS, settings, write_picture
 import ngp_warp
 from ngp_warp import launch
 from ngp_warp.cli import app
-from ngp_warp.run import KEPT_CHECKPOINTS, list_checkpoints
+from ngp_warp.run_folder import list_checkpoints
+from ngp_warp.saving import KEPT_CHECKPOINTS
 
 ROOT = Path(__file__).resolve().parent.parent
 STEPS = 4000  # two seconds or so: time to be interrupted in
@@ -213,10 +214,10 @@ def test_an_earlier_checkpoint_replaces_the_later_ones(
 def test_a_background_checkpoint_that_fails_is_told_and_training_goes_on(
     straight: ngp_warp.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ngp_warp import trainer
+    from ngp_warp import saving
 
     calls: list[int] = []
-    save = trainer.save_checkpoint
+    save = saving.save_checkpoint
 
     def fail_first(*args: object) -> None:
         calls.append(1)
@@ -224,7 +225,7 @@ def test_a_background_checkpoint_that_fails_is_told_and_training_goes_on(
             raise ngp_warp.ResourceError("the disk is full")
         save(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(trainer, "save_checkpoint", fail_first)
+    monkeypatch.setattr(saving, "save_checkpoint", fail_first)
     messages: list[str] = []
     run = ngp_warp.fit_image(
         straight.source,
@@ -242,12 +243,12 @@ def test_a_background_checkpoint_that_fails_is_told_and_training_goes_on(
 def test_the_last_checkpoint_must_be_saved(
     straight: ngp_warp.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ngp_warp import trainer
+    from ngp_warp import saving
 
     def fail(*args: object) -> None:
         raise ngp_warp.ResourceError("the disk is full")
 
-    monkeypatch.setattr(trainer, "save_checkpoint", fail)
+    monkeypatch.setattr(saving, "save_checkpoint", fail)
     with pytest.raises(ngp_warp.ResourceError):
         ngp_warp.fit_image(straight.source, steps=5, out=tmp_path / "run", **settings())
     assert not list(tmp_path.iterdir())

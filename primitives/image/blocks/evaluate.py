@@ -15,7 +15,8 @@ from ngp_warp.primitives.image.blocks.mosaic import Mosaic
 from ngp_warp.primitives.image.config import ImageConfig, parse_box
 from ngp_warp.primitives.image.data import SHARED_BYTES, Image, load_image
 from ngp_warp.primitives.image.evaluate import measure
-from ngp_warp.run import Run, open_run, write_json
+from ngp_warp.run import Run, open_run
+from ngp_warp.run_folder import write_json
 
 _CURVE_POINTS = 512
 

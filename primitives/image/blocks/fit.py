@@ -24,15 +24,8 @@ from ngp_warp.primitives.image.blocks.work import MAY_CHANGE, Work
 from ngp_warp.primitives.image.cache import default_cache_dir
 from ngp_warp.primitives.image.config import ImageConfig
 from ngp_warp.primitives.image.transfer import choose
-from ngp_warp.run import (
-    Run,
-    check_out,
-    list_checkpoints,
-    new_folder,
-    open_run,
-    read_blocks,
-    write_json,
-)
+from ngp_warp.run import Run, open_run
+from ngp_warp.run_folder import check_out, list_checkpoints, new_folder, read_blocks, write_json
 from ngp_warp.trainer import Interrupted
 
 COMMAND = "fit-image-blocks"

@@ -14,7 +14,8 @@ from ngp_warp.primitive import Progress, Report
 from ngp_warp.primitives.image.blocks.layout import Layout, name_of
 from ngp_warp.primitives.image.blocks.mosaic import Cell, block_folder, is_finished
 from ngp_warp.primitives.image.blocks.work import WHOLE
-from ngp_warp.run import Run, list_checkpoints, open_run
+from ngp_warp.run import Run, open_run
+from ngp_warp.run_folder import list_checkpoints
 
 _SECONDS_BETWEEN_REPORTS = 0.5
 _LEAST_SHARE = 0.02  # of the work: before, the time left would be a guess

@@ -14,7 +14,8 @@ from ngp_warp.primitive import Report
 from ngp_warp.primitives.image.blocks.layout import Layout, name_of
 from ngp_warp.primitives.image.blocks.mosaic import block_folder, is_finished
 from ngp_warp.primitives.image.config import ImageConfig, format_box, parse_box
-from ngp_warp.run import list_checkpoints, open_run, read_blocks
+from ngp_warp.run import open_run
+from ngp_warp.run_folder import list_checkpoints, read_blocks
 
 WHOLE = "whole"
 """Name of the job that measures all blocks together."""
