@@ -5,6 +5,7 @@ and trains nothing.
 """
 
 import contextlib
+import signal
 import subprocess
 import sys
 import types
@@ -28,6 +29,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """``--emulate-cuda``: the tests of "cuda:0" run, slowly, on tests/emulator."""
     parser.addoption("--emulate-cuda", action="store_true", help="run CUDA's kernels without a GPU")
     parser.addoption("--races", action="store_true", help="with it: look for races as well")
+    text = "with it: skip what takes longer"
+    parser.addoption("--emulate-seconds", type=int, default=60, metavar="N", help=text)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -47,6 +50,24 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 _EMULATED = pytest.StashKey[contextlib.ExitStack]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Skip a test that takes too long on the emulated device."""
+    if _EMULATED not in item.config.stash:
+        return (yield)
+    seconds = item.config.getoption("emulate_seconds")
+
+    def too_long(*_: Any) -> None:
+        pytest.skip(f"takes more than {seconds} s on the emulated device")
+
+    signal.signal(signal.SIGALRM, too_long)
+    signal.alarm(seconds)
+    try:
+        return (yield)
+    finally:
+        signal.alarm(0)
 
 
 @dataclass(frozen=True, kw_only=True)

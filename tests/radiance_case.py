@@ -6,6 +6,8 @@ import warp as wp
 from ngp_warp import launch
 from ngp_warp.config import GridEncodingConfig, NetworkConfig, OptimizerConfig
 from ngp_warp.encodings.grid import resolve
+from ngp_warp.networks.fused_cuda import FusedCudaMLP
+from ngp_warp.networks.mlp import make_network
 from ngp_warp.networks.unfused import make_layers
 from ngp_warp.radiance.batch import make_batch
 from ngp_warp.radiance.field import RadianceField
@@ -13,6 +15,11 @@ from ngp_warp.radiance.marching import Samples, make_lattice
 from ngp_warp.radiance.occupancy import OccupancyGrid
 from ngp_warp.radiance.settings import CELLS, N_DIRECTION, N_GEOMETRY, RadianceSettings
 from tests.reference.radiance import FieldTwin
+
+
+def tolerance(exact, half, device, network):
+    """A tolerance: ``half`` where operands of products are half precision, on tensor cores."""
+    return half if isinstance(make_network(network, 16, 16, device), FusedCudaMLP) else exact
 
 
 def make_settings(**changes):

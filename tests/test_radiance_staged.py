@@ -141,6 +141,7 @@ def test_gradients_of_a_step_are_the_twins(options, device):
     field.train(batch)
     twin = field.twin()
     rng = np.random.default_rng(5)
+    limit = case.tolerance(2e-3, 2e-2, device, field.settings.color_network)  # half: 2^-11 each
 
     def check(name, target, gradient):
         """Along random directions in all of it and in a part of it."""
@@ -158,7 +159,7 @@ def test_gradients_of_a_step_are_the_twins(options, device):
             wanted = slope(moved)
             # float32 sums of some hundred samples
             scale = np.linalg.norm(gradient) * np.linalg.norm(v) / v.size**0.5
-            assert abs((gradient * v).sum() - wanted) <= 2e-3 * (abs(wanted) + scale), name
+            assert abs((gradient * v).sum() - wanted) <= limit * (abs(wanted) + scale), name
 
     check("weights", twin.weights, field.weights.gradient.numpy())
     check("table", twin.table, field.table.gradient.numpy())
@@ -176,7 +177,7 @@ def test_gradients_of_a_step_are_the_twins(options, device):
         def turned(e):
             return twin.loss(values | {"direction": d + e * v}, samples, n_density)
 
-        assert abs((g * v).sum() - slope(turned)) < 2e-3 * np.linalg.norm(g)
+        assert abs((g * v).sum() - slope(turned)) < limit * np.linalg.norm(g)
 
 
 @pytest.mark.parametrize("options", CASES, ids=["plain", "full", "unfused", "cascades"])
@@ -189,15 +190,16 @@ def test_a_ray_is_the_twins(options, device):
     from tests.reference import composite
 
     losses = batch.loss.numpy().reshape(-1, 2)
+    atol = case.tolerance(2e-5, 5e-4, device, field.settings.color_network)
     for r, ray in enumerate(rays):
         color, opacity, depth = composite.blend(
             ray["thickness"], ray["colors"], ray["t"], ray["background"]
         )
         if field.settings.exposure:
             color = composite.expose(color, ray["stops"], field.settings.color_space)
-        np.testing.assert_allclose(batch.color.numpy()[3 * r : 3 * r + 3], color, atol=2e-5)
-        np.testing.assert_allclose(batch.opacity.numpy()[r], opacity, atol=2e-5)
-        np.testing.assert_allclose(batch.depth.numpy()[r], depth, atol=2e-5)
+        np.testing.assert_allclose(batch.color.numpy()[3 * r : 3 * r + 3], color, atol=atol)
+        np.testing.assert_allclose(batch.opacity.numpy()[r], opacity, atol=atol)
+        np.testing.assert_allclose(batch.depth.numpy()[r], depth, atol=atol)
         np.testing.assert_allclose(losses[r, 0], sum(composite.ray_loss(ray, field.settings)),
                                    rtol=1e-4, atol=1e-6)  # fmt: skip
         assert batch.n_samples.numpy()[r] == len(samples[r][0])
@@ -318,11 +320,15 @@ def test_densities_at_points_are_the_twins(device):
     field = Field(device)
     x = np.random.default_rng(0).random((64, 3)).astype(np.float32)
     points = wp.array(x.reshape(2, 32, 3).transpose(0, 2, 1).reshape(-1), device=device)
-    density, count = wp.zeros(64, dtype=float, device=device), wp.array([64], dtype=int)
+    density, count = (
+        wp.zeros(64, dtype=float, device=device),
+        wp.array([64], dtype=int, device=device),
+    )
     case.run(field.staged.density(points, density, count))
     n = field.staged.density_network.n_params
     raw, _ = field.twin().evaluate(x, np.tile([[0, 0, 1.0]], (64, 1)), np.zeros(64, int), n)
-    np.testing.assert_allclose(density.numpy(), np.exp(raw), rtol=1e-4)
+    rtol = case.tolerance(1e-4, 2e-3, device, field.settings.density_network)
+    np.testing.assert_allclose(density.numpy(), np.exp(raw), rtol=rtol)
 
 
 def test_the_grid_and_the_field_agree_on_density(device):

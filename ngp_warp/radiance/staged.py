@@ -31,6 +31,9 @@ from ngp_warp.radiance.staged_arrays import Gradients, Work, render_samples
 
 N_CHUNKS = 128
 """Parts in which a step's samples are counted."""
+_GRADIENT_SCALE = 128.0
+"""What gradients of one ray's colors are carried times where they are half precision: those of a
+sample that is thin or far behind are small, and below 3e-8 they would be gone."""
 _SPARE = 1.25
 """Room for samples in shares of those that are wanted."""
 _N_BANDS = 4
@@ -232,8 +235,9 @@ class StagedRadiance:
         kept, capacity = work.kept, work.samples.capacity
         w_density, w_color = self._split(self.weights.value)
         dw_density, dw_color = self._split(self.weights.gradient)
-        # the mean over rays makes gradients as small as this; see Network.backward
-        scale, n_kept = 3.0 * batch.capacity, part(kept.end, batch.capacity - 1, batch.capacity)
+        # the loss is a mean over the rays' colors; see Network.backward
+        scale = _GRADIENT_SCALE * 3.0 * batch.capacity
+        n_kept = part(kept.end, batch.capacity - 1, batch.capacity)
         *passes, last = self.color_network.backward(
             w_color, kept.color_input, g.rgb, g.color_input, dw_color, scale, n_kept
         )

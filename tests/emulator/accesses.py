@@ -56,7 +56,7 @@ class _View:
     def note(self, t: Any, what: str, k: int, *more: np.ndarray) -> None:
         """Look for races, where that is asked for."""
         races = t.access.races
-        if races is None or self.region is None:
+        if races is None or self.region is None or self.region.foreign:
             return
         shift = self.region.base - self.region.start
         place = (self.index + k) * self.array.itemsize - shift

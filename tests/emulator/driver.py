@@ -437,6 +437,7 @@ def emulated() -> Iterator[Driver]:
     runtime.cuda_devices.append(device)
     runtime.cuda_primary_devices.append(device)
     runtime.device_map["cuda:0"] = device
+    runtime.set_default_device("cuda:0")  # as Warp does where there is one
     try:
         yield driver
     finally:
@@ -444,4 +445,5 @@ def emulated() -> Iterator[Driver]:
         runtime.cuda_devices.clear()
         runtime.cuda_primary_devices.clear()
         runtime.device_map.pop("cuda:0")
+        runtime.set_default_device("cpu")
         wp.config.cuda_output, runtime.default_ptx_arch, runtime.driver_version = before

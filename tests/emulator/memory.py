@@ -37,6 +37,8 @@ class Region:
 
     base: int
     size: int
+    foreign: bool = False
+    """Whether Warp's native code has allocated it."""
     start: int = 0
     views: dict[np.dtype, np.ndarray] = field(default_factory=dict)
 
@@ -137,7 +139,7 @@ class Access:
                 self._mapped = _mappings()
             for low, top in self._mapped:
                 if low <= address and address + size <= top:
-                    return Region(low, top - low)
+                    return Region(low, top - low, foreign=True)
         near = self._memory.find(address, address)
         where = "no allocation" if near is None else (
             f"an allocation of {near.size} bytes, from byte {address - near.base} on")  # fmt: skip
