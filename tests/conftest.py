@@ -52,6 +52,14 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 _EMULATED = pytest.StashKey[contextlib.ExitStack]()
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip on the emulated device what needs torch to have it too."""
+    if config.getoption("emulate_cuda"):
+        for item in items:
+            if item.path.name.startswith("test_torch") and "cuda:0" in item.name:
+                item.add_marker(pytest.mark.skip(reason="torch has no emulated device"))
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """Skip a test that takes too long on the emulated device."""
@@ -234,6 +242,24 @@ def volume_runs(tmp_path_factory: pytest.TempPathFactory) -> Any:
     from volume_runs import VolumeRuns
 
     return VolumeRuns(tmp_path_factory.mktemp("volumes"))
+
+
+@pytest.fixture(scope="module")
+def emulated_cuda() -> Iterator[Any]:
+    """The emulated device's driver; skips where there is a GPU."""
+    import warp as wp
+
+    from ngp_warp import launch
+    from tests.emulator import driver
+
+    launch.init()
+    if wp.is_cuda_available():
+        if not driver.is_emulated():
+            pytest.skip("there is a GPU")
+        yield driver.installed()
+        return
+    with driver.emulated() as found:
+        yield found
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda:0", marks=pytest.mark.cuda)])

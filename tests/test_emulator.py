@@ -7,9 +7,7 @@ import numpy as np
 import pytest
 import warp as wp
 
-from ngp_warp import launch
 from tests.emulator import machine
-from tests.emulator.driver import emulated
 from tests.emulator.memory import GlobalMemory
 from tests.emulator.program import Program
 from tests.emulator.text import Module, PtxError
@@ -415,17 +413,8 @@ def double(a: wp.array(dtype=float), out: wp.array(dtype=float)):
     out[i] = 2.0 * a[i]
 
 
-@pytest.fixture
-def cuda():
-    """The device's driver; a test of a session that is emulated as a whole has it already."""
-    launch.init()
-    if wp.is_cuda_available():
-        pytest.skip("there is a device already")
-    with emulated() as driver:
-        yield driver
-
-
-def test_a_warp_kernel_runs_and_is_captured(cuda):
+def test_a_warp_kernel_runs_and_is_captured(emulated_cuda):
+    before = sum(emulated_cuda.kernels_launched.values())
     a, b = (wp.array(np.arange(300, dtype=np.float32), device="cuda:0") for _ in range(2))
     wp.launch(double, 300, [a, b], device="cuda:0")
     np.testing.assert_array_equal(b.numpy(), 2 * np.arange(300))
@@ -436,15 +425,15 @@ def test_a_warp_kernel_runs_and_is_captured(cuda):
     for _ in range(3):
         wp.capture_launch(capture.graph)
     np.testing.assert_array_equal(b.numpy(), 16 * np.arange(300))
-    assert sum(cuda.kernels_launched.values()) == 4
+    assert sum(emulated_cuda.kernels_launched.values()) == before + 4
 
 
-def test_new_memory_holds_no_zeros(cuda):
+def test_new_memory_holds_no_zeros(emulated_cuda):
     assert np.all(np.isnan(wp.empty(64, dtype=float, device="cuda:0").numpy()))
 
 
 @pytest.mark.parametrize("n", [299, 301])
-def test_an_access_behind_an_array_is_found(cuda, n):
+def test_an_access_behind_an_array_is_found(emulated_cuda, n):
     a, b = wp.zeros(n, dtype=float, device="cuda:0"), wp.zeros(300, dtype=float, device="cuda:0")
     if n < 300:
         with pytest.raises(PtxError, match=r"no allocation|an allocation of"):
@@ -453,13 +442,13 @@ def test_an_access_behind_an_array_is_found(cuda, n):
         wp.launch(double, 300, [a, b], device="cuda:0")
 
 
-def test_an_array_of_the_host_is_not_the_devices(cuda):
+def test_an_array_of_the_host_is_not_the_devices(emulated_cuda):
     host, b = wp.zeros(300, dtype=float, device="cpu"), wp.zeros(300, dtype=float, device="cuda:0")
     with pytest.raises((PtxError, RuntimeError)):
         wp.launch(double, 300, [host, b], device="cuda:0")
 
 
-def test_a_wait_in_a_capture_is_refused(cuda):
+def test_a_wait_in_a_capture_is_refused(emulated_cuda):
     a = wp.zeros(4, dtype=float, device="cuda:0")
     with wp.ScopedCapture("cuda:0"):
         with pytest.raises(PtxError, match="while a graph is captured"):

@@ -399,14 +399,24 @@ class Library:
         self._core, self._driver = core, driver
 
     def __getattr__(self, name: str) -> Any:
-        try:
-            return getattr(self._driver, name)
-        except AttributeError:
-            pass
         needs_gpu = name.endswith("_device") or name.startswith("wp_cuda_")
-        if needs_gpu and not name.startswith(("wp_cuda_compile_", "wp_cuda_toolkit_")):
-            raise PtxError(f"{name} is not emulated")
-        return getattr(self._core, name)
+        found = getattr(self._driver, name, None)
+        if found is None:
+            if needs_gpu and not name.startswith(("wp_cuda_compile_", "wp_cuda_toolkit_")):
+                raise PtxError(f"{name} is not emulated")
+            found = getattr(self._core, name)
+        setattr(self, name, found)  # looked up once
+        return found
+
+
+def is_emulated() -> bool:
+    """Return whether Warp's CUDA device is the emulated one."""
+    return bool(_device.cache_info().currsize) and installed().present
+
+
+def installed() -> Driver:
+    """Return the driver; puts it in place at the first call."""
+    return _device()[0]
 
 
 @functools.cache
