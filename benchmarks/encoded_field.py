@@ -66,8 +66,8 @@ class EncodedField:
             seconds: how long; the learning rate decays towards the end. None: as n_steps says.
             n_steps: how many steps, where there are no seconds.
         """
-        x = wp.zeros(n_points * self.n_dims, dtype=float)
-        target = wp.zeros(n_points * self.n_outputs, dtype=float)
+        x = wp.zeros(n_points * self.n_dims, dtype=float, device="cpu")
+        target = wp.zeros(n_points * self.n_outputs, dtype=float, device="cpu")
         stages = [[self.optimizer.advance()], *draw(self.optimizer.step, x, target)]
         stages += self._step(x, target, n_points, loss)
         self.optimizer.n_steps.fill_(n_steps)
@@ -86,10 +86,10 @@ class EncodedField:
         found = []
         for begin in range(0, len(points), _EVALUATED_POINTS):
             part = points[begin : begin + _EVALUATED_POINTS].astype(np.float32)
-            x = wp.array(_blocked(part), dtype=float)
+            x = wp.array(_blocked(part), dtype=float, device="cpu")
             n_blocks = x.size // (32 * self.n_dims)
-            features = wp.zeros(n_blocks * 32 * self.encoding.n_outputs, dtype=float)
-            y = wp.zeros(n_blocks * 32 * self.n_outputs, dtype=float)
+            features = wp.zeros(n_blocks * 32 * self.encoding.n_outputs, dtype=float, device="cpu")
+            y = wp.zeros(n_blocks * 32 * self.n_outputs, dtype=float, device="cpu")
             encode = self._encode(x, features)
             for item in (*encode, *self.network.forward(self.weights.value, features, y)):
                 item.run()
@@ -102,7 +102,7 @@ class EncodedField:
 
     def _step(self, x: wp.array, target: wp.array, n_points: int, loss: Loss) -> Stages:
         n_rows, weights, table = self.encoding.n_outputs, self.weights, self.table
-        features = wp.zeros(n_points * n_rows, dtype=float)
+        features = wp.zeros(n_points * n_rows, dtype=float, device="cpu")
         d_features = wp.zeros_like(features)
         passes, _ = self.network.train(
             weights.value, features, target, n_points, loss, d_features, weights.gradient

@@ -123,6 +123,13 @@ def test_wrong_arguments_are_refused():
         FrequencyEncoding(3, 21, "cpu")
     encoding = FrequencyEncoding(3, 4, "cpu")
     with pytest.raises(ShapeError, match="y must have"):
-        encoding.forward(wp.zeros(96, dtype=float), wp.zeros(96, dtype=float))
+        encoding.forward(
+            wp.zeros(96, dtype=float, device="cpu"), wp.zeros(96, dtype=float, device="cpu")
+        )
     with pytest.raises(ConfigError, match="first_row"):
-        encoding.forward(wp.zeros(96, dtype=float), wp.zeros(27 * 32, dtype=float), 27, 1)
+        encoding.forward(
+            wp.zeros(96, dtype=float, device="cpu"),
+            wp.zeros(27 * 32, dtype=float, device="cpu"),
+            27,
+            1,
+        )

@@ -160,9 +160,9 @@ def test_default_sizes_work(config, n_outputs, device):
 def features(e, x):
     blocked = np.zeros((e.n_dims, 32), np.float32)
     blocked[:, 0] = x
-    y = wp.zeros(e.n_outputs * 32, dtype=float)
-    params = wp.array(np.ones(e.n_params, np.float32), dtype=float)
-    run(e.forward(wp.array(blocked.ravel(), dtype=float), params, y))
+    y = wp.zeros(e.n_outputs * 32, dtype=float, device=e.device)
+    params = wp.array(np.ones(e.n_params, np.float32), dtype=float, device=e.device)
+    run(e.forward(wp.array(blocked.ravel(), dtype=float, device=e.device), params, y))
     return y.numpy().reshape(-1, 32)[:, 0]
 
 

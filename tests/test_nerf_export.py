@@ -405,7 +405,10 @@ def test_nanovdb_is_a_fog_of_the_same_densities(tmp_path):
     voxels = volume.get_voxels().numpy()
     found = wp.zeros(len(voxels), dtype=float, device="cpu")
     wp.launch(
-        read_voxels, len(voxels), [volume.id, wp.array(voxels, dtype=wp.vec3i), found], device="cpu"
+        read_voxels,
+        len(voxels),
+        [volume.id, wp.array(voxels, dtype=wp.vec3i, device="cpu"), found],
+        device="cpu",
     )
     np.testing.assert_array_equal(found.numpy(), dense[tuple(voxels.T)])
     assert made["n_voxels"] == np.count_nonzero(dense) < len(voxels) < dense.size
