@@ -99,6 +99,10 @@ X, Y, Z = (RNG.normal(size=N).astype(np.float32) * 10 for _ in range(3))
         ("min.u32 %r19, %r11, %r12;", lambda a, b: min(a % 2**32, b % 2**32)),
         ("not.b32 %r19, %r11;", lambda a, b: ~a),
         ("popc.b32 %r19, %r11;", lambda a, b: (a % 2**32).bit_count()),
+        ("clz.b32 %r19, %r11;", lambda a, b: 32 - (a % 2**32).bit_length()),
+        ("bfind.u32 %r19, %r11;", lambda a, b: (a % 2**32).bit_length() - 1),
+        ("bfind.shiftamt.u32 %r19, %r11;", lambda a, b: 32 - (a % 2**32).bit_length()),
+        ("brev.b32 %r19, %r11;", lambda a, b: int(f"{a % 2**32:032b}"[::-1], 2)),
         (
             "setp.lt.u32 %p1, %r11, %r12; selp.b32 %r19, 3, 4, %p1;",
             lambda a, b: 3 if a % 2**32 < b % 2**32 else 4,

@@ -192,6 +192,22 @@ def _in_double(function: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]
     return apply
 
 
+def _reversed(x: np.ndarray) -> np.ndarray:
+    """Return the bits in reverse order."""
+    found, bits = np.zeros_like(x), x.dtype.itemsize * 8
+    for i in range(bits):
+        found |= ((x >> x.dtype.type(i)) & x.dtype.type(1)) << x.dtype.type(bits - 1 - i)
+    return found
+
+
+def leading_zeros(x: np.ndarray) -> np.ndarray:
+    """Return how many bits above the highest one are 0."""
+    bits = x.dtype.itemsize * 8
+    for shift in (1, 2, 4, 8, 16, 32)[: bits.bit_length() - 1]:
+        x = x | (x >> x.dtype.type(shift))
+    return (bits - np.bitwise_count(x)).astype(np.uint32)
+
+
 _FLOAT_UNARY: dict[str, Unary] = {
     "abs": np.abs,
     "neg": np.negative,
@@ -209,6 +225,8 @@ _INTEGER_UNARY: dict[str, Unary] = {
     "neg": np.negative,
     "not": np.invert,
     "popc": lambda x: np.bitwise_count(x).astype(np.uint32),
+    "clz": leading_zeros,
+    "brev": _reversed,
 }
 _FLOAT_BINARY: dict[str, Binary] = {
     "add": np.add,

@@ -48,7 +48,7 @@ def _special(program: Any, words: list[str], operands: list[str]) -> Step | None
     """Instructions that have a form of their own."""
     word = words[0]
     function = {"mov": _mov, "setp": _setp, "selp": _selp, "cvt": _cvt, "mad": _mad, "fma": _fma,
-                "shl": _shift, "shr": _shift, "shf": _funnel, "bfi": _bfi}.get(word)  # fmt: skip
+                "shl": _shift, "shr": _shift, "shf": _funnel, "bfi": _bfi, "bfind": _bfind}.get(word)  # fmt: skip
     if word == "mul" and ("wide" in words or "hi" in words):
         function = _mul
     return function(program, words, operands) if function else None
@@ -251,3 +251,23 @@ def _bfi(program: Any, words: list[str], operands: list[str]) -> Step:
     return lambda t, ix: write(
         t, ix, arithmetic.insert_bits(a(t, ix), b(t, ix), at(t, ix), n(t, ix))
     )
+
+
+def _bfind(program: Any, words: list[str], operands: list[str]) -> Step:
+    """The highest bit that is 1, or how far left it could go; all bits 1 where there is none."""
+    dtype = dtype_of(words[-1])
+    if dtype.kind != "u":
+        raise PtxError("a signed search is not emulated")
+    write, read = (
+        program.writes(operands[0], np.dtype(np.uint32)),
+        program.reads(operands[1], dtype),
+    )
+    top, shift = dtype.itemsize * 8 - 1, "shiftamt" in words
+
+    def step(t: Any, ix: Any) -> None:
+        value = read(t, ix)
+        zeros = arithmetic.leading_zeros(value)
+        found = zeros if shift else np.uint32(top) - zeros
+        write(t, ix, np.where(value == 0, np.uint32(0xFFFFFFFF), found))
+
+    return step
