@@ -48,7 +48,8 @@ def _special(program: Any, words: list[str], operands: list[str]) -> Step | None
     """Instructions that have a form of their own."""
     word = words[0]
     function = {"mov": _mov, "setp": _setp, "selp": _selp, "cvt": _cvt, "mad": _mad, "fma": _fma,
-                "shl": _shift, "shr": _shift, "shf": _funnel, "bfi": _bfi, "bfind": _bfind}.get(word)  # fmt: skip
+                "shl": _shift, "shr": _shift, "shf": _funnel, "bfi": _bfi,
+                "bfind": _bfind}.get(word)  # fmt: skip
     if word == "mul" and ("wide" in words or "hi" in words):
         function = _mul
     return function(program, words, operands) if function else None
