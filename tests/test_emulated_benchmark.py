@@ -1,7 +1,7 @@
 """The GPU benchmark on the emulated device, in its small mode: minutes, with --emulate-cuda alone.
 
-Its times mean nothing; that it runs, and what it computes, do. Memory and cold starts are measured in
-processes of their own, in which the device is not.
+Its times mean nothing; that it runs, and what it computes, do. Memory and cold starts are measured
+in processes of their own, in which the device is not.
 """
 
 import pytest
