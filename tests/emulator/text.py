@@ -2,7 +2,7 @@
 
 import functools
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 SIZES = {"pred": 1, "b8": 1, "u8": 1, "s8": 1, "b16": 2, "u16": 2, "s16": 2, "f16": 2}
 SIZES |= {"b32": 4, "u32": 4, "s32": 4, "f32": 4, "f16x2": 4}
@@ -59,6 +59,15 @@ class Function:
     registers: dict[str, int] = field(default_factory=dict)
     """Bytes by name; names that end in ``<`` stand for all with a number behind."""
     code: list[Instruction | str] = field(default_factory=list)
+
+    def size_of(self, name: str) -> int | None:
+        """Return the bytes of a register; None: it is none."""
+        if name in self.registers:
+            return self.registers[name]
+        # %f3__7, of a call put in place, is of the group "%f<__7"
+        if part := re.fullmatch(r"(.*?)\d+((?:__\d+)*)", name):
+            return self.registers.get(f"{part[1]}<{part[2]}")
+        return None
 
 
 class Module:
@@ -214,26 +223,21 @@ class _Body:
         rename = {p.name: a.strip() for p, a in zip(inner.params, _flat(given), strict=True)}
         rename |= {p.name: a.strip() for p, a in zip(inner.returns, _flat([returned]), strict=True)}
         labels = {item for item in inner.code if isinstance(item, str)}
-        own = {v.name for v in inner.variables} | labels
-        own |= {n for n in inner.registers if not n.endswith("<")}
-        groups = tuple(n[:-1] for n in inner.registers if n.endswith("<"))
+        own = {v.name for v in inner.variables if v.space == "local"} | labels
 
         def renamed(match: re.Match) -> str:
             name = match[0]
-            stem = name.rstrip("0123456789")
             if name in rename:
                 return rename[name]
-            return name + mark if name in own or stem in groups else name
+            return name + mark if name in own or inner.size_of(name) else name
 
-        for name, size in inner.registers.items():
-            new = name[:-1] if name.endswith("<") else name
-            # "%f<" of the callee: %f3 becomes %f3__7, of the group that "%f<__7" stands for
-            key = f"{new}<{mark}" if name.endswith("<") else name + mark
-            self._function.registers[key] = size
+        # "%f<" of the callee: %f3 becomes %f3__7, of the group that "%f<__7" stands for
+        self._function.registers |= {n + mark: size for n, size in inner.registers.items()}
         for v in inner.variables:
-            self._function.variables.append(
-                Variable(v.space, v.name + mark, v.size, v.align, v.initial)
-            )
+            if v.space == "local":
+                self._function.variables.append(replace(v, name=v.name + mark))
+            elif v not in self._function.variables:  # shared: one for all calls
+                self._function.variables.append(v)
         for item in inner.code:
             if isinstance(item, str):
                 self._function.code.append(item + mark)
