@@ -114,7 +114,11 @@ def launch(
     n_blocks = grid.blocks[0] * grid.blocks[1] * grid.blocks[2]
     room = max(_BYTES_AT_ONCE // (sum(program.register_sizes) + 1), grid.block_dim)
     at_once = min(max(min(_THREADS_AT_ONCE, room) // grid.block_dim, 1), n_blocks)
-    looks = Races(any(p.meets for p in program.pieces)) if races else None
+    meets = {p.meets for p in program.pieces}
+    if "warp" in meets and grid.block_dim % WARP:
+        raise PtxError(f"{program.name}: blocks of {grid.block_dim} threads, not of whole warps")
+    together = grid.block_dim if "block" in meets else WARP if "warp" in meets else 1
+    looks = Races(together) if races else None
     access = Access(memory, foreign, looks)
     with np.errstate(all="ignore"):
         for first in range(0, n_blocks, at_once):
