@@ -17,7 +17,6 @@ Step = Callable[[Any, Any], None]
 _SPACES = ("global", "shared", "local", "param", "const")
 _WINDOWS = {"local": LOCAL, "shared": SHARED, "param": PARAM, "global": 0, "const": 0}
 _ADDRESS = np.dtype(np.uint64)
-_TYPE = re.compile(r"[busf]\d+|f16x2")
 
 
 def decode(program: Any, words: list[str], operands: list[str]) -> Step | None:
@@ -89,7 +88,7 @@ class _Place:
         base = self._base(t, ix).astype(_ADDRESS)
         return np.broadcast_to(base + self._more, (n,)) if len(base) != n else base + self._more
 
-    def uniform(self, program: Any) -> int | None:
+    def uniform(self) -> int | None:
         """Return the offset of a parameter that the operand names."""
         return self._fixed if self.space == "param" else None
 
@@ -147,7 +146,7 @@ def _load(program: Any, words: list[str], operands: list[str]) -> Step:
     dtype, count = dtype_of(words[-1]), _width(words)
     place = _Place(program, words, operands[1])
     writes = [program.writes(o, dtype) for o in _list(operands[0])]
-    fixed = place.uniform(program)
+    fixed = place.uniform()
     if fixed is not None:
         parts = [slice(fixed + dtype.itemsize * k, fixed + dtype.itemsize * (k + 1))
                  for k in range(count)]  # fmt: skip
