@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tests.emulator.text import PtxError
+from tests.emulator.text import SIZES, PtxError
 
 KINDS = {"u": "u", "b": "u", "s": "i", "f": "f"}
 
@@ -18,7 +18,13 @@ Unary = Callable[[np.ndarray], np.ndarray]
 
 
 def dtype_of(name: str) -> np.dtype:
-    """Return NumPy's type of a PTX type ("s32", "b16", "pred")."""
+    """Return NumPy's type of a PTX type ("s32", "b16", "pred").
+
+    Raises:
+        PtxError: no such.
+    """
+    if name not in SIZES:
+        raise PtxError(f"no type that is emulated: {name}")
     if name == "pred":
         return np.dtype(bool)
     if name == "f16x2":
@@ -109,12 +115,30 @@ def fma(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
     if a.dtype.itemsize < 8:
         exact = np.multiply(a, b, dtype=np.float64)
         return (exact + c).astype(a.dtype)
+    # Boldo and Melquiond 2008: what is added last is rounded to odd, so that no tie arises of it
     product, rest = _two_product(a, b)
-    total = product + c
-    around = total - product
-    error = (product - (total - around)) + (c - around)
-    exact = total + (error + rest)
-    return np.where(np.isfinite(total) & np.isfinite(rest), exact, total)
+    upper, lower = _two_sum(c, rest)
+    total, error = _two_sum(product, upper)
+    exact = total + _sum_to_odd(error, lower)
+    return np.where(np.isfinite(total) & np.isfinite(rest), exact, product + c)
+
+
+def _two_sum(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return a sum and what its rounding has left out (Knuth 1969)."""
+    total = a + b
+    around = total - a
+    return total, (a - (total - around)) + (b - around)
+
+
+def _sum_to_odd(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return float64 sums; of the two numbers next to an inexact one that whose last bit is 1.
+
+    Rounded once more to fewer bits, in any direction, they are what the exact sum would be.
+    """
+    total, error = _two_sum(a, b)
+    even = (np.ascontiguousarray(total).view(np.int64) & 1) == 0
+    inexact = np.isfinite(error) & (error != 0)
+    return np.where(inexact & even, np.nextafter(total, np.copysign(np.inf, error)), total)
 
 
 def _two_product(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -147,16 +171,22 @@ def _directed(exact: np.ndarray, dtype: np.dtype, mode: str) -> np.ndarray:
 
 
 _EXACT: dict[str, Callable[..., np.ndarray]] = {
-    "add": np.add,
-    "sub": np.subtract,
+    "add": _sum_to_odd,
+    "sub": lambda a, b: _sum_to_odd(a, -b),
     "mul": np.multiply,
-    "fma": lambda a, b, c: a * b + c,
+    "fma": lambda a, b, c: _sum_to_odd(a * b, c),
 }
 """Of float32 values, in float64."""
 
 
 def rounded(op: str, mode: str, dtype: np.dtype) -> Callable[..., np.ndarray]:
-    """Return add, sub, mul or fma with a rounding that is not to the nearest."""
+    """Return add, sub, mul or fma with a rounding that is not to the nearest.
+
+    Raises:
+        PtxError: it is not emulated.
+    """
+    if op not in _EXACT:
+        raise PtxError(f"{op}.{mode} is not emulated")
     if dtype.itemsize == 4:
 
         def single(*v: np.ndarray) -> np.ndarray:
@@ -168,10 +198,12 @@ def rounded(op: str, mode: str, dtype: np.dtype) -> Callable[..., np.ndarray]:
 
     def double(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         b = -b if op == "sub" else b
-        total = a + b
-        around = total - a
-        error = (a - (total - around)) + (b - around)
-        beyond = {"rm": error < 0, "rp": error > 0, "rz": error * total < 0}[mode]
+        total, error = _two_sum(a, b)
+        beyond = {
+            "rm": error < 0,
+            "rp": error > 0,
+            "rz": np.sign(error) * np.sign(total) < 0,
+        }[mode]
         towards = {"rm": -np.inf, "rp": np.inf, "rz": 0.0}[mode]
         return np.where(beyond, np.nextafter(total, towards), total)
 
@@ -179,8 +211,8 @@ def rounded(op: str, mode: str, dtype: np.dtype) -> Callable[..., np.ndarray]:
 
 
 def _flushed(v: np.ndarray) -> np.ndarray:
-    """Return float32 values with zeros for the denormal ones (``.ftz``)."""
-    return np.where(np.abs(v) < np.finfo(np.float32).tiny, np.copysign(v.dtype.type(0), v), v)
+    """Return values with zeros for the denormal ones (``.ftz``)."""
+    return np.where(np.abs(v) < np.finfo(v.dtype).tiny, np.copysign(v.dtype.type(0), v), v)
 
 
 def _in_double(function: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
@@ -190,6 +222,20 @@ def _in_double(function: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]
         return function(*(x.astype(np.float64) for x in v)).astype(v[0].dtype)
 
     return apply
+
+
+def _least(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return minima; of zeros the negative one."""
+    found = np.fmin(a, b)
+    zero = found == 0
+    return np.where(zero & (a == b), -(-a - b), found) if zero.any() else found
+
+
+def _greatest(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return maxima; of zeros the positive one."""
+    found = np.fmax(a, b)
+    zero = found == 0
+    return np.where(zero & (a == b), a + b, found) if zero.any() else found
 
 
 _FLOAT_UNARY: dict[str, Unary] = {
@@ -215,8 +261,8 @@ _FLOAT_BINARY: dict[str, Binary] = {
     "sub": np.subtract,
     "mul": np.multiply,
     "div": np.divide,
-    "min": np.fmin,
-    "max": np.fmax,
+    "min": _least,
+    "max": _greatest,
     "copysign": lambda a, b: np.copysign(b, a),
 }
 _INTEGER_BINARY: dict[str, Binary] = {
@@ -248,9 +294,10 @@ def binary(op: str, dtype: np.dtype, flush: bool, nan: bool) -> Binary | None:
         flush: ``.ftz``.
         nan: ``.NaN``: a NaN in, a NaN out, also of ``min`` and ``max``.
     """
-    if nan and op in ("min", "max"):
-        return np.minimum if op == "min" else np.maximum
     function = (_FLOAT_BINARY if dtype.kind == "f" else _INTEGER_BINARY).get(op)
+    if nan and function is not None:
+        plain = function
+        function = lambda a, b: np.where(np.isnan(a) | np.isnan(b), a + b, plain(a, b))  # noqa: E731
     return _with_flush(function, flush)
 
 
@@ -271,7 +318,7 @@ def comparison(name: str, dtype: np.dtype) -> Binary:
     Raises:
         PtxError: no such.
     """
-    if dtype.kind != "f":
+    if dtype.kind != "f" and _UNSIGNED.get(name, name) in _COMPARE:
         return _COMPARE[_UNSIGNED.get(name, name)]
     if name in ("num", "nan"):
         wanted = name == "nan"
@@ -280,8 +327,15 @@ def comparison(name: str, dtype: np.dtype) -> Binary:
         if name == "ne":  # ordered: false for a NaN
             return lambda a, b: (a < b) | (a > b)
         return _COMPARE[name]
-    base = {"equ": "eq", "neu": "ne", "ltu": "lt", "leu": "le", "gtu": "gt", "geu": "ge"}.get(name)
-    if base is None:
+    base = dtype.kind == "f" and {
+        "equ": "eq",
+        "neu": "ne",
+        "ltu": "lt",
+        "leu": "le",
+        "gtu": "gt",
+        "geu": "ge",
+    }.get(name)
+    if not base:
         raise PtxError(f"no comparison {name}")
     compare = _COMPARE[base]
     return lambda a, b: compare(a, b) | np.isnan(a) | np.isnan(b)
@@ -306,7 +360,9 @@ def conversion(modifiers: list[str], to: np.dtype, of: np.dtype) -> Unary:
     if of.kind == "f" and to.kind == "f":
         return _float_to_float(mode, saturate, to, of)
     if of.kind == "f":
-        return _float_to_integer(_ROUND[mode or "rzi"], to)
+        if mode not in _ROUND:
+            raise PtxError(f"cvt.{mode} to an integer is not emulated")
+        return _float_to_integer(_ROUND[mode], to, of)
     if to.kind == "f":
         if mode not in ("rn", None):
             raise PtxError(f"cvt.{mode} of an integer is not emulated")
@@ -334,14 +390,17 @@ def _float_to_float(mode: str | None, saturate: bool, to: np.dtype, of: np.dtype
     return convert
 
 
-def _float_to_integer(change: Unary, to: np.dtype) -> Unary:
+def _float_to_integer(change: Unary, to: np.dtype, of: np.dtype) -> Unary:
     limits = np.iinfo(to)
+    # where neither type has 64 bits 0, else the highest bit
+    long = max(to.itemsize, of.itemsize) == 8
+    of_nan = np.array(1 << (8 * to.itemsize - 1) if long else 0, unsigned(to)).view(to)
 
     def convert(v: np.ndarray) -> np.ndarray:
         whole = change(v.astype(np.float64))
         low, top = whole <= limits.min, whole >= float(limits.max)
         inside = np.where(low | top | np.isnan(whole), 0.0, whole).astype(to)
         found = np.where(low, to.type(limits.min), np.where(top, to.type(limits.max), inside))
-        return np.where(np.isnan(whole), to.type(0), found)
+        return np.where(np.isnan(whole), of_nan, found)
 
     return convert
