@@ -12,7 +12,8 @@ import warp as wp
 from tests.emulator import machine
 from tests.emulator.memory import GlobalMemory
 from tests.emulator.program import Program
-from tests.emulator.text import Module, PtxError
+from tests.emulator.text import Module
+from tests.emulator.variables import PtxError
 
 HEAD = ".version 8.0\n.target sm_90\n.address_size 64\n"
 N = 64
@@ -259,6 +260,16 @@ $on:"""
     before = ".shared .align 4 .b8 box[256];"
     run(text.format(between=late), out, before=before, blocks=1, block_dim=64)
     assert out.tolist() == (np.arange(64) ^ 32).tolist()
+
+
+def test_a_barrier_does_not_wait_for_threads_that_have_ended():
+    out = words(np.zeros(N, np.uint32))
+    run(
+        """setp.ge.u32 %p1, %r0, 5; mul.wide.s32 %rd5, %r0, 4; add.s64 %rd6, %rd0, %rd5;
+@%p1 exit; bar.sync 0; st.global.u32 [%rd6], 1; ret;""",
+        out, blocks=1, block_dim=64,
+    )  # fmt: skip
+    assert out.tolist() == [1] * 5 + [0] * 59
 
 
 def test_additions_of_many_threads_are_all_counted():

@@ -10,7 +10,7 @@ import numpy as np
 from tests.emulator import memory
 from tests.emulator.arithmetic import dtype_of, unsigned
 from tests.emulator.memory import LOCAL, PARAM, SHARED, Region
-from tests.emulator.text import PtxError
+from tests.emulator.variables import PtxError
 
 Step = Callable[[Any, Any], None]
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from tests.emulator.graphs import Graph, Graphs, address_of
 from tests.emulator.memory import GlobalMemory
-from tests.emulator.text import PtxError
+from tests.emulator.variables import PtxError
 
 _ALIGNMENT = 256
 _MEMORY = 1 << 29

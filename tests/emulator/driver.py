@@ -15,7 +15,7 @@ from warp._src import context as warp_context
 
 from ngp_warp import launch
 from tests.emulator.launches import Launches
-from tests.emulator.text import PtxError
+from tests.emulator.variables import PtxError
 
 ARCH = 90
 _CONTEXT = 0xC0DA

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.emulator.text import PtxError
+from tests.emulator.variables import PtxError
 
 
 @dataclass(eq=False)

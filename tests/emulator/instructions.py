@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from tests.emulator import accesses, arithmetic, warps
+from tests.emulator import accesses, arithmetic, conversions, rounding, warps
 from tests.emulator.arithmetic import dtype_of, unsigned
-from tests.emulator.text import SIZES, Instruction, PtxError
+from tests.emulator.text import Instruction
+from tests.emulator.variables import SIZES, PtxError
 
 Step = Callable[[Any, Any], None]
 """(threads, which of them or None for all)."""
@@ -91,7 +92,7 @@ def _binary(program: Any, words: list[str], operands: list[str]) -> Step | None:
     dtype = dtype_of(words[-1])
     mode = next((w for w in words[1:] if w in ("rm", "rp", "rz")), None)
     if mode and dtype.kind == "f":
-        function = arithmetic.rounded(words[0], mode, dtype)
+        function = rounding.rounded(words[0], mode, dtype)
     else:
         function = arithmetic.binary(words[0], dtype, "ftz" in words, "NaN" in words)
     if function is None:
@@ -189,7 +190,7 @@ def _cvt(program: Any, words: list[str], operands: list[str]) -> Step:
             raise PtxError("this rounding is not emulated")
         return _pack_halves(program, operands)
     target, source = dtype_of(to), dtype_of(of)
-    change = arithmetic.conversion(words[1:-2], target, source)
+    change = conversions.conversion(words[1:-2], target, source)
     write, read = program.writes(operands[0], target), program.reads(operands[1], source)
     return lambda t, ix: write(t, ix, change(read(t, ix)))
 
@@ -232,7 +233,7 @@ def _fma(program: Any, words: list[str], operands: list[str]) -> Step:
     if dtype.kind != "f":
         raise PtxError("not emulated")
     mode = next((w for w in words[1:] if w in ("rm", "rp", "rz")), None)
-    function = arithmetic.rounded("fma", mode, dtype) if mode else arithmetic.fma
+    function = rounding.rounded("fma", mode, dtype) if mode else rounding.fma
     write = program.writes(operands[0], dtype)
     a, b, c = (program.reads(o, dtype) for o in operands[1:])
     return lambda t, ix: write(t, ix, function(a(t, ix), b(t, ix), c(t, ix)))

@@ -9,7 +9,8 @@ import numpy as np
 from tests.emulator import machine
 from tests.emulator.allocations import Allocations
 from tests.emulator.program import Program
-from tests.emulator.text import Module, PtxError
+from tests.emulator.text import Module
+from tests.emulator.variables import PtxError
 
 
 class Launches(Allocations):

@@ -12,7 +12,7 @@ import numpy as np
 
 from tests.emulator.memory import Access, GlobalMemory
 from tests.emulator.races import Races
-from tests.emulator.text import PtxError
+from tests.emulator.variables import PtxError
 
 WARP = 32
 _THREADS_AT_ONCE, _BYTES_AT_ONCE = 1 << 14, 1 << 26
@@ -83,10 +83,7 @@ class Threads:
 
 
 def _garbage(n: int, size: int) -> np.ndarray:
-    if size == 1:
-        return np.full(n, _GARBAGE, np.uint8)
-    raw = np.full(n * size, _GARBAGE, np.uint8)
-    return raw.view(f"u{size}")
+    return np.full(n * size, _GARBAGE, np.uint8).view(f"u{size}")
 
 
 def launch(
@@ -101,7 +98,7 @@ def launch(
     """Run a kernel.
 
     Args:
-        program: of ``instructions.Program``.
+        program: of ``program.Program``.
         grid: its blocks.
         params: the parameters' bytes.
         memory: what it may use.

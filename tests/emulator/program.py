@@ -9,7 +9,8 @@ import numpy as np
 
 from tests.emulator.arithmetic import unsigned
 from tests.emulator.instructions import Step, decode
-from tests.emulator.text import Function, Instruction, Module, PtxError, Variable
+from tests.emulator.text import Function, Instruction, Module
+from tests.emulator.variables import PtxError, Variable
 
 Read = Callable[[Any, Any], np.ndarray]
 Write = Callable[[Any, Any, np.ndarray], None]
@@ -80,8 +81,14 @@ class Program:
         return self._function.size_of(name)
 
     def view(self, name: str, dtype: np.dtype) -> int:
-        """Return where ``Threads.arrays`` has a register under a type of its size."""
+        """Return where ``Threads.arrays`` has a register under a type of its size.
+
+        Raises:
+            PtxError: it is no register.
+        """
         size = self.size_of(name)
+        if size is None:
+            raise PtxError(f"not a register: {name}")
         if name not in self._slots:
             self._slots[name] = len(self.register_sizes)
             self.register_sizes.append(size)
@@ -175,10 +182,9 @@ class Program:
     # the code
 
     def _read(self) -> None:
-        code, place = self._function.code, 0
         starts: dict[str, int] = {}
         lists: list[list[Instruction]] = [[]]
-        for item in code:
+        for item in self._function.code:
             if isinstance(item, str):
                 if lists[-1]:
                     lists.append([])
@@ -249,9 +255,7 @@ _SPECIAL = {f"%{name}.{axis}" for name in ("tid", "ntid", "ctaid", "nctaid") for
 
 def _meets(item: Instruction) -> str | None:
     words = item.op.split(".")
-    if words[:2] == ["bar", "warp"]:
-        return "warp"
-    return _MEETS.get(words[0]) if "sync" in words or words[0] == "barrier" else None
+    return "warp" if words[:2] == ["bar", "warp"] else _MEETS.get(words[0])
 
 
 def _lay_out(variables: list[Variable], places: dict[str, tuple[int, int]]) -> int:

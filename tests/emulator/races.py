@@ -8,7 +8,7 @@ compared by an access's first byte, so that accesses of different sizes are miss
 import numpy as np
 
 from tests.emulator.memory import Region
-from tests.emulator.text import PtxError
+from tests.emulator.variables import PtxError
 
 _NOBODY, _MANY = -1, -2
 

@@ -4,34 +4,12 @@ import functools
 import re
 from dataclasses import dataclass, field, replace
 
-SIZES = {"pred": 1, "b8": 1, "u8": 1, "s8": 1, "b16": 2, "u16": 2, "s16": 2, "f16": 2}
-SIZES |= {"b32": 4, "u32": 4, "s32": 4, "f32": 4, "f16x2": 4}
-SIZES |= {"b64": 8, "u64": 8, "s64": 8, "f64": 8}
+from tests.emulator.variables import SIZES, PtxError, Variable, variable_of, variables_of
 
 _COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
 _LABEL = re.compile(r"\s*([$\w]+):(?!:)")
 _REGISTERS = re.compile(r"([%$\w]+)<(\d+)>")
-_VARIABLE = re.compile(
-    r"\.(global|const|shared|local|param)\s+(?:\.attribute\S+\s+)?(?:\.align\s+(\d+)\s+)?"
-    r"\.(\w+)\s+([$%\w]+)\s*(?:\[(\d*)\])?\s*(?:=\s*(.*))?$",
-    re.DOTALL,
-)
 _NAME = re.compile(r"(?<![\w$%.])[%$A-Za-z_][\w$]*(?:\.[xyz])?")
-
-
-class PtxError(Exception):
-    """Text that is not understood, or what a GPU would have refused to do."""
-
-
-@dataclass(frozen=True)
-class Variable:
-    """A variable of an address space."""
-
-    space: str
-    name: str
-    size: int
-    align: int
-    initial: bytes = b""
 
 
 @dataclass
@@ -88,7 +66,7 @@ class Module:
                 at = self._read_function(text, found.end())
                 continue
             end = text.index(";", found.start())
-            variable = _variable(text[found.start() : end])
+            variable = variable_of(text[found.start() : end])
             self.variables[variable.name] = variable
             at = end + 1
 
@@ -129,7 +107,7 @@ class Module:
         if name not in self._functions:
             raise PtxError(f"no function {name}")
         returns, params, body = self._functions[name]
-        function = Function(name, _params(params), _params(returns))
+        function = Function(name, variables_of(params), variables_of(returns))
         _Body(self, function).read(body)
         return function
 
@@ -168,7 +146,7 @@ class _Body:
         if text.startswith(".reg"):
             self._declare_registers(text)
         elif text.startswith("."):
-            variable = _variable(text)
+            variable = variable_of(text)
             name = self._declare(variable.name)
             space = "local" if variable.space == "param" else variable.space
             self._function.variables.append(
@@ -252,40 +230,6 @@ class _Body:
 
 def _flat(lists: list[str]) -> list[str]:
     return [name for names in lists for name in names.split(",") if name.strip()]
-
-
-def _variable(text: str) -> Variable:
-    """Return a variable from its declaration without the semicolon."""
-    text = text.replace(".visible", "").replace(".extern", "").replace(".weak", "").strip()
-    parts = _VARIABLE.search(text)
-    if parts is None:
-        raise PtxError(f"not a variable: {text[:200]}")
-    space, align, kind, name, length, initial = parts.groups()
-    size = SIZES[kind]
-    count = 1 if length is None else int(length or 0)
-    return Variable(
-        space, name, size * count, int(align or size), _initial(initial, size) if initial else b""
-    )
-
-
-def _initial(text: str, size: int) -> bytes:
-    values = [v.strip() for v in text.strip().strip("{}").split(",") if v.strip()]
-    found = b""
-    for value in values:
-        if value[:2] in ("0f", "0F", "0d", "0D"):
-            found += int(value[2:], 16).to_bytes(size, "little")
-        else:
-            number = int(value, 0)
-            found += number.to_bytes(size, "little", signed=number < 0)
-    return found
-
-
-def _params(text: str) -> list[Variable]:
-    found = []
-    for part in text.split(","):
-        if part.strip():
-            found.append(_variable(re.sub(r"\.ptr\S*(\s+\.(global|shared|align \d+))*", "", part)))
-    return found
 
 
 def _matching(text: str, at: int) -> int:

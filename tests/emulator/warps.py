@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.emulator.text import PtxError
+from tests.emulator.variables import PtxError
 
 Step = Callable[[Any, Any], None]
 
