@@ -544,6 +544,7 @@ def test_variables_of_inner_scopes_are_kept_apart():
         "cvt.rn.bf16.f32 %rs1, %f1;", "bar.arrive 0, 64;", "bar.sync 0, 32;",
         "bar.red.popc.u32 %r3, 0, %p1;", "barrier.cluster.arrive;", "setp.lo.f32 %p1, %f1, %f2;",
         "setp.eq.s32 %p1, %r0, 0; @%p1 shfl.sync.idx.b32 %r3, %r0, 0, 31, -1;",
+        "{ .reg .b64 %r<3>; mov.b64 %r1, 0; }",
         "shfl.idx.b32 %r3, %r0, 0, 31;", "bar.warp.sync 1;", "mov.u32 %r3, 010;",
         "$a: mov.u32 %r3, 1; $a: mov.u32 %r3, 2;", "min.xorsign.abs.f32 %f1, %f2, %f3;",
     ],

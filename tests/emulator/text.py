@@ -160,7 +160,8 @@ class _Body:
         size = SIZES[kind.strip(".")]
         for name in (n.strip() for n in names.split(",")):
             if many := _REGISTERS.fullmatch(name):
-                self._function.registers[many[1] + "<"] = size
+                if self._function.registers.setdefault(many[1] + "<", size) != size:
+                    raise PtxError(f"{many[1]} of two sizes")
             else:
                 self._function.registers[self._declare(name)] = size
 
