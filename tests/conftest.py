@@ -70,12 +70,13 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     def too_long(*_: Any) -> None:
         pytest.skip(f"takes more than {seconds} s on the emulated device")
 
-    signal.signal(signal.SIGALRM, too_long)
+    before = signal.signal(signal.SIGALRM, too_long)
     signal.alarm(seconds)
     try:
         return (yield)
     finally:
         signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 @dataclass(frozen=True, kw_only=True)

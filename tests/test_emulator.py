@@ -3,6 +3,8 @@
 What the package's tests gain from it is only as good as this.
 """
 
+import gc
+
 import numpy as np
 import pytest
 import warp as wp
@@ -10,7 +12,8 @@ import warp as wp
 from tests.emulator import machine
 from tests.emulator.memory import GlobalMemory
 from tests.emulator.program import Program
-from tests.emulator.text import Module, PtxError
+from tests.emulator.text import Module
+from tests.emulator.variables import PtxError
 
 HEAD = ".version 8.0\n.target sm_90\n.address_size 64\n"
 N = 64
@@ -263,6 +266,16 @@ $on:"""
     assert out.tolist() == (np.arange(64) ^ 32).tolist()
 
 
+def test_a_barrier_does_not_wait_for_threads_that_have_ended():
+    out = words(np.zeros(N, np.uint32))
+    run(
+        """setp.ge.u32 %p1, %r0, 5; mul.wide.s32 %rd5, %r0, 4; add.s64 %rd6, %rd0, %rd5;
+@%p1 exit; bar.sync 0; st.global.u32 [%rd6], 1; ret;""",
+        out, blocks=1, block_dim=64,
+    )  # fmt: skip
+    assert out.tolist() == [1] * 5 + [0] * 59
+
+
 def test_additions_of_many_threads_are_all_counted():
     total, order = words(np.zeros(4, np.float32)), words(np.zeros(N, np.uint32))
     counter = words(np.zeros(4, np.uint32))
@@ -276,6 +289,12 @@ mul.wide.s32 %rd5, %r0, 4; add.s64 %rd6, %rd1, %rd5; st.global.u32 [%rd6], %r3; 
     assert total.tolist() == [N, 0, N, N]
     assert counter[0] == N
     assert sorted(order.tolist()) == list(range(N))
+
+
+def test_pairs_of_halves_are_added():
+    total = words(np.zeros(8, np.float16))
+    run("mov.u32 %r3, 0x40003C00; red.global.add.noftz.f16x2 [%rd0+4], %r3; ret;", total)
+    assert total.tolist() == [0, 0, N, 2 * N, 0, 0, 0, 0]
 
 
 def test_compare_and_swap_lets_one_thread_win():
@@ -411,6 +430,157 @@ def test_what_is_no_race_is_none(body):
     run(body, words(np.zeros(80, np.uint32)))
 
 
+@pytest.mark.parametrize(
+    ("to", "of", "wanted"),
+    [
+        ("s32", "f32", 0),
+        ("u32", "f64", 1 << 31),
+        ("s32", "f64", -(1 << 31)),
+        ("s64", "f32", -(1 << 63)),
+        ("u64", "f64", 1 << 63),
+    ],
+)
+def test_a_nan_becomes_an_integer_by_both_widths(to, of, wanted):
+    register = "%r19" if to[1:] == "32" else "%rd19"
+    source, dtype = ("%f1", np.float32) if of == "f32" else ("%fd1", np.float64)
+    result = np.dtype(f"{'i' if to[0] == 's' else 'u'}{int(to[1:]) // 8}")
+    text = f"cvt.rzi.{to}.{of} {register}, {source};"
+    assert set(each(text, dtype, np.full(N, np.nan), result=result).tolist()) == {wanted}
+
+
+def test_a_minimum_of_zeros_keeps_the_negative_one():
+    a, b = np.array([0.0, -0.0, 0.0, -0.0] * 16), np.array([-0.0, 0.0, 0.0, -0.0] * 16)
+    found = each("min.f32 %f9, %f1, %f2;", np.float32, a, b)[:4]
+    assert np.signbit(found).tolist() == [True, True, False, True]
+    found = each("max.f32 %f9, %f1, %f2;", np.float32, a, b)[:4]
+    assert np.signbit(found).tolist() == [False, False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("text", "bits"),
+    [
+        ("mov.b32 %r19, 0f3F800000;", 0x3F800000),
+        ("mov.u32 %r19, 0xFFFFFFFFU;", 0xFFFFFFFF),
+        ("mov.u32 %r19, -2;", 0xFFFFFFFE),
+        ("mov.b64 %rd12, 0d3FF0000000000000; shr.u64 %rd12, %rd12, 32; cvt.u32.u64 %r19, %rd12;",
+         0x3FF00000),
+        ("mov.f64 %fd1, 0f3F800000; cvt.rn.f32.f64 %f1, %fd1; mov.b32 %r19, %f1;", 0x3F800000),
+    ],
+)  # fmt: skip
+def test_immediate_operands(text, bits):
+    assert set(each(text, np.uint32, np.zeros(N), result=np.uint32).tolist()) == {bits}
+
+
+def test_a_sum_of_far_apart_values_is_rounded_towards_its_side():
+    tiny = np.full(N, 1e-30)
+    above, below = np.nextafter(np.float32(1), np.float32([2, 0]))
+    one = "mov.f32 %f2, 0f3F800000; "
+    assert set(each(one + "add.rp.f32 %f9, %f2, %f1;", np.float32, tiny)) == {above}
+    assert set(each(one + "add.rm.f32 %f9, %f2, %f1;", np.float32, -tiny)) == {below}
+    assert set(each(one + "fma.rz.f32 %f9, %f1, %f1, %f2;", np.float32, tiny)) == {np.float32(1)}
+    assert set(each(one + "fma.rp.f32 %f9, %f1, %f2, %f2;", np.float32, tiny)) == {above}
+
+
+def test_a_fused_product_in_double_is_rounded_once():
+    """Halfway between two numbers but for what the product's own rounding leaves out."""
+    one = np.ones(N)
+    # (1 + 2^-52) (2^-53 - 2^-105) = 2^-53 - 2^-157: below the tie, by less than a double shows
+    a, b = one + 2.0**-52, 2.0**-53 * one - 2.0**-105
+    text = "fma.rn.f64 %fd8, %fd1, %fd2, %fd3;"
+    assert set(each(text, np.float64, a, b, one).tolist()) == {1.0}
+    assert set(each(text, np.float64, a, b, a).tolist()) == {a[0]}
+    assert set(each(text, np.float64, -a, b, a).tolist()) == {a[0]}
+
+
+@pytest.mark.parametrize(
+    ("mode", "argument", "source", "inside"),
+    [
+        ("bfly", 35, np.arange(N) ^ 3, np.ones(N, bool)),
+        ("down", 34, (np.arange(N) + 2) % N, np.arange(N) % 32 < 30),
+        ("up", -30, (np.arange(N) - 2) % N, np.arange(N) % 32 >= 2),
+    ],
+)
+def test_a_shuffles_argument_has_five_bits(mode, argument, source, inside):
+    clamp = 0 if mode == "up" else 31
+    text = f"shfl.sync.{mode}.b32 %r19|%p1, %r11, {argument}, {clamp}, -1;"
+    found = each(text + "selp.b32 %r19, %r19, 7, %p1;", np.int32, A32)
+    assert found.tolist() == np.where(inside, A32[source], 7).tolist()
+
+
+def test_calls_in_calls_have_registers_of_their_own():
+    before = """.func (.param .b32 back) f(.param .b32 x) {
+.reg .f32 %f<9>; ld.param.f32 %f1, [x]; add.f32 %f2, %f1, %f1; st.param.f32 [back], %f2; ret; }
+.func (.param .b32 back) g(.param .b32 x) {
+.reg .f32 %f<9>; ld.param.f32 %f2, [x];
+{ .param .b32 a; st.param.f32 [a], %f2; .param .b32 b; call (b), f, (a); ld.param.f32 %f3, [b]; }
+add.f32 %f4, %f3, %f2; st.param.f32 [back], %f4; ret; }"""
+    x, out = words(X), words(np.zeros(N, np.float32))
+    run(
+        """mul.wide.s32 %rd5, %r0, 4; add.s64 %rd6, %rd0, %rd5; ld.global.f32 %f2, [%rd6];
+{ .param .b32 a; st.param.f32 [a], %f2; .param .b32 b; call (b), g, (a); ld.param.f32 %f5, [b]; }
+sub.f32 %f5, %f5, %f2; add.s64 %rd6, %rd1, %rd5; st.global.f32 [%rd6], %f5; ret;""",
+        x, out, before=before,
+    )  # fmt: skip
+    np.testing.assert_allclose(out, 2 * X, rtol=1e-6)
+
+
+def test_a_functions_shared_variable_is_one_for_all_calls():
+    before = """.func (.param .b32 back) f(.param .b32 x) {
+.reg .b32 %r<9>; .shared .align 4 .b8 box[4]; ld.param.u32 %r1, [x]; ld.shared.u32 %r2, [box];
+st.shared.u32 [box], %r1; st.param.b32 [back], %r2; ret; }"""
+    call = """{{ .param .b32 a; st.param.b32 [a], {0}; .param .b32 b;
+call (b), f, (a); ld.param.b32 {1}, [b]; }}"""
+    out = words(np.zeros(4, np.uint32))
+    run(
+        "mov.u32 %r3, 5;" + call.format("%r3", "%r4") + call.format("%r3", "%r5")
+        + "st.global.u32 [%rd0], %r5; ret;",
+        out, before=before,
+    )  # fmt: skip
+    assert out[0] == 5
+
+
+def test_variables_of_inner_scopes_are_kept_apart():
+    text = """{ { .reg .b32 x; mov.u32 x, 3; } .reg .b32 x; mov.u32 x, 4;
+{ .reg .b32 x; mov.u32 x, 5; } mov.u32 %r19, x; }"""
+    assert set(each(text, np.uint32, np.zeros(N), result=np.uint32).tolist()) == {4}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "add.sat.s32 %r3, %r0, %r0;", "add.cc.u32 %r3, %r0, %r0;", "sqrt.rz.f32 %f1, %f2;",
+        "div.rz.f32 %f1, %f2, %f3;", "fma.rn.sat.f32 %f1, %f2, %f3, %f4;",
+        "fma.rn.f16x2 %r3, %r4, %r5, %r6;", "cvt.rn.relu.f16x2.f32 %r3, %f1, %f2;",
+        "cvt.rn.bf16.f32 %rs1, %f1;", "bar.arrive 0, 64;", "bar.sync 0, 32;",
+        "bar.red.popc.u32 %r3, 0, %p1;", "barrier.cluster.arrive;", "setp.lo.f32 %p1, %f1, %f2;",
+        "setp.eq.s32 %p1, %r0, 0; @%p1 shfl.sync.idx.b32 %r3, %r0, 0, 31, -1;",
+        "{ .reg .b64 %r<3>; mov.b64 %r1, 0; }",
+        "shfl.idx.b32 %r3, %r0, 0, 31;", "bar.warp.sync 1;", "mov.u32 %r3, 010;",
+        "$a: mov.u32 %r3, 1; $a: mov.u32 %r3, 2;", "min.xorsign.abs.f32 %f1, %f2, %f3;",
+    ],
+)  # fmt: skip
+def test_what_is_not_emulated_is_refused(text):
+    with pytest.raises(PtxError):
+        run(text + "ret;", words(np.zeros(64, np.uint32)))
+
+
+def test_lanes_of_half_a_warp_do_not_meet():
+    with pytest.raises(PtxError, match="whole warps"):
+        run("bar.warp.sync -1; ret;", words(np.zeros(64, np.uint32)), block_dim=48)
+
+
+def test_a_barrier_hands_on_values_in_global_memory():
+    text = (
+        OWN
+        + """st.global.u32 [%rd6], %r0; bar.sync 0; xor.b32 %r3, %r0, 32;
+mul.wide.s32 %rd5, %r3, 4; add.s64 %rd6, %rd0, %rd5; ld.global.u32 %r4, [%rd6]; ret;"""
+    )
+    run(text, words(np.zeros(64, np.uint32)), blocks=1, block_dim=64)
+    with pytest.raises(PtxError, match="a race"):
+        run(text.replace("bar.sync 0", "bar.warp.sync -1"), words(np.zeros(64, np.uint32)),
+            blocks=1, block_dim=64)  # fmt: skip
+
+
 @wp.kernel
 def double(a: wp.array(dtype=float), out: wp.array(dtype=float)):
     i = wp.tid()
@@ -430,6 +600,58 @@ def test_a_warp_kernel_runs_and_is_captured(emulated_cuda):
         wp.capture_launch(capture.graph)
     np.testing.assert_array_equal(b.numpy(), 16 * np.arange(300))
     assert sum(emulated_cuda.kernels_launched.values()) == before + 4
+
+
+def test_a_graph_keeps_the_memory_that_it_has_allocated(emulated_cuda):
+    a, b = (wp.array(np.arange(300, dtype=np.float32), device="cuda:0") for _ in range(2))
+    before = emulated_cuda.memory_used
+    with wp.ScopedCapture("cuda:0") as capture:
+        inner, outer = (wp.empty(300, dtype=float, device="cuda:0") for _ in range(2))
+        wp.launch(double, 300, [a, inner], device="cuda:0")
+        wp.launch(double, 300, [inner, outer], device="cuda:0")
+        wp.launch(double, 300, [outer, b], device="cuda:0")
+        del inner  # inside
+    del outer  # and outside of the capture
+    for _ in range(2):
+        wp.capture_launch(capture.graph)
+    np.testing.assert_array_equal(b.numpy(), 8 * np.arange(300))
+    assert emulated_cuda.memory_used > before
+    del capture
+    gc.collect()
+    assert emulated_cuda.memory_used == before
+
+
+def test_a_graph_finds_no_values_of_its_last_launch(emulated_cuda):
+    out = wp.zeros(4, dtype=float, device="cuda:0")
+    with wp.ScopedCapture("cuda:0") as capture:
+        own = wp.empty(4, dtype=float, device="cuda:0")
+        wp.copy(out, own)
+        own.fill_(1.0)
+    for _ in range(2):
+        wp.capture_launch(capture.graph)
+    assert np.all(np.isnan(out.numpy()))
+
+
+def test_a_graph_of_freed_memory_is_an_error(emulated_cuda):
+    a, b = (wp.zeros(300, dtype=float, device="cuda:0") for _ in range(2))
+    with wp.ScopedCapture("cuda:0") as kernel:
+        wp.launch(double, 300, [a, b], device="cuda:0")
+    with wp.ScopedCapture("cuda:0") as copy:
+        wp.copy(b, a)
+    with wp.ScopedCapture("cuda:0") as zero:
+        b.zero_()
+    del b
+    gc.collect()
+    for capture in (kernel, copy, zero):
+        with pytest.raises(PtxError, match="no allocation"):
+            wp.capture_launch(capture.graph)
+
+
+def test_more_is_asked_for_than_there_is(emulated_cuda):
+    device = wp.get_device("cuda:0")
+    a = wp.empty(device.total_memory, dtype=wp.uint8, device=device)
+    assert device.free_memory == 0
+    del a
 
 
 def test_new_memory_holds_no_zeros(emulated_cuda):

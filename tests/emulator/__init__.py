@@ -10,9 +10,11 @@ of a warp meet where an instruction asks all of them to. What it does not: any t
 threads on a GPU (races that its own order does not show), the bits of approximate instructions
 (``ex2.approx`` is exact here), and ptxas, which turns PTX into machine code.
 
-``text`` reads PTX, ``arithmetic`` has what instructions compute, ``memory`` the address spaces,
-``instructions``, ``accesses`` and ``warps`` turn each instruction into a function on all threads,
-``program`` a kernel into pieces of them, ``machine`` runs threads, ``driver`` stands in for CUDA's.
+``text`` and ``variables`` read PTX; ``arithmetic``, ``rounding`` and ``conversions`` have what
+instructions compute, ``memory`` the address spaces; ``instructions``, ``accesses`` and ``warps``
+turn each instruction into a function on all threads, ``program`` a kernel into pieces of them;
+``machine`` runs threads, ``races`` looks for races. ``driver`` stands in for CUDA's, upon
+``launches``, ``allocations`` and ``graphs``. What is not emulated is refused, with the instruction.
 
 Source: the PTX ISA (its semantics; none of its text).
 """

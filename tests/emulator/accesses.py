@@ -10,14 +10,13 @@ import numpy as np
 from tests.emulator import memory
 from tests.emulator.arithmetic import dtype_of, unsigned
 from tests.emulator.memory import LOCAL, PARAM, SHARED, Region
-from tests.emulator.text import PtxError
+from tests.emulator.variables import PtxError
 
 Step = Callable[[Any, Any], None]
 
 _SPACES = ("global", "shared", "local", "param", "const")
 _WINDOWS = {"local": LOCAL, "shared": SHARED, "param": PARAM, "global": 0, "const": 0}
 _ADDRESS = np.dtype(np.uint64)
-_TYPE = re.compile(r"[busf]\d+|f16x2")
 
 
 def decode(program: Any, words: list[str], operands: list[str]) -> Step | None:
@@ -89,7 +88,7 @@ class _Place:
         base = self._base(t, ix).astype(_ADDRESS)
         return np.broadcast_to(base + self._more, (n,)) if len(base) != n else base + self._more
 
-    def uniform(self, program: Any) -> int | None:
+    def uniform(self) -> int | None:
         """Return the offset of a parameter that the operand names."""
         return self._fixed if self.space == "param" else None
 
@@ -147,7 +146,7 @@ def _load(program: Any, words: list[str], operands: list[str]) -> Step:
     dtype, count = dtype_of(words[-1]), _width(words)
     place = _Place(program, words, operands[1])
     writes = [program.writes(o, dtype) for o in _list(operands[0])]
-    fixed = place.uniform(program)
+    fixed = place.uniform()
     if fixed is not None:
         parts = [slice(fixed + dtype.itemsize * k, fixed + dtype.itemsize * (k + 1))
                  for k in range(count)]  # fmt: skip
@@ -214,6 +213,8 @@ def _atomic(program: Any, words: list[str], operands: list[str]) -> Step:
     dtype, count = dtype_of(words[-1]), _width(words)
     returns = words[0] == "atom"
     name = next((w for w in words[1:] if w in _OPERATIONS), None)
+    if words == "red.global.add.noftz.f16x2".split("."):
+        return _add_halves(program, words, operands)
     if name is None or words[-1] in ("f16x2", "f16"):
         raise PtxError("not emulated")
     if words[-1][0] == "b" and name == "add":
@@ -238,6 +239,22 @@ def _atomic(program: Any, words: list[str], operands: list[str]) -> Step:
                 old = _one_after_another(view.array, index, operate, values, name, returns)
                 if returns:
                     writes[k](t, view.threads, old)
+
+    return step
+
+
+def _add_halves(program: Any, words: list[str], operands: list[str]) -> Step:
+    """Two halves added to the two of a word."""
+    word, half = np.dtype(np.uint32), np.dtype(np.float16)
+    place, read = _Place(program, words, operands[0]), program.reads(operands[1], word)
+
+    def step(t: Any, ix: Any) -> None:
+        n = t.n if ix is None else len(ix)
+        for view in place.views(t, ix, word, 1):
+            view.note(t, "add", 0)
+            values = np.ascontiguousarray(view.own(np.broadcast_to(read(t, ix), (n,))))
+            for i in range(2):
+                np.add.at(view.array.view(half), 2 * view.index + i, values.view(half)[i::2])
 
     return step
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tests.emulator.text import PtxError
+from tests.emulator.variables import SIZES, PtxError
 
 KINDS = {"u": "u", "b": "u", "s": "i", "f": "f"}
 
@@ -18,7 +18,13 @@ Unary = Callable[[np.ndarray], np.ndarray]
 
 
 def dtype_of(name: str) -> np.dtype:
-    """Return NumPy's type of a PTX type ("s32", "b16", "pred")."""
+    """Return NumPy's type of a PTX type ("s32", "b16", "pred").
+
+    Raises:
+        PtxError: no such.
+    """
+    if name not in SIZES:
+        raise PtxError(f"no type that is emulated: {name}")
     if name == "pred":
         return np.dtype(bool)
     if name == "f16x2":
@@ -104,83 +110,9 @@ def insert_bits(a: np.ndarray, b: np.ndarray, at: np.ndarray, n: np.ndarray) -> 
 # floats
 
 
-def fma(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
-    """Return a b + c, rounded once (a float32's sum first to float64's 53 bits)."""
-    if a.dtype.itemsize < 8:
-        exact = np.multiply(a, b, dtype=np.float64)
-        return (exact + c).astype(a.dtype)
-    product, rest = _two_product(a, b)
-    total = product + c
-    around = total - product
-    error = (product - (total - around)) + (c - around)
-    exact = total + (error + rest)
-    return np.where(np.isfinite(total) & np.isfinite(rest), exact, total)
-
-
-def _two_product(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return a product and what its rounding has left out (Dekker 1971)."""
-    product = a * b
-
-    def halves(v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        big = v * 134217729.0
-        top = big - (big - v)
-        return top, v - top
-
-    a1, a2 = halves(a)
-    b1, b2 = halves(b)
-    rest = ((a1 * b1 - product) + a1 * b2 + a2 * b1) + a2 * b2
-    return product, rest
-
-
-def _directed(exact: np.ndarray, dtype: np.dtype, mode: str) -> np.ndarray:
-    """Round float64 values to a type: "rm" down, "rp" up, "rz" towards zero."""
-    near = exact.astype(dtype)
-    back = near.astype(np.float64)
-    down = np.nextafter(near, dtype.type(-np.inf))
-    up = np.nextafter(near, dtype.type(np.inf))
-    if mode == "rm":
-        return np.where(back > exact, down, near)
-    if mode == "rp":
-        return np.where(back < exact, up, near)
-    return np.where(back > exact, np.where(exact > 0, down, near), np.where(
-        (back < exact) & (exact < 0), up, near))  # fmt: skip
-
-
-_EXACT: dict[str, Callable[..., np.ndarray]] = {
-    "add": np.add,
-    "sub": np.subtract,
-    "mul": np.multiply,
-    "fma": lambda a, b, c: a * b + c,
-}
-"""Of float32 values, in float64."""
-
-
-def rounded(op: str, mode: str, dtype: np.dtype) -> Callable[..., np.ndarray]:
-    """Return add, sub, mul or fma with a rounding that is not to the nearest."""
-    if dtype.itemsize == 4:
-
-        def single(*v: np.ndarray) -> np.ndarray:
-            return _directed(_EXACT[op](*(x.astype(np.float64) for x in v)), dtype, mode)
-
-        return single
-    if op not in ("add", "sub"):
-        raise PtxError(f"{op}.{mode} of f64 is not emulated")
-
-    def double(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        b = -b if op == "sub" else b
-        total = a + b
-        around = total - a
-        error = (a - (total - around)) + (b - around)
-        beyond = {"rm": error < 0, "rp": error > 0, "rz": error * total < 0}[mode]
-        towards = {"rm": -np.inf, "rp": np.inf, "rz": 0.0}[mode]
-        return np.where(beyond, np.nextafter(total, towards), total)
-
-    return double
-
-
 def _flushed(v: np.ndarray) -> np.ndarray:
-    """Return float32 values with zeros for the denormal ones (``.ftz``)."""
-    return np.where(np.abs(v) < np.finfo(np.float32).tiny, np.copysign(v.dtype.type(0), v), v)
+    """Return values with zeros for the denormal ones (``.ftz``)."""
+    return np.where(np.abs(v) < np.finfo(v.dtype).tiny, np.copysign(v.dtype.type(0), v), v)
 
 
 def _in_double(function: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
@@ -208,6 +140,20 @@ def leading_zeros(x: np.ndarray) -> np.ndarray:
     return (bits - np.bitwise_count(x)).astype(np.uint32)
 
 
+def _least(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return minima; of zeros the negative one."""
+    found = np.fmin(a, b)
+    zero = found == 0
+    return np.where(zero & (a == b), -(-a - b), found) if zero.any() else found
+
+
+def _greatest(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return maxima; of zeros the positive one."""
+    found = np.fmax(a, b)
+    zero = found == 0
+    return np.where(zero & (a == b), a + b, found) if zero.any() else found
+
+
 _FLOAT_UNARY: dict[str, Unary] = {
     "abs": np.abs,
     "neg": np.negative,
@@ -233,8 +179,8 @@ _FLOAT_BINARY: dict[str, Binary] = {
     "sub": np.subtract,
     "mul": np.multiply,
     "div": np.divide,
-    "min": np.fmin,
-    "max": np.fmax,
+    "min": _least,
+    "max": _greatest,
     "copysign": lambda a, b: np.copysign(b, a),
 }
 _INTEGER_BINARY: dict[str, Binary] = {
@@ -266,9 +212,10 @@ def binary(op: str, dtype: np.dtype, flush: bool, nan: bool) -> Binary | None:
         flush: ``.ftz``.
         nan: ``.NaN``: a NaN in, a NaN out, also of ``min`` and ``max``.
     """
-    if nan and op in ("min", "max"):
-        return np.minimum if op == "min" else np.maximum
     function = (_FLOAT_BINARY if dtype.kind == "f" else _INTEGER_BINARY).get(op)
+    if nan and function is not None:
+        plain = function
+        function = lambda a, b: np.where(np.isnan(a) | np.isnan(b), a + b, plain(a, b))  # noqa: E731
     return _with_flush(function, flush)
 
 
@@ -289,7 +236,7 @@ def comparison(name: str, dtype: np.dtype) -> Binary:
     Raises:
         PtxError: no such.
     """
-    if dtype.kind != "f":
+    if dtype.kind != "f" and _UNSIGNED.get(name, name) in _COMPARE:
         return _COMPARE[_UNSIGNED.get(name, name)]
     if name in ("num", "nan"):
         wanted = name == "nan"
@@ -298,68 +245,15 @@ def comparison(name: str, dtype: np.dtype) -> Binary:
         if name == "ne":  # ordered: false for a NaN
             return lambda a, b: (a < b) | (a > b)
         return _COMPARE[name]
-    base = {"equ": "eq", "neu": "ne", "ltu": "lt", "leu": "le", "gtu": "gt", "geu": "ge"}.get(name)
-    if base is None:
+    base = dtype.kind == "f" and {
+        "equ": "eq",
+        "neu": "ne",
+        "ltu": "lt",
+        "leu": "le",
+        "gtu": "gt",
+        "geu": "ge",
+    }.get(name)
+    if not base:
         raise PtxError(f"no comparison {name}")
     compare = _COMPARE[base]
     return lambda a, b: compare(a, b) | np.isnan(a) | np.isnan(b)
-
-
-_ROUND = {"rni": np.rint, "rzi": np.trunc, "rmi": np.floor, "rpi": np.ceil}
-
-
-def conversion(modifiers: list[str], to: np.dtype, of: np.dtype) -> Unary:
-    """Return a conversion (``cvt``).
-
-    Args:
-        modifiers: rounding, ``sat``, ``ftz``.
-        to: the result's type.
-        of: the operand's.
-
-    Raises:
-        PtxError: a rounding that is not emulated.
-    """
-    mode = next((m for m in modifiers if m[:1] == "r"), None)
-    saturate = "sat" in modifiers
-    if of.kind == "f" and to.kind == "f":
-        return _float_to_float(mode, saturate, to, of)
-    if of.kind == "f":
-        return _float_to_integer(_ROUND[mode or "rzi"], to)
-    if to.kind == "f":
-        if mode not in ("rn", None):
-            raise PtxError(f"cvt.{mode} of an integer is not emulated")
-        return lambda v: v.astype(to)
-    if saturate:
-        limits = np.iinfo(to)
-        return lambda v: np.clip(v.astype(object), limits.min, limits.max).astype(to)
-    return lambda v: v.astype(to)
-
-
-def _float_to_float(mode: str | None, saturate: bool, to: np.dtype, of: np.dtype) -> Unary:
-    if mode in _ROUND:
-        change = _ROUND[mode]
-    elif mode in ("rm", "rp", "rz") and to.itemsize < of.itemsize:
-        change = lambda v: _directed(v.astype(np.float64), to, mode)  # noqa: E731
-    else:
-        change = lambda v: v  # noqa: E731
-
-    def convert(v: np.ndarray) -> np.ndarray:
-        found = change(v).astype(to)
-        if saturate:
-            found = np.where(np.isnan(found), to.type(0), np.clip(found, 0, 1))
-        return found
-
-    return convert
-
-
-def _float_to_integer(change: Unary, to: np.dtype) -> Unary:
-    limits = np.iinfo(to)
-
-    def convert(v: np.ndarray) -> np.ndarray:
-        whole = change(v.astype(np.float64))
-        low, top = whole <= limits.min, whole >= float(limits.max)
-        inside = np.where(low | top | np.isnan(whole), 0.0, whole).astype(to)
-        found = np.where(low, to.type(limits.min), np.where(top, to.type(limits.max), inside))
-        return np.where(np.isnan(whole), to.type(0), found)
-
-    return convert

@@ -1,20 +1,33 @@
 """Instructions that each thread carries out for itself, as functions on all threads."""
 
-import re
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from tests.emulator import accesses, arithmetic, warps
+from tests.emulator import accesses, arithmetic, conversions, rounding, warps
 from tests.emulator.arithmetic import dtype_of, unsigned
-from tests.emulator.text import Instruction, PtxError
+from tests.emulator.text import Instruction
+from tests.emulator.variables import SIZES, PtxError
 
 Step = Callable[[Any, Any], None]
 """(threads, which of them or None for all)."""
 
 _NOTHING = ("membar", "fence", "prefetch", "prefetchu", "nanosleep", "discard")
-_TYPE = re.compile(r"[busf]\d+|pred|f16x2")
+_ARITHMETIC = "rn rm rp rz ftz"
+_MODIFIERS = {
+    word: set(modifiers.split())
+    for word, modifiers in {
+        "add": _ARITHMETIC, "sub": _ARITHMETIC, "mul": _ARITHMETIC + " lo hi wide",
+        "mad": "lo wide", "fma": "rn rm rp rz", "div": "rn approx full ftz",
+        "min": "ftz NaN", "max": "ftz NaN", "abs": "ftz", "neg": "ftz",
+        "sqrt": "rn approx ftz", "rcp": "rn approx ftz", "rsqrt": "approx ftz",
+        "sin": "approx ftz", "cos": "approx ftz", "ex2": "approx ftz", "lg2": "approx ftz",
+        "tanh": "approx", "shf": "l r wrap", "bfind": "shiftamt", "cvt": "rn rm rp rz rni rmi rpi rzi sat",
+        "setp": "eq ne lt le gt ge equ neu ltu leu gtu geu num nan lo ls hi hs and or xor",
+    }.items()
+}  # fmt: skip
+"""What may stand between an instruction's word and its types; none where a word is not here."""
 
 
 def decode(program: Any, item: Instruction) -> Step | None:
@@ -25,7 +38,7 @@ def decode(program: Any, item: Instruction) -> Step | None:
     """
     words = item.op.split(".")
     word = words[0]
-    if word in _NOTHING or words[:2] == ["bar", "warp"] or word in ("bar", "barrier"):
+    if word in _NOTHING:
         return None
     if word == "trap":
 
@@ -33,15 +46,19 @@ def decode(program: Any, item: Instruction) -> Step | None:
             raise PtxError("trap")
 
         return trap
-    for kind in (accesses.decode, warps.decode, _special, _plain):
+    for kind in (accesses.decode, warps.decode):
         step = kind(program, words, item.operands)
         if step is not None:
             return step
-    raise PtxError("not emulated")
-
-
-def _types(words: list[str]) -> list[str]:
-    return [w for w in words if _TYPE.fullmatch(w)]
+    for modifier in words[1:]:
+        if modifier not in SIZES and modifier not in _MODIFIERS.get(word, ()):
+            raise PtxError(f"{modifier} is not emulated")
+    if "ftz" in words and {"rm", "rp", "rz"} & set(words):
+        raise PtxError("ftz with this rounding is not emulated")
+    step = _special(program, words, item.operands) or _plain(program, words, item.operands)
+    if step is None:
+        raise PtxError("not emulated")
+    return step
 
 
 def _special(program: Any, words: list[str], operands: list[str]) -> Step | None:
@@ -57,15 +74,10 @@ def _special(program: Any, words: list[str], operands: list[str]) -> Step | None
 
 def _plain(program: Any, words: list[str], operands: list[str]) -> Step | None:
     """One or two operands of the result's type."""
-    if not _types(words):
-        return None
     if words[-1] == "f16x2":
         return _halves(program, words, operands)
-    return {2: _unary, 3: _binary}.get(len(operands), _unknown)(program, words, operands)
-
-
-def _unknown(program: Any, words: list[str], operands: list[str]) -> None:
-    return None
+    function = {2: _unary, 3: _binary}.get(len(operands))
+    return function(program, words, operands) if function else None
 
 
 def _unary(program: Any, words: list[str], operands: list[str]) -> Step | None:
@@ -81,7 +93,7 @@ def _binary(program: Any, words: list[str], operands: list[str]) -> Step | None:
     dtype = dtype_of(words[-1])
     mode = next((w for w in words[1:] if w in ("rm", "rp", "rz")), None)
     if mode and dtype.kind == "f":
-        function = arithmetic.rounded(words[0], mode, dtype)
+        function = rounding.rounded(words[0], mode, dtype)
     else:
         function = arithmetic.binary(words[0], dtype, "ftz" in words, "NaN" in words)
     if function is None:
@@ -175,9 +187,11 @@ def _selp(program: Any, words: list[str], operands: list[str]) -> Step:
 def _cvt(program: Any, words: list[str], operands: list[str]) -> Step:
     to, of = words[-2:]
     if to == "f16x2":
+        if words[1:-2] != ["rn"]:
+            raise PtxError("this rounding is not emulated")
         return _pack_halves(program, operands)
     target, source = dtype_of(to), dtype_of(of)
-    change = arithmetic.conversion(words[1:-2], target, source)
+    change = conversions.conversion(words[1:-2], target, source)
     write, read = program.writes(operands[0], target), program.reads(operands[1], source)
     return lambda t, ix: write(t, ix, change(read(t, ix)))
 
@@ -208,8 +222,6 @@ def _mad(program: Any, words: list[str], operands: list[str]) -> Step:
     dtype = dtype_of(words[-1])
     wide = "wide" in words
     result = np.dtype(f"{dtype.kind}{dtype.itemsize * 2}") if wide else dtype
-    if "hi" in words:
-        raise PtxError("mad.hi is not emulated")
     function = arithmetic.wide if wide else np.multiply
     write = program.writes(operands[0], result)
     a, b = (program.reads(o, dtype) for o in operands[1:3])
@@ -219,8 +231,10 @@ def _mad(program: Any, words: list[str], operands: list[str]) -> Step:
 
 def _fma(program: Any, words: list[str], operands: list[str]) -> Step:
     dtype = dtype_of(words[-1])
+    if dtype.kind != "f":
+        raise PtxError("not emulated")
     mode = next((w for w in words[1:] if w in ("rm", "rp", "rz")), None)
-    function = arithmetic.rounded("fma", mode, dtype) if mode else arithmetic.fma
+    function = rounding.rounded("fma", mode, dtype) if mode else rounding.fma
     write = program.writes(operands[0], dtype)
     a, b, c = (program.reads(o, dtype) for o in operands[1:])
     return lambda t, ix: write(t, ix, function(a(t, ix), b(t, ix), c(t, ix)))
@@ -235,8 +249,8 @@ def _shift(program: Any, words: list[str], operands: list[str]) -> Step:
 
 
 def _funnel(program: Any, words: list[str], operands: list[str]) -> Step:
-    if "wrap" not in words:
-        raise PtxError("a clamped funnel shift is not emulated")
+    if words[2] != "wrap" or words[-1] != "b32":
+        raise PtxError("not emulated")
     dtype = np.dtype(np.uint32)
     function = arithmetic.funnel_left if words[1] == "l" else arithmetic.funnel_right
     write = program.writes(operands[0], dtype)

@@ -12,7 +12,7 @@ import numpy as np
 
 from tests.emulator.memory import Access, GlobalMemory
 from tests.emulator.races import Races
-from tests.emulator.text import PtxError
+from tests.emulator.variables import PtxError
 
 WARP = 32
 _THREADS_AT_ONCE, _BYTES_AT_ONCE = 1 << 14, 1 << 26
@@ -83,10 +83,7 @@ class Threads:
 
 
 def _garbage(n: int, size: int) -> np.ndarray:
-    if size == 1:
-        return np.full(n, _GARBAGE, np.uint8)
-    raw = np.full(n * size, _GARBAGE, np.uint8)
-    return raw.view(f"u{size}")
+    return np.full(n * size, _GARBAGE, np.uint8).view(f"u{size}")
 
 
 def launch(
@@ -101,7 +98,7 @@ def launch(
     """Run a kernel.
 
     Args:
-        program: of ``instructions.Program``.
+        program: of ``program.Program``.
         grid: its blocks.
         params: the parameters' bytes.
         memory: what it may use.
@@ -114,7 +111,11 @@ def launch(
     n_blocks = grid.blocks[0] * grid.blocks[1] * grid.blocks[2]
     room = max(_BYTES_AT_ONCE // (sum(program.register_sizes) + 1), grid.block_dim)
     at_once = min(max(min(_THREADS_AT_ONCE, room) // grid.block_dim, 1), n_blocks)
-    looks = Races(any(p.meets for p in program.pieces)) if races else None
+    meets = {p.meets for p in program.pieces}
+    if "warp" in meets and grid.block_dim % WARP:
+        raise PtxError(f"{program.name}: blocks of {grid.block_dim} threads, not of whole warps")
+    together = grid.block_dim if "block" in meets else WARP if "warp" in meets else 1
+    looks = Races(together) if races else None
     access = Access(memory, foreign, looks)
     with np.errstate(all="ignore"):
         for first in range(0, n_blocks, at_once):

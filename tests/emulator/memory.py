@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.emulator.text import PtxError
+from tests.emulator.variables import PtxError
 
 LOCAL, SHARED, PARAM = 1 << 56, 2 << 56, 3 << 56
 """Where the windows lie in generic addresses; all of the host's are below."""
@@ -85,16 +85,6 @@ class GlobalMemory:
             return None
         region = self._regions[at]
         return region if last <= region.base + region.size else None
-
-    def holds(self, base: int) -> bool:
-        """Return whether an allocation begins there."""
-        at = bisect.bisect_left(self._bases, base)
-        return at < len(self._bases) and self._bases[at] == base
-
-    def size_from(self, address: int) -> int | None:
-        """Return the bytes from an address to its allocation's end; None: it is in none."""
-        region = self.find(address, address)
-        return None if region is None else region.base + region.size - address
 
 
 class Access:

@@ -9,14 +9,16 @@ import numpy as np
 
 from tests.emulator.arithmetic import unsigned
 from tests.emulator.instructions import Step, decode
-from tests.emulator.text import Function, Instruction, Module, PtxError, Variable
+from tests.emulator.text import Function, Instruction, Module
+from tests.emulator.variables import PtxError, Variable
 
 Read = Callable[[Any, Any], np.ndarray]
 Write = Callable[[Any, Any, np.ndarray], None]
 
 _ENDS = ("ret", "exit")
 _MEETS = {"bar": "block", "barrier": "block", "shfl": "warp", "vote": "warp", "mma": "warp",
-          "movmatrix": "warp", "ldmatrix": "warp", "redux": "warp", "match": "warp"}  # fmt: skip
+          "movmatrix": "warp"}  # fmt: skip
+_INTEGER = re.compile(r"-?(0[xX][0-9a-fA-F]+|0[bB][01]+|0|[1-9][0-9]*)U?")
 
 
 @dataclass
@@ -76,16 +78,17 @@ class Program:
 
     def size_of(self, name: str) -> int | None:
         """Return the bytes of a register; None: it is none."""
-        known = self._function.registers
-        if name in known:
-            return known[name]
-        if part := re.fullmatch(r"(.*?)\d+(__\d+(?:__\d+)*)?", name):
-            return known.get(f"{part[1]}<{part[2] or ''}")
-        return None
+        return self._function.size_of(name)
 
     def view(self, name: str, dtype: np.dtype) -> int:
-        """Return where ``Threads.arrays`` has a register under a type of its size."""
+        """Return where ``Threads.arrays`` has a register under a type of its size.
+
+        Raises:
+            PtxError: it is no register.
+        """
         size = self.size_of(name)
+        if size is None:
+            raise PtxError(f"not a register: {name}")
         if name not in self._slots:
             self._slots[name] = len(self.register_sizes)
             self.register_sizes.append(size)
@@ -100,7 +103,9 @@ class Program:
     def reads(self, text: str, dtype: np.dtype) -> Read:
         """Return how an operand is read as a type."""
         if text.startswith("%") and text in _SPECIAL:
-            return lambda t, ix: t.special[text] if ix is None else t.special[text][ix]
+            if dtype.itemsize != 4:
+                raise PtxError(f"{text} has 32 bits")
+            return lambda t, ix: t.special[text][slice(None) if ix is None else ix].view(dtype)
         size = self.size_of(text)
         if size is None:
             value = self._constant(text, dtype)
@@ -146,14 +151,16 @@ class Program:
         return write
 
     def _constant(self, text: str, dtype: np.dtype) -> np.ndarray:
-        if text[:2].lower() == "0f":
-            return np.array([int(text[2:], 16)], np.uint32).view(np.float32).astype(dtype)
-        if text[:2].lower() == "0d":
-            return np.array([int(text[2:], 16)], np.uint64).view(np.float64).astype(dtype)
-        if re.fullmatch(r"-?(0x)?[0-9a-fA-F]+U?", text):
-            number = int(text.removesuffix("U"), 0)
-        else:
-            number = self.symbol(text)
+        if text[:2].lower() in ("0f", "0d"):
+            size = 4 if text[1].lower() == "f" else 8
+            bits = np.array([int(text[2:], 16)], f"u{size}")
+            if dtype.kind == "f":
+                return bits.view(f"f{size}").astype(dtype)
+            if dtype.itemsize != size:
+                raise PtxError(f"{text} has other bits than the instruction's type")
+            return bits.view(dtype)
+        found = _INTEGER.fullmatch(text)
+        number = int(text.removesuffix("U"), 0) if found else self.symbol(text)
         if dtype.kind == "b":
             return np.array([number != 0])
         bits = unsigned(dtype)
@@ -175,13 +182,14 @@ class Program:
     # the code
 
     def _read(self) -> None:
-        code, place = self._function.code, 0
         starts: dict[str, int] = {}
         lists: list[list[Instruction]] = [[]]
-        for item in code:
+        for item in self._function.code:
             if isinstance(item, str):
                 if lists[-1]:
                     lists.append([])
+                if item in starts:
+                    raise PtxError(f"{self.name}: two labels {item}")
                 starts[item] = len(lists) - 1
                 continue
             word = item.op.split(".")[0]
@@ -225,6 +233,8 @@ class Program:
         if item.guard is None:
             piece.steps.append(step)
             return
+        if piece.meets:
+            raise PtxError(f"{self.name}: {item.text}: a meeting under a condition")
         at, negated = self.view(item.guard, np.dtype(bool)), item.negated
 
         def guarded(t: Any, ix: Any) -> None:
@@ -245,9 +255,7 @@ _SPECIAL = {f"%{name}.{axis}" for name in ("tid", "ntid", "ctaid", "nctaid") for
 
 def _meets(item: Instruction) -> str | None:
     words = item.op.split(".")
-    if words[:2] == ["bar", "warp"]:
-        return "warp"
-    return _MEETS.get(words[0]) if "sync" in words or words[0] == "barrier" else None
+    return "warp" if words[:2] == ["bar", "warp"] else _MEETS.get(words[0])
 
 
 def _lay_out(variables: list[Variable], places: dict[str, tuple[int, int]]) -> int:

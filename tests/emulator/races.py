@@ -8,7 +8,7 @@ compared by an access's first byte, so that accesses of different sizes are miss
 import numpy as np
 
 from tests.emulator.memory import Region
-from tests.emulator.text import PtxError
+from tests.emulator.variables import PtxError
 
 _NOBODY, _MANY = -1, -2
 
@@ -17,12 +17,12 @@ class Races:
     """Who has done what, of one launch.
 
     Args:
-        meets: whether the kernel's warps meet: its lanes may then hand values on in memory, so that
-            a whole warp counts as one thread.
+        unit: threads that count as one: those of a warp, or of a block, where the kernel lets them
+            meet, for they may then hand values on in memory.
     """
 
-    def __init__(self, meets: bool):
-        self._unit = 32 if meets else 1
+    def __init__(self, unit: int):
+        self._unit = unit
         self._notes: dict[tuple[int, str], np.ndarray] = {}
 
     def _who(self, region: Region, what: str) -> np.ndarray:

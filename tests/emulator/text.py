@@ -2,36 +2,14 @@
 
 import functools
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-SIZES = {"pred": 1, "b8": 1, "u8": 1, "s8": 1, "b16": 2, "u16": 2, "s16": 2, "f16": 2}
-SIZES |= {"b32": 4, "u32": 4, "s32": 4, "f32": 4, "f16x2": 4}
-SIZES |= {"b64": 8, "u64": 8, "s64": 8, "f64": 8}
+from tests.emulator.variables import SIZES, PtxError, Variable, variable_of, variables_of
 
 _COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
 _LABEL = re.compile(r"\s*([$\w]+):(?!:)")
 _REGISTERS = re.compile(r"([%$\w]+)<(\d+)>")
-_VARIABLE = re.compile(
-    r"\.(global|const|shared|local|param)\s+(?:\.attribute\S+\s+)?(?:\.align\s+(\d+)\s+)?"
-    r"\.(\w+)\s+([$%\w]+)\s*(?:\[(\d*)\])?\s*(?:=\s*(.*))?$",
-    re.DOTALL,
-)
 _NAME = re.compile(r"(?<![\w$%.])[%$A-Za-z_][\w$]*(?:\.[xyz])?")
-
-
-class PtxError(Exception):
-    """Text that is not understood, or what a GPU would have refused to do."""
-
-
-@dataclass(frozen=True)
-class Variable:
-    """A variable of an address space."""
-
-    space: str
-    name: str
-    size: int
-    align: int
-    initial: bytes = b""
 
 
 @dataclass
@@ -60,6 +38,15 @@ class Function:
     """Bytes by name; names that end in ``<`` stand for all with a number behind."""
     code: list[Instruction | str] = field(default_factory=list)
 
+    def size_of(self, name: str) -> int | None:
+        """Return the bytes of a register; None: it is none."""
+        if name in self.registers:
+            return self.registers[name]
+        # %f3__7, of a call put in place, is of the group "%f<__7"
+        if part := re.fullmatch(r"(.*?)\d+((?:__\d+)*)", name):
+            return self.registers.get(f"{part[1]}<{part[2]}")
+        return None
+
 
 class Module:
     """The functions and variables of one PTX text."""
@@ -79,7 +66,7 @@ class Module:
                 at = self._read_function(text, found.end())
                 continue
             end = text.index(";", found.start())
-            variable = _variable(text[found.start() : end])
+            variable = variable_of(text[found.start() : end])
             self.variables[variable.name] = variable
             at = end + 1
 
@@ -120,7 +107,7 @@ class Module:
         if name not in self._functions:
             raise PtxError(f"no function {name}")
         returns, params, body = self._functions[name]
-        function = Function(name, _params(params), _params(returns))
+        function = Function(name, variables_of(params), variables_of(returns))
         _Body(self, function).read(body)
         return function
 
@@ -159,7 +146,7 @@ class _Body:
         if text.startswith(".reg"):
             self._declare_registers(text)
         elif text.startswith("."):
-            variable = _variable(text)
+            variable = variable_of(text)
             name = self._declare(variable.name)
             space = "local" if variable.space == "param" else variable.space
             self._function.variables.append(
@@ -173,7 +160,8 @@ class _Body:
         size = SIZES[kind.strip(".")]
         for name in (n.strip() for n in names.split(",")):
             if many := _REGISTERS.fullmatch(name):
-                self._function.registers[many[1] + "<"] = size
+                if self._function.registers.setdefault(many[1] + "<", size) != size:
+                    raise PtxError(f"{many[1]} of two sizes")
             else:
                 self._function.registers[self._declare(name)] = size
 
@@ -214,26 +202,21 @@ class _Body:
         rename = {p.name: a.strip() for p, a in zip(inner.params, _flat(given), strict=True)}
         rename |= {p.name: a.strip() for p, a in zip(inner.returns, _flat([returned]), strict=True)}
         labels = {item for item in inner.code if isinstance(item, str)}
-        own = {v.name for v in inner.variables} | labels
-        own |= {n for n in inner.registers if not n.endswith("<")}
-        groups = tuple(n[:-1] for n in inner.registers if n.endswith("<"))
+        own = {v.name for v in inner.variables if v.space == "local"} | labels
 
         def renamed(match: re.Match) -> str:
             name = match[0]
-            stem = name.rstrip("0123456789")
             if name in rename:
                 return rename[name]
-            return name + mark if name in own or stem in groups else name
+            return name + mark if name in own or inner.size_of(name) else name
 
-        for name, size in inner.registers.items():
-            new = name[:-1] if name.endswith("<") else name
-            # "%f<" of the callee: %f3 becomes %f3__7, of the group that "%f<__7" stands for
-            key = f"{new}<{mark}" if name.endswith("<") else name + mark
-            self._function.registers[key] = size
+        # "%f<" of the callee: %f3 becomes %f3__7, of the group that "%f<__7" stands for
+        self._function.registers |= {n + mark: size for n, size in inner.registers.items()}
         for v in inner.variables:
-            self._function.variables.append(
-                Variable(v.space, v.name + mark, v.size, v.align, v.initial)
-            )
+            if v.space == "local":
+                self._function.variables.append(replace(v, name=v.name + mark))
+            elif v not in self._function.variables:  # shared: one for all calls
+                self._function.variables.append(v)
         for item in inner.code:
             if isinstance(item, str):
                 self._function.code.append(item + mark)
@@ -248,40 +231,6 @@ class _Body:
 
 def _flat(lists: list[str]) -> list[str]:
     return [name for names in lists for name in names.split(",") if name.strip()]
-
-
-def _variable(text: str) -> Variable:
-    """Return a variable from its declaration without the semicolon."""
-    text = text.replace(".visible", "").replace(".extern", "").replace(".weak", "").strip()
-    parts = _VARIABLE.search(text)
-    if parts is None:
-        raise PtxError(f"not a variable: {text[:200]}")
-    space, align, kind, name, length, initial = parts.groups()
-    size = SIZES[kind]
-    count = 1 if length is None else int(length or 0)
-    return Variable(
-        space, name, size * count, int(align or size), _initial(initial, size) if initial else b""
-    )
-
-
-def _initial(text: str, size: int) -> bytes:
-    values = [v.strip() for v in text.strip().strip("{}").split(",") if v.strip()]
-    found = b""
-    for value in values:
-        if value[:2] in ("0f", "0F", "0d", "0D"):
-            found += int(value[2:], 16).to_bytes(size, "little")
-        else:
-            number = int(value, 0)
-            found += number.to_bytes(size, "little", signed=number < 0)
-    return found
-
-
-def _params(text: str) -> list[Variable]:
-    found = []
-    for part in text.split(","):
-        if part.strip():
-            found.append(_variable(re.sub(r"\.ptr\S*(\s+\.(global|shared|align \d+))*", "", part)))
-    return found
 
 
 def _matching(text: str, at: int) -> int:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.emulator.text import PtxError
+from tests.emulator.variables import PtxError
 
 Step = Callable[[Any, Any], None]
 
@@ -14,9 +14,26 @@ _LANES = np.arange(32)
 
 
 def decode(program: Any, words: list[str], operands: list[str]) -> Step | None:
-    """Return the function of ``shfl``, ``vote``, ``mma`` or ``movmatrix``; None: another one."""
-    function = {"shfl": _shuffle, "vote": _vote, "mma": _mma, "movmatrix": _transpose}.get(words[0])
+    """Return the function of an instruction for which a warp or a block meets; None: another one.
+
+    Raises:
+        PtxError: it is not emulated.
+    """
+    function = {"shfl": _shuffle, "vote": _vote, "mma": _mma, "movmatrix": _transpose,
+                "bar": _barrier, "barrier": _barrier}.get(words[0])  # fmt: skip
     return function(program, words, operands) if function else None
+
+
+def _barrier(program: Any, words: list[str], operands: list[str]) -> Step:
+    """Nothing but the meeting, of all lanes or of all threads."""
+    if words == ["bar", "warp", "sync"]:
+        mask = program.reads(operands[0], _WORD)
+        return lambda t, ix: _check_mask(mask(t, ix))
+    if words not in (["bar", "sync"], ["barrier", "sync"], ["barrier", "sync", "aligned"]):
+        raise PtxError("not emulated")
+    if len(operands) != 1:
+        raise PtxError("a barrier for some threads is not emulated")
+    return lambda t, ix: None
 
 
 def _warps(values: np.ndarray, t: Any, ix: Any) -> np.ndarray:
@@ -31,6 +48,8 @@ def _check_mask(mask: np.ndarray) -> None:
 
 
 def _shuffle(program: Any, words: list[str], operands: list[str]) -> Step:
+    if words[1:] not in [["sync", mode, "b32"] for mode in ("up", "down", "bfly", "idx")]:
+        raise PtxError("not emulated")
     mode = words[2]
     to, _, predicate = operands[0].partition("|")
     write = program.writes(to, _WORD)
@@ -40,7 +59,7 @@ def _shuffle(program: Any, words: list[str], operands: list[str]) -> Step:
     def step(t: Any, ix: Any) -> None:
         _check_mask(mask(t, ix))
         v, b, c = (_warps(r(t, ix), t, ix).astype(np.int64) for r in (value, lane, clamp))
-        segment = (c >> 8) & 31
+        b, segment = b & 31, (c >> 8) & 31
         clamped = c & 31
         least = _LANES & segment
         most = least | (clamped & ~segment)
@@ -54,7 +73,7 @@ def _shuffle(program: Any, words: list[str], operands: list[str]) -> Step:
             source = _LANES ^ b
             inside = source <= most
         else:
-            source = least | (b & 31 & ~segment)
+            source = least | (b & ~segment)
             inside = source <= most
         source = np.where(inside, source, _LANES)
         found = np.take_along_axis(v, source, axis=1)
@@ -65,6 +84,8 @@ def _shuffle(program: Any, words: list[str], operands: list[str]) -> Step:
 
 
 def _vote(program: Any, words: list[str], operands: list[str]) -> Step:
+    if words[1] != "sync" or words[2] not in ("ballot", "all", "any", "uni"):
+        raise PtxError("not emulated")
     mode, truth = words[2], np.dtype(bool)
     negated = operands[1].startswith("!")
     read = program.reads(operands[1].lstrip("!"), truth)
