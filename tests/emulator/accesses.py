@@ -213,7 +213,7 @@ def _atomic(program: Any, words: list[str], operands: list[str]) -> Step:
     dtype, count = dtype_of(words[-1]), _width(words)
     returns = words[0] == "atom"
     name = next((w for w in words[1:] if w in _OPERATIONS), None)
-    if words == "red.global.add.noftz.f16x2".split("."):
+    if words == ["red", "global", "add", "noftz", "f16x2"]:
         return _add_halves(program, words, operands)
     if name is None or words[-1] in ("f16x2", "f16"):
         raise PtxError("not emulated")

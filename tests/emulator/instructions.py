@@ -23,7 +23,8 @@ _MODIFIERS = {
         "min": "ftz NaN", "max": "ftz NaN", "abs": "ftz", "neg": "ftz",
         "sqrt": "rn approx ftz", "rcp": "rn approx ftz", "rsqrt": "approx ftz",
         "sin": "approx ftz", "cos": "approx ftz", "ex2": "approx ftz", "lg2": "approx ftz",
-        "tanh": "approx", "shf": "l r wrap", "bfind": "shiftamt", "cvt": "rn rm rp rz rni rmi rpi rzi sat",
+        "tanh": "approx", "shf": "l r wrap", "bfind": "shiftamt",
+        "cvt": "rn rm rp rz rni rmi rpi rzi sat",
         "setp": "eq ne lt le gt ge equ neu ltu leu gtu geu num nan lo ls hi hs and or xor",
     }.items()
 }  # fmt: skip
