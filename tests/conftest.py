@@ -34,7 +34,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Put the emulated device in place for the whole session."""
+    """Let Ctrl-C reach what tests start; put the emulated device in place for the session."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.getoption("emulate_cuda"):
         from tests.emulator.driver import emulated
 
