@@ -67,8 +67,8 @@ class Staging(Transfers):
 def make_transfers(
     arrays: Mapping[str, wp.array], device: str, staging: bool | None = None
 ) -> Transfers:
-    """Return what suits a device; staging: copy, all at once; None: on CUDA."""
+    """Return what suits a device; staging: copy on a CPU too, as on CUDA, where the host must."""
     on_cuda = device != "cpu"
-    if on_cuda if staging is None else staging:
+    if on_cuda or staging:
         return Staging(arrays, pinned=on_cuda)
     return Transfers(arrays)
