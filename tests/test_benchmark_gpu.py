@@ -18,6 +18,7 @@ from benchmarks.__main__ import main
 from benchmarks.gpu_compare import Row, Side, Tolerance, compare, kernel_name, run_row
 from benchmarks.gpu_parts import PARTS, run_jobs
 from ngp_warp.errors import ConfigError
+from tests.gpu_results import errors
 from tests.test_cuda_kernels import KERNELS, SINGLE
 
 CPU, LIKE_CUDA = Side("cpu", False), Side("cpu", True)
@@ -31,14 +32,6 @@ def result(tmp_path_factory):
     arguments = ["gpu", "--device", "cpu", "--no-isolation", "--out", str(out)]
     assert main(arguments) == 0
     return json.loads(out.read_text())
-
-
-def errors(values, path=()):
-    """Every "error" in nested results, with where it is."""
-    if not isinstance(values, dict):
-        return []
-    found = [(path, values["error"])] if values.get("error") else []
-    return found + [e for key, inner in values.items() for e in errors(inner, (*path, key))]
 
 
 def test_every_part_is_there_and_none_has_failed(result):

@@ -38,7 +38,7 @@ def invented(d):
 class Case:
     """A renderer of an invented field; only ``room`` rays of a pass have room."""
 
-    def __init__(self, capacity, device, room=10**9, staging=None):
+    def __init__(self, capacity, device, room=10**9, staging=False):
         self.batch = make_batch(case.make_settings(), capacity, device)
         self.room, self.runs = room, 0
         stage = [launch.Launch([launch.Call(self._fill)], device, capturable=False)]

@@ -60,7 +60,7 @@ class RayRenderer:
             with -1 samples are rendered again.
         device: "cpu" or a CUDA device.
         capacity: rays of a pass; None: as many as suit the device.
-        staging: copy through page-locked memory, all at once; None: on CUDA.
+        staging: see ``make_transfers``.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class RayRenderer:
         record: Callable[[RayBatch], Stages],
         device: str,
         capacity: int | None = None,
-        staging: bool | None = None,
+        staging: bool = False,
     ):
         self.settings = settings
         capacity = capacity or rays_at_once(device)

@@ -64,9 +64,7 @@ class Staging(Transfers):
         return {name: self._host[name].numpy()[:n] for name, n in sizes.items()}
 
 
-def make_transfers(
-    arrays: Mapping[str, wp.array], device: str, staging: bool | None = None
-) -> Transfers:
+def make_transfers(arrays: Mapping[str, wp.array], device: str, staging: bool = False) -> Transfers:
     """Return what suits a device; staging: copy on a CPU too, as on CUDA, where the host must."""
     on_cuda = device != "cpu"
     if on_cuda or staging:

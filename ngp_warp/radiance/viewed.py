@@ -87,7 +87,7 @@ class ViewRenderer:
         batch: RayBatch,
         stages: Stages,
         surroundings: Surroundings | None = None,
-        staging: bool | None = None,
+        staging: bool = False,
         record: Callable[[Stages, str], Callable[[], None]] = recorded_step,
     ):
         self.batch, device, n = batch, batch.device, batch.capacity

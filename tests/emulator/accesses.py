@@ -10,6 +10,7 @@ import numpy as np
 from tests.emulator import memory
 from tests.emulator.arithmetic import dtype_of, unsigned
 from tests.emulator.memory import LOCAL, PARAM, SHARED, Region
+from tests.emulator.text import parts_of
 from tests.emulator.variables import PtxError
 
 Step = Callable[[Any, Any], None]
@@ -24,10 +25,6 @@ def decode(program: Any, words: list[str], operands: list[str]) -> Step | None:
     function = {"ld": _load, "ldu": _load, "st": _store, "atom": _atomic, "red": _atomic,
                 "cvta": _convert}.get(words[0])  # fmt: skip
     return function(program, words, operands) if function else None
-
-
-def _list(operand: str) -> list[str]:
-    return [p.strip() for p in operand.strip("{}").split(",")]
 
 
 @dataclass(frozen=True)
@@ -145,7 +142,7 @@ def _width(words: list[str]) -> int:
 def _load(program: Any, words: list[str], operands: list[str]) -> Step:
     dtype, count = dtype_of(words[-1]), _width(words)
     place = _Place(program, words, operands[1])
-    writes = [program.writes(o, dtype) for o in _list(operands[0])]
+    writes = [program.writes(o, dtype) for o in parts_of(operands[0])]
     fixed = place.uniform()
     if fixed is not None:
         parts = [slice(fixed + dtype.itemsize * k, fixed + dtype.itemsize * (k + 1))
@@ -182,7 +179,7 @@ def _load(program: Any, words: list[str], operands: list[str]) -> Step:
 def _store(program: Any, words: list[str], operands: list[str]) -> Step:
     dtype, count = dtype_of(words[-1]), _width(words)
     place = _Place(program, words, operands[0])
-    reads = [program.reads(o, dtype) for o in _list(operands[1])]
+    reads = [program.reads(o, dtype) for o in parts_of(operands[1])]
     bits = unsigned(dtype)
 
     def step(t: Any, ix: Any) -> None:
@@ -222,11 +219,11 @@ def _atomic(program: Any, words: list[str], operands: list[str]) -> Step:
     operate = _OPERATIONS[name]
     place = _Place(program, words, operands[1 if returns else 0])
     given = operands[2:] if returns else operands[1:]
-    writes = [program.writes(o, dtype) for o in _list(operands[0])] if returns else []
+    writes = [program.writes(o, dtype) for o in parts_of(operands[0])] if returns else []
     if count > 1 and (returns or len(given) != 1):
         raise PtxError("not emulated")
     # [value of the vector][argument]
-    reads = [[program.reads(o, dtype)] for o in _list(given[0])] if count > 1 else [
+    reads = [[program.reads(o, dtype)] for o in parts_of(given[0])] if count > 1 else [
         [program.reads(o, dtype) for o in given]]  # fmt: skip
 
     def step(t: Any, ix: Any) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 
 from tests.emulator import accesses, arithmetic, conversions, rounding, warps
 from tests.emulator.arithmetic import dtype_of, unsigned
-from tests.emulator.text import Instruction
+from tests.emulator.text import Instruction, parts_of
 from tests.emulator.variables import SIZES, PtxError
 
 Step = Callable[[Any, Any], None]
@@ -134,7 +134,7 @@ def _mov(program: Any, words: list[str], operands: list[str]) -> Step:
     to, of = operands
     dtype = dtype_of(words[-1])
     if to.startswith("{"):
-        parts = [p.strip() for p in to.strip("{}").split(",")]
+        parts = parts_of(to)
         part = np.dtype(f"u{dtype.itemsize // len(parts)}")
         read = program.reads(of, unsigned(dtype))
         writes = [program.writes(p, part) for p in parts]
@@ -147,7 +147,7 @@ def _mov(program: Any, words: list[str], operands: list[str]) -> Step:
         return unpack
     write = program.writes(to, dtype)
     if of.startswith("{"):
-        parts = [p.strip() for p in of.strip("{}").split(",")]
+        parts = parts_of(of)
         part = np.dtype(f"u{dtype.itemsize // len(parts)}")
         reads = [program.reads(p, part) for p in parts]
 

@@ -110,11 +110,7 @@ class Program:
         if size is None:
             value = self._constant(text, dtype)
             return lambda t, ix: value
-        own = (
-            dtype
-            if dtype.itemsize == size
-            else np.dtype(f"{'i' if dtype.kind == 'i' else 'u'}{size}")
-        )
+        own = _held_as(dtype, size)
         at = self.view(text, own)
         if own == dtype:
             return lambda t, ix: t.arrays[at] if ix is None else t.arrays[at][ix]
@@ -132,11 +128,7 @@ class Program:
         if size is None:
             raise PtxError(f"not a register: {text}")
         # a wider register gets the value with its sign
-        own = (
-            dtype
-            if dtype.itemsize == size
-            else np.dtype(f"{'i' if dtype.kind == 'i' else 'u'}{size}")
-        )
+        own = _held_as(dtype, size)
         at = self.view(text, own)
 
         def write(t: Any, ix: Any, value: np.ndarray) -> None:
@@ -215,13 +207,13 @@ class Program:
     def _branch(self, item: Instruction, target: int, following: int) -> Callable[[Any, Any], Any]:
         if item.guard is None:
             return lambda t, ix: target
-        at, negated = self.view(item.guard, np.dtype(bool)), item.negated
+        holds = self._guard(item)
+        return lambda t, ix: np.where(holds(t, ix), target, following)
 
-        def leave(t: Any, ix: Any) -> Any:
-            p = t.arrays[at] if ix is None else t.arrays[at][ix]
-            return np.where(p != negated, target, following)
-
-        return leave
+    def _guard(self, item: Instruction) -> Read:
+        """Return which threads an instruction's guard holds for."""
+        read, negated = self.reads(item.guard or "", np.dtype(bool)), item.negated
+        return lambda t, ix: read(t, ix) != negated
 
     def _add(self, piece: Piece, item: Instruction) -> None:
         try:
@@ -235,10 +227,10 @@ class Program:
             return
         if piece.meets:
             raise PtxError(f"{self.name}: {item.text}: a meeting under a condition")
-        at, negated = self.view(item.guard, np.dtype(bool)), item.negated
+        holds = self._guard(item)
 
         def guarded(t: Any, ix: Any) -> None:
-            p = (t.arrays[at] if ix is None else t.arrays[at][ix]) != negated
+            p = holds(t, ix)
             if p.all():
                 step(t, ix)
             elif p.any():
@@ -251,6 +243,13 @@ _SPECIAL = {f"%{name}.{axis}" for name in ("tid", "ntid", "ctaid", "nctaid") for
     "%laneid",
     "%warpid",
 }
+
+
+def _held_as(dtype: np.dtype, size: int) -> np.dtype:
+    """Return the type under which a register of so many bytes holds values of a type."""
+    if dtype.itemsize == size:
+        return dtype
+    return np.dtype(f"{'i' if dtype.kind == 'i' else 'u'}{size}")
 
 
 def _meets(item: Instruction) -> str | None:

@@ -259,3 +259,8 @@ def _split(text: str) -> list[str]:
     if part.strip():
         found.append(part.strip())
     return found
+
+
+def parts_of(operand: str) -> list[str]:
+    """Return the parts of a vector operand, ``{a, b}``, or the one of another."""
+    return [part.strip() for part in operand.strip("{}").split(",")]

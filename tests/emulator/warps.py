@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from tests.emulator.text import parts_of
 from tests.emulator.variables import PtxError
 
 Step = Callable[[Any, Any], None]
@@ -106,10 +107,6 @@ def _vote(program: Any, words: list[str], operands: list[str]) -> Step:
     return step
 
 
-def _list(operand: str) -> list[str]:
-    return [p.strip() for p in operand.strip("{}").split(",")]
-
-
 # Of lane 4 g + q: row or column g, and twice q.
 _G, _Q = _LANES // 4, _LANES % 4 * 2
 
@@ -118,7 +115,7 @@ def _mma(program: Any, words: list[str], operands: list[str]) -> Step:
     """c + a b of 16x16 and 16x8 halves, the sums in float32."""
     if words[1:] != ["sync", "aligned", "m16n8k16", "row", "col", "f32", "f16", "f16", "f32"]:
         raise PtxError("this shape or type is not emulated")
-    d, a, b, c = (_list(o) for o in operands)
+    d, a, b, c = (parts_of(o) for o in operands)
     writes = [program.writes(o, _SINGLE) for o in d]
     reads_a = [program.reads(o, _WORD) for o in a]
     reads_b = [program.reads(o, _WORD) for o in b]
