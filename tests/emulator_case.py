@@ -11,7 +11,7 @@ HEAD = ".version 8.0\n.target sm_90\n.address_size 64\n"
 N = 64
 
 
-def run(body, *arrays, before="", blocks=2, block_dim=32, races=True):
+def run(body, *arrays, before="", blocks=2, block_dim=32, races=True, traffic=None):
     """Run a kernel's text on arrays, whose addresses are in %rd0, %rd1, ...; %r0 is the thread.
 
     The arrays are changed in place.
@@ -34,7 +34,8 @@ mad.lo.s32 %r0, %r1, %r2, %r0;
     module = Module(text)
     program = Program(module, "k", {})
     raw = np.array([a.ctypes.data for a in arrays] + [0] * 2, np.uint64).view(np.uint8)
-    machine.launch(program, machine.Grid((blocks, 1, 1), block_dim), raw, memory, races=races)
+    grid = machine.Grid((blocks, 1, 1), block_dim)
+    machine.launch(program, grid, raw, memory, races=races, traffic=traffic)
 
 
 def words(values):

@@ -13,7 +13,8 @@ threads on a GPU (races that its own order does not show), the bits of approxima
 ``text`` and ``variables`` read PTX; ``arithmetic``, ``rounding`` and ``conversions`` have what
 instructions compute, ``memory`` the address spaces; ``instructions``, ``accesses`` and ``warps``
 turn each instruction into a function on all threads, ``program`` a kernel into pieces of them;
-``machine`` runs threads, ``races`` looks for races. ``driver`` stands in for CUDA's, upon
+``machine`` runs threads, ``races`` looks for races,
+``traffic`` counts instructions and sectors of memory. ``driver`` stands in for CUDA's, upon
 ``launches``, ``allocations`` and ``graphs``. What is not emulated is refused, with the instruction.
 
 Source: the PTX ISA (its semantics; none of its text).

@@ -89,32 +89,35 @@ class _Place:
         """Return the offset of a parameter that the operand names."""
         return self._fixed if self.space == "param" else None
 
-    def views(self, t: Any, ix: Any, dtype: np.dtype, count: int) -> list[_View]:
-        """Return the accesses by where they lie."""
+    def views(self, t: Any, ix: Any, dtype: np.dtype, count: int, kind: str) -> list[_View]:
+        """Return the accesses by where they lie; ``kind`` is one of ``traffic.KINDS``."""
         address = self.addresses(t, ix)
         threads = t.all if ix is None else ix
         size = dtype.itemsize * count
         if self.space:
-            return _in_space(t, self.space, address, threads, dtype, size)
+            return _in_space(t, self.space, address, threads, dtype, size, kind)
         # generic: usually all in one space
         tops = address >> np.uint64(56)
         if np.all(tops == tops[0]):
             space = memory.space_of(int(address[0]))
-            return _in_space(t, space, memory.offset(address), threads, dtype, size)
+            return _in_space(t, space, memory.offset(address), threads, dtype, size, kind)
         found = []
         for top in np.unique(tops):
             some = np.flatnonzero(tops == top)
             space = memory.space_of(int(top) << 56)
             inside = memory.offset(address[some])
-            parts = _in_space(t, space, inside, threads[some], dtype, size)
+            parts = _in_space(t, space, inside, threads[some], dtype, size, kind)
             found += [replace(v, which=some if v.which is None else some[v.which]) for v in parts]
         return found
 
 
 def _in_space(
-    t: Any, space: str, address: np.ndarray, threads: np.ndarray, dtype: np.dtype, size: int
-) -> list[_View]:
+    t: Any, space: str, address: np.ndarray, threads: np.ndarray, dtype: np.dtype, size: int,
+    kind: str,
+) -> list[_View]:  # fmt: skip
     if space in ("global", "const"):
+        if t.access.traffic is not None:
+            t.access.traffic.note_access(kind, address, threads, size)
         found = []
         for region, which in t.access.parts(address, size, size):
             own, whose = (address, threads) if which is None else (address[which], threads[which])
@@ -155,7 +158,7 @@ def _load(program: Any, words: list[str], operands: list[str]) -> Step:
         return uniform
 
     def step(t: Any, ix: Any) -> None:
-        views = place.views(t, ix, dtype, count)
+        views = place.views(t, ix, dtype, count, "read")
         found = []
         for k in range(count):
             for view in views:
@@ -183,7 +186,7 @@ def _store(program: Any, words: list[str], operands: list[str]) -> Step:
     bits = unsigned(dtype)
 
     def step(t: Any, ix: Any) -> None:
-        for view in place.views(t, ix, dtype, count):
+        for view in place.views(t, ix, dtype, count, "write"):
             for k, read in enumerate(reads):
                 values = view.own(read(t, ix))
                 if t.access.races is not None:
@@ -228,7 +231,7 @@ def _atomic(program: Any, words: list[str], operands: list[str]) -> Step:
 
     def step(t: Any, ix: Any) -> None:
         n = t.n if ix is None else len(ix)
-        for view in place.views(t, ix, dtype, count):
+        for view in place.views(t, ix, dtype, count, "add"):
             for k, arguments in enumerate(reads):
                 values = [view.own(np.broadcast_to(read(t, ix), (n,))) for read in arguments]
                 view.note(t, "add", k)
@@ -247,7 +250,7 @@ def _add_halves(program: Any, words: list[str], operands: list[str]) -> Step:
 
     def step(t: Any, ix: Any) -> None:
         n = t.n if ix is None else len(ix)
-        for view in place.views(t, ix, word, 1):
+        for view in place.views(t, ix, word, 1, "add"):
             view.note(t, "add", 0)
             values = np.ascontiguousarray(view.own(np.broadcast_to(read(t, ix), (n,))))
             for i in range(2):

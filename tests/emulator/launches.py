@@ -10,6 +10,7 @@ from tests.emulator import machine
 from tests.emulator.allocations import Allocations
 from tests.emulator.program import Program
 from tests.emulator.text import Module
+from tests.emulator.traffic import Traffic
 from tests.emulator.variables import PtxError
 
 
@@ -19,12 +20,14 @@ class Launches(Allocations):
     Attributes:
         looks_for_races: whether a race ends a launch; slower.
         kernels_launched: launches by the kernel's name in the PTX.
+        traffic: what launches ask of a GPU, by the same name; None: nobody counts.
     """
 
     def __init__(self, core: Any):
         super().__init__(core)
         self.looks_for_races = False
         self.kernels_launched: dict[str, int] = {}
+        self.traffic: dict[str, Traffic] | None = None
         self._modules: dict[int, tuple[Module, dict[str, int]]] = {}
         """With where each variable lies that a kernel may name; filled in as kernels are built."""
         self._kernels: dict[int, tuple[int, str]] = {}
@@ -76,9 +79,14 @@ class Launches(Allocations):
         def work() -> None:
             name = program.name
             self.kernels_launched[name] = self.kernels_launched.get(name, 0) + 1
+            counts = None
+            if self.traffic is not None:
+                counts = self.traffic.setdefault(name, Traffic())
+                counts.launches += 1
             machine.launch(
-                program, grid, raw, self.memory, foreign=foreign, races=self.looks_for_races
-            )
+                program, grid, raw, self.memory, foreign=foreign, races=self.looks_for_races,
+                traffic=counts,
+            )  # fmt: skip
 
         self._do(work)
         return 0

@@ -12,6 +12,7 @@ import numpy as np
 
 from tests.emulator.memory import Access, GlobalMemory
 from tests.emulator.races import Races
+from tests.emulator.traffic import Traffic
 from tests.emulator.variables import PtxError
 
 WARP = 32
@@ -94,6 +95,7 @@ def launch(
     *,
     foreign: bool = False,
     races: bool = False,
+    traffic: Traffic | None = None,
 ) -> None:
     """Run a kernel.
 
@@ -104,6 +106,7 @@ def launch(
         memory: what it may use.
         foreign: whether Warp's native allocations may be used too.
         races: look for races.
+        traffic: counts what is asked of a GPU.
 
     Raises:
         PtxError: what a GPU would not have done, or a race.
@@ -116,7 +119,7 @@ def launch(
         raise PtxError(f"{program.name}: blocks of {grid.block_dim} threads, not of whole warps")
     together = grid.block_dim if "block" in meets else WARP if "warp" in meets else 1
     looks = Races(together) if races else None
-    access = Access(memory, foreign, looks)
+    access = Access(memory, foreign, looks, traffic)
     with np.errstate(all="ignore"):
         for first in range(0, n_blocks, at_once):
             count = min(at_once, n_blocks - first)
@@ -149,6 +152,9 @@ def _run(program: Any, threads: Threads) -> None:
                 continue
         if len(group) == threads.n:
             group = None
+        if threads.access.traffic is not None:
+            n_steps = len(piece.steps) + (piece.leave is not None)
+            threads.access.traffic.note_instructions(threads.n, group, n_steps)
         try:
             for step in piece.steps:
                 step(threads, group)

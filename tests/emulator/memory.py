@@ -94,10 +94,12 @@ class Access:
         memory: the allocations.
         foreign: whether what Warp's native code has allocated may be read too (meshes, volumes).
         races: notes who reads and writes where; None: nobody looks.
+        traffic: counts accesses; None: nobody does.
     """
 
-    def __init__(self, memory: GlobalMemory, foreign: bool, races: Any = None):
+    def __init__(self, memory: GlobalMemory, foreign: bool, races: Any = None, traffic: Any = None):
         self._memory, self._foreign, self.races = memory, foreign, races
+        self.traffic = traffic
         self._mapped: list[tuple[int, int]] | None = None
 
     def parts(self, address: np.ndarray, size: int, align: int) -> list:
