@@ -15,7 +15,6 @@ from ngp_warp.encodings.grid_jacobian import GridJacobian
 from ngp_warp.encodings.make import make_encoding
 from ngp_warp.encodings.octree import OctreeEncoding
 from ngp_warp.encodings.octree_cells import Octree
-from ngp_warp.kernels.grid import GROUP
 from ngp_warp.kernels.grid_portable import FIXED_POINT
 
 # A place in a cell is x * scale + 0.5 less its floor: at a resolution of 2048 float32 leaves it
@@ -52,9 +51,8 @@ class _Grid:
     def zeros(self, n_rows: int) -> wp.array:
         return zeros(self.n * n_rows, self.device)
 
-    def gradient(self, dtype: Any = wp.float32) -> tuple[wp.array, wp.array]:
-        touched = zeros(self.grid.n_entries // GROUP, self.device, wp.uint8)
-        return zeros(self.grid.n_params, self.device, dtype), touched
+    def gradient(self, dtype: Any = wp.float32) -> tuple[wp.array, wp.array | None]:
+        return zeros(self.grid.n_params, self.device, dtype), self.grid.make_flags()
 
 
 def _forward(small: bool, n_dims: int, changes: dict[str, Any], side: Side) -> Arrays:
@@ -68,7 +66,7 @@ def _backward(small: bool, n_dims: int, changes: dict[str, Any], side: Side) -> 
     g = _Grid(side, n_dims, grid_config(small, **changes), 2**10 if small else 2**16)
     d_table, touched = g.gradient()
     g.grid.backward(g.x, g.d_out, d_table, touched, g.rows).run()
-    return {"gradient": d_table.numpy(), "touched": touched.numpy()}
+    return {"gradient": d_table.numpy()}
 
 
 def _fixed_point(small: bool, side: Side) -> Arrays:
@@ -206,7 +204,7 @@ def rows(small: bool) -> list[Row]:
     made = [_grid_row(*case, small) for case in GRIDS]
     made += [
         Row(f"grid backward, {name}", partial(_backward, small, d, changes), tolerance=SUMS,
-            others={"touched": STEP}, on_cpu=True)
+            on_cpu=True)
         if changes.get("interpolation") != "nearest"
         else Row(f"grid backward, {name}", partial(_backward, small, d, changes), STEP, on_cpu=True)
         for name, d, changes in GRIDS

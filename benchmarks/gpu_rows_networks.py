@@ -12,6 +12,7 @@ from benchmarks.gpu_compare import Arrays, Row, Side, Tolerance, blocked, run_li
 from ngp_warp.config import Activation, GridEncodingConfig, Loss, NetworkConfig, OptimizerConfig
 from ngp_warp.encodings.grid import resolve
 from ngp_warp.field import Field
+from ngp_warp.kernels.grid import GROUP
 from ngp_warp.launch import run_stages
 from ngp_warp.losses import loss_and_gradient
 from ngp_warp.networks.eikonal import EikonalArrays, FusedEikonal
@@ -169,15 +170,15 @@ def _count(table: Parameters) -> np.ndarray:
 
 def _set_gradients(rng: np.random.Generator, weights: Parameters, table: Parameters) -> None:
     weights.gradient.assign(rng.normal(size=weights.gradient.size).astype(np.float32))
-    assert table.touched is not None
-    touched = rng.random(table.touched.size) < 0.3
-    per_group = table.gradient.size // touched.size
+    per_group = table.n_features * GROUP
+    touched = rng.random(table.gradient.size // per_group) < 0.3
     gradient = rng.normal(size=table.gradient.size) * np.repeat(touched, per_group)
     if table.gradient.dtype == wp.int64:
         table.gradient.assign(np.rint(gradient * 2.0**44).astype(np.int64))
     else:
         table.gradient.assign(gradient.astype(np.float32))
-    table.touched.assign(touched.astype(np.uint8))
+    if table.touched is not None:
+        table.touched.assign(touched.astype(np.uint8))
 
 
 def _module(network: dict[str, Any], side: Side) -> Arrays:

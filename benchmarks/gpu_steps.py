@@ -21,7 +21,6 @@ from benchmarks.gpu_timing import (
 )
 from benchmarks.training_step import StepSize, make_field
 from ngp_warp import launch, samplers
-from ngp_warp.kernels.grid import GROUP
 from ngp_warp.launch import run_stages
 from ngp_warp.recording import recorded_step
 
@@ -108,14 +107,13 @@ def reference(
 
 def _touched(step: ReferenceStep) -> float:
     """Return the share of the table's entries that one step changes; trains one step."""
-    touched = step.field.table.touched
-    assert touched is not None
+    table = step.field.table
     # the scatter shares its stage with the sum of the weights' gradients
     end = next(i for i, stage in enumerate(step.stages, 1) if _scatters(stage))
     run_stages(step.stages[:end])
-    share = float(np.mean(touched.numpy() != 0))
+    moved = table.gradient.numpy().reshape(-1, table.n_features).any(axis=1)
     run_stages(step.stages[end:])
-    return share
+    return float(moved.mean())
 
 
 def _scatters(stage: list[launch.Launch]) -> bool:
@@ -138,7 +136,7 @@ def least_ms(
       features.
     - scatter: as many random additions, or the same bytes.
     - network: 6 n W operations of the tensor cores, or 4 n (2 L F + 2 C) bytes.
-    - Adam: 8 floats and a count for an entry that is touched, and a byte for each group's flag.
+    - Adam: the gradient of every entry; 7 more floats and a count twice of one that is touched.
     """
     field, n, d = step.field, step.size.n_points, step.size.n_dims
     e, bandwidth = field.encoding, rate(limits, "bandwidth")
@@ -157,7 +155,7 @@ def least_ms(
     elif _has(name, "grid", "backward_kernel"):
         wanted = [*corners("scatter"), (rows, bandwidth)]
     elif "table_kernel" in name:
-        size = touched * e.n_entries * (32 * e.n_features + 4) + e.n_entries / GROUP
+        size = e.n_entries * (4 * e.n_features + touched * (28 * e.n_features + 4))
         wanted = [(size, bandwidth)]
     elif "MLP" in name or name.startswith("mlp."):
         flops = rate(limits, "tensor_flops") or rate(limits, "float32_flops")

@@ -12,6 +12,7 @@ from ngp_warp.kernels import (
     adam_portable,
     composite,
     eikonal,
+    grid_cuda,
     linear_portable,
     march,
     occupancy,
@@ -74,7 +75,7 @@ def _grids() -> Iterator[Hot]:
                     n_dims=n_dims, n_features=n_features, interpolation="linear", dtype=dtype
                 )
                 what = f"{n_dims}D, F={n_features}, {dtype}"
-                yield _of("grid", f"forward, {what}", grid.forward_kernel(shape))
+                yield _of("grid", f"forward, {what}", grid_cuda.forward_kernel(shape))
                 if n_dims == 3:
                     kernel = grid_jacobian.forward_kernel(shape)
                     yield _of("grid", f"forward with dy/dx, {what}", kernel)
@@ -82,7 +83,7 @@ def _grids() -> Iterator[Hot]:
             what = f"{n_dims}D, F={n_features}"
             for fixed in (False, True):
                 how = ", fixed point" if fixed else ""
-                kernel = grid.backward_kernel(shape, fixed)
+                kernel = grid_cuda.backward_kernel(shape, fixed)
                 yield _of("grid", f"backward, {what}{how}", kernel)
             if n_dims == 3:
                 kernel = grid_jacobian.backward_kernel(shape)

@@ -120,7 +120,6 @@ class Field:
         passes, losses = self.network.train(
             self.weights.value, features, target, n_points, loss, d_features, self.weights.gradient
         )
-        assert self.table.touched is not None
         scatter = self.encoding.backward(
             x, d_features, self.table.gradient, self.table.touched, n_rows
         )
@@ -165,7 +164,6 @@ class Field:
         passes, losses, residuals = network.train_eikonal(
             self.weights.value, arrays, n_points, loss, weight, self.weights.gradient
         )
-        assert self.table.touched is not None
         scatter = encoding.backward(
             x, arrays.d_features, arrays.slope, arrays.v, self.table.gradient, self.table.touched
         )

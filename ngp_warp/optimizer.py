@@ -26,6 +26,8 @@ class Parameters:
     second_moment: wp.array
     n_features: int = 0
     touched: wp.array | None = None
+    """uint8 [n_groups]: groups of ``GROUP`` entries that got a gradient; None on CUDA, where
+    marking them costs more than looking."""
     count: wp.array | None = None
     half_value: wp.array | None = None
     average: wp.array | None = None
@@ -163,7 +165,9 @@ def _make(
         first_moment=zeros(n_trained),
         second_moment=zeros(n_trained),
         n_features=n_features,
-        touched=zeros(n_trained // n_features // GROUP, wp.uint8) if table else None,
+        touched=zeros(n_trained // n_features // GROUP, wp.uint8)
+        if table and device == "cpu"
+        else None,
         count=zeros(n_trained // n_features, wp.uint16) if table else None,
         half_value=wp.array(values.astype(np.float16), device=device) if half else None,
         average=zeros(n) if config.ema_decay > 0 else None,
@@ -222,11 +226,9 @@ class Adam:
         """
         stages = exchange.sum_gradients(self.parameters, self.device)
         stages.append([self._update(p) for p in self.parameters])
-        if self._kernels is portable:
-            # its threads share flags, so that none may clear one while another has not read it
-            stages.append(
-                [self._clear(p.touched) for p in self.parameters if p.touched is not None]
-            )
+        if self._kernels is portable:  # it reads no flags, but leaves them as the other does
+            marked = [p.touched for p in self.parameters if p.touched is not None]
+            stages += [[self._clear(touched)] for touched in marked]
         averages = [self._update_average(p) for p in self.parameters if p.average is not None]
         return stages + ([averages] if averages else [])
 
@@ -248,12 +250,13 @@ class Adam:
         fixed_point = p.gradient.dtype == wp.int64
         quantized = p.quantum is not None
         kernel = k.table_kernel(p.n_features, *moments, half, fixed_point, quantized)
-        assert p.touched is not None
-        n_groups = p.touched.size
-        args = [n_groups, self.schedule, self._correction, p.gradient, p.touched, p.value]
+        n_groups = p.gradient.size // p.n_features // GROUP
+        args = [self.schedule, self._correction, p.gradient, p.value]
         args += [p.half_value or self._none, p.first_moment, p.second_moment, p.count]
         args += [p.quantum or self._no_quantum]
-        return launch.record(kernel, k.table_items(n_groups), args, self.device)
+        if k is kernels:
+            args = [n_groups, p.touched, *args]
+        return launch.record(kernel, k.table_items(n_groups, p.n_features), args, self.device)
 
     def _clear(self, touched: wp.array) -> launch.Launch:
         return launch.Launch([launch.Call(touched.zero_)], self.device)

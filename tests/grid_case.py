@@ -65,12 +65,9 @@ class GridCase:
         return self.array(self.table, self.encoding.table_dtype)
 
     def table_gradient(self, dtype=wp.float32):
-        """Zeros for the table's gradient, and for the flags of its groups."""
-        n_groups = self.encoding.n_entries // GROUP
-        return (
-            wp.zeros(self.encoding.n_params, dtype=dtype, device=self.device),
-            wp.zeros(n_groups, dtype=wp.uint8, device=self.device),
-        )
+        """Zeros for the table's gradient, and for the flags of its groups (None on CUDA)."""
+        d_table = wp.zeros(self.encoding.n_params, dtype=dtype, device=self.device)
+        return d_table, self.encoding.make_flags()
 
     def forward(self, n_extra_rows=0):
         n_rows = self.encoding.n_outputs + n_extra_rows
@@ -80,12 +77,12 @@ class GridCase:
         return self.points(out, n_rows)
 
     def backward(self, dtype=wp.float32):
-        """Return (d_table [n_entries, F], flags [n_groups])."""
+        """Return (d_table [n_entries, F], flags [n_groups] or None)."""
         d_table, touched = self.table_gradient(dtype)
         n_rows = self.encoding.n_outputs
         d_out = self.gradient(self.d_out)
         self.encoding.backward(self.blocked(self.x), d_out, d_table, touched, n_rows).run()
-        return d_table.numpy().reshape(self.table.shape), touched.numpy()
+        return d_table.numpy().reshape(self.table.shape), flags_of(touched, self.device)
 
     def input_gradient(self):
         dx = self.zeros(self.n_dims)
@@ -108,7 +105,7 @@ class GridCase:
         return (
             self.points(dd_out, n_rows),
             d_table.numpy().reshape(self.table.shape),
-            touched.numpy(),
+            flags_of(touched, self.device),
             self.points(ddx, self.n_dims),
         )
 
@@ -130,6 +127,17 @@ class GridCase:
         x = self.x if x is None else x
         table = self.table.astype(np.float64)
         return grid.input_gradient(x, self.d_out, table, *self._twin_args())
+
+
+def flags_of(touched, device):
+    """Return the flags of groups, bool [n_groups], or None on CUDA, which has none."""
+    assert (touched is None) == (device != "cpu")
+    return None if touched is None else touched.numpy() != 0
+
+
+def flags_are(touched, wanted):
+    """Return whether flags are as they should be, where there are some."""
+    return touched is None or np.array_equal(touched, wanted)
 
 
 def along(function, x, v, h=1e-6):

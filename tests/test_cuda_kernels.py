@@ -14,8 +14,7 @@ import warp as wp
 from cuda_kernels import CPU_ONLY, FLAT, KERNELS, SINGLE, WIDE, WIDEST, Compiler
 
 import ngp_warp.kernels
-from ngp_warp.kernels import grid_portable as grid
-from ngp_warp.kernels import occupancy, packed
+from ngp_warp.kernels import grid_cuda, occupancy, packed
 
 # A100, H100 and H200, consumers' Blackwell
 ARCHITECTURES = [80, 90, 120]
@@ -78,26 +77,33 @@ def test_single_kernel_compiles(kernel, arch, compiler):
 
 @pytest.mark.parametrize(
     ("shape", "instruction"),
-    [(FLAT, "ld.global.nc.v2"), (WIDE, "ld.global.nc.v2"), (WIDEST, "ld.global.nc.v4")],
-    ids=["2 floats", "4 halves", "8 floats"],
+    [
+        (FLAT, "ld.global.nc.v4.u32"),
+        (FLAT, "ld.global.nc.v2.u32"),
+        (WIDE, "ld.global.nc.v4.u32"),
+        (WIDEST, "ld.global.nc.v4.u32"),
+    ],
+    ids=["twice 2 floats", "2 floats", "twice 4 halves", "8 floats"],
 )
-def test_an_entry_is_read_at_once(shape, instruction, compiler):
-    text = compiler.ptx(grid.forward_kernel(shape), 90)
+def test_entries_are_read_at_once(shape, instruction, compiler):
+    text = compiler.ptx(grid_cuda.forward_kernel(shape), 90)
     assert instruction in text
     # a feature indexed at run time would lie in local memory
     assert "__local_depot" not in text
 
 
-@pytest.mark.parametrize(("shape", "width"), [(FLAT, "v2"), (WIDE, "v4"), (WIDEST, "v4")])
-def test_an_entry_is_added_to_at_once(shape, width, compiler):
-    text = compiler.ptx(grid.backward_kernel(shape), 90)
+@pytest.mark.parametrize(
+    ("shape", "width"), [(FLAT, "v2"), (FLAT, "v4"), (WIDE, "v4"), (WIDEST, "v4")]
+)
+def test_entries_are_added_to_at_once(shape, width, compiler):
+    text = compiler.ptx(grid_cuda.backward_kernel(shape), 90)
     assert f"red.global.add.{width}.f32" in text
     assert "atom." not in text
     assert "__local_depot" not in text
 
 
 def test_fixed_point_adds_integers(compiler):
-    text = compiler.ptx(grid.backward_kernel(FLAT, True), 90)
+    text = compiler.ptx(grid_cuda.backward_kernel(FLAT, True), 90)
     assert re.search(r"(atom|red)\S*add\S*u64", text)
     assert not re.search(r"(atom|red)\S*add\S*f32", text)
 

@@ -290,7 +290,7 @@ def test_stages_are_known_by_the_names_that_cuda_has(monkeypatch):
         names = [gpu_timing.stage_name(stage) for stage in stages]
         known = [n for n in names if gpu_steps.least_ms(n, step, limits, 0.5) is not None]
         assert len(known) == 4, names  # encode, network, scatter, Adam
-        assert "grid_portable.forward_kernel" in names
+        assert "grid_cuda.forward_kernel" in names
         assert 0 < gpu_steps._touched(step) <= 1
     finally:
         launch.set_num_threads(None)

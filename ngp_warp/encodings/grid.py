@@ -10,7 +10,7 @@ from ngp_warp import launch
 from ngp_warp.config import GridEncodingConfig
 from ngp_warp.errors import ConfigError
 from ngp_warp.kernels import grid as vector
-from ngp_warp.kernels import grid_portable as portable
+from ngp_warp.kernels import grid_cuda, grid_portable
 from ngp_warp.launch import check_size
 
 # Warp arrays count their elements in 32 bits.
@@ -195,16 +195,16 @@ class GridEncoding:
             n_runs = -(-n_blocks // vector.BLOCKS_PER_ITEM)
             kernel = vector.forward_kernel(self.shape)
             return launch.record(kernel, n_runs * self.n_levels, [*args, out], self.device)
-        kernel = portable.forward_kernel(self.shape)
+        args = [x, table, self.scale, self.meta, n_rows, n_blocks, count, out]
         n_items = n_blocks * 32 * self.n_levels
-        return launch.record(kernel, n_items, [*args, count, out], self.device)
+        return launch.record(grid_cuda.forward_kernel(self.shape), n_items, args, self.device)
 
     def backward(
         self,
         x: wp.array,
         d_out: wp.array,
         d_table: wp.array,
-        touched: wp.array,
+        touched: wp.array | None,
         n_rows: int,
     ) -> launch.Launch:
         """Record d_table += weights times d_out.
@@ -214,21 +214,33 @@ class GridEncoding:
             d_out: gradient of the features, laid out like ``out``; zero where a block is padded.
             d_table: flat float32 [n_params], added to; or int64 for a sum in fixed point
                 (``FIXED_POINT``) that does not depend on the order, portable backend only.
-            touched: uint8 [n_entries / GROUP], set to 1 where something was added.
+            touched: uint8 [n_entries / GROUP], set to 1 where something was added; on CUDA, where
+                nobody reads it, None.
             n_rows: rows of ``d_out``.
         """
         n_blocks = self.n_blocks(x)
         check_size("d_out", d_out, n_blocks * n_rows * 32, self.device)
         check_size("d_table", d_table, self.n_params, self.device)
-        check_size("touched", touched, self.n_entries // vector.GROUP, self.device)
+        self.check_flags(touched)
         args = [x, d_out, self.scale, self.meta, n_rows, n_blocks, d_table, touched]
         if self.backend == "vector":
             kernel = vector.backward_kernel(self.shape)
             return launch.record(kernel, self.n_levels, args, self.device, shards=self.n_levels)
-        kernel = portable.backward_kernel(self.shape, fixed_point=d_table.dtype == wp.int64)
+        kernel = grid_cuda.backward_kernel(self.shape, fixed_point=d_table.dtype == wp.int64)
         # one shard on a CPU, where atomics of two shards would lose sums
         n_items = n_blocks * 32 * self.n_levels
         return launch.record(kernel, n_items, args, self.device, shards=1)
+
+    def make_flags(self) -> wp.array | None:
+        """Return flags for the backward passes, none set; None on CUDA."""
+        if self.device != "cpu":
+            return None
+        return wp.zeros(self.n_entries // vector.GROUP, dtype=wp.uint8, device=self.device)
+
+    def check_flags(self, touched: wp.array | None) -> None:
+        """Raise ShapeError unless ``touched`` is what the backward passes take."""
+        if touched is not None or self.device == "cpu":
+            check_size("touched", touched, self.n_entries // vector.GROUP, self.device)
 
     def input_gradient(
         self, x: wp.array, d_out: wp.array, table: wp.array, dx: wp.array, n_rows: int
@@ -238,7 +250,7 @@ class GridEncoding:
         check_size("d_out", d_out, n_points * n_rows, self.device)
         check_size("table", table, self.n_params, self.device)
         check_size("dx", dx, x.size, self.device)
-        kernel = portable.input_gradient_kernel(self.shape)
+        kernel = grid_portable.input_gradient_kernel(self.shape)
         args = [x, d_out, table, self.scale, self.meta, self.n_levels, n_rows, dx]
         return launch.record(kernel, n_points, args, self.device)
 
@@ -252,7 +264,7 @@ class GridEncoding:
         *,
         dd_out: wp.array,
         d_table: wp.array,
-        touched: wp.array,
+        touched: wp.array | None,
         ddx: wp.array | None,
     ) -> list[launch.Launch]:
         """Record the adjoint of ``input_gradient`` for a loss on dx.
@@ -274,8 +286,8 @@ class GridEncoding:
             check_size(name, array, n_points * n_rows, self.device)
         for name, array in (("table", table), ("d_table", d_table)):
             check_size(name, array, self.n_params, self.device)
-        check_size("touched", touched, self.n_entries // vector.GROUP, self.device)
-        kernel = portable.second_order_kernel(self.shape)
+        self.check_flags(touched)
+        kernel = grid_portable.second_order_kernel(self.shape)
         args = [x, d_out, v, table, self.scale, self.meta, n_rows, n_points // 32]
         args += [dd_out, d_table, touched]
         # a shard is a level on a CPU, so that no two write one address
@@ -296,7 +308,7 @@ class GridEncoding:
         if ddx is None:
             return []
         check_size("ddx", ddx, x.size, self.device)
-        kernel = portable.second_order_position_kernel(self.shape)
+        kernel = grid_portable.second_order_position_kernel(self.shape)
         args = [x, d_out, v, table, self.scale, self.meta, self.n_levels, n_rows, ddx]
         return [launch.record(kernel, self.n_blocks(x) * 32, args, self.device)]
 

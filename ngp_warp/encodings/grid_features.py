@@ -10,7 +10,6 @@ from ngp_warp.encodings.encoding import check_rows
 from ngp_warp.encodings.grid import GridEncoding
 from ngp_warp.encodings.grid_slopes import GridSlopes
 from ngp_warp.errors import ConfigError
-from ngp_warp.kernels.grid import GROUP
 from ngp_warp.launch import Launch
 from ngp_warp.tcnn_names import HASH
 
@@ -66,7 +65,8 @@ class GridFeatures:
         check_rows(self, x=x, params=params, dy=dy, dx=dx, d_params=d_params)
         launches = []
         if d_params is not None:
-            launches.append(self.grid.backward(x, dy, d_params, self._flags(), self.n_outputs))
+            flags = self.grid.make_flags()
+            launches.append(self.grid.backward(x, dy, d_params, flags, self.n_outputs))
         if dx is not None:
             table = self._table(params)
             if self._slopes:
@@ -104,7 +104,7 @@ class GridFeatures:
             *args,
             dd_out=wp.empty_like(dy) if d_dy is None else d_dy,
             d_table=self._zeros() if d_params is None else d_params,
-            touched=self._flags(),
+            touched=self.grid.make_flags(),
             ddx=dx,
         )
 
@@ -131,6 +131,3 @@ class GridFeatures:
 
     def _zeros(self) -> wp.array:
         return wp.zeros(self.n_params, dtype=float, device=self.device)
-
-    def _flags(self) -> wp.array:
-        return wp.zeros(self.grid.n_entries // GROUP, dtype=wp.uint8, device=self.device)

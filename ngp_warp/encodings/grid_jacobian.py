@@ -63,7 +63,7 @@ class GridJacobian:
         slope: wp.array,
         v: wp.array,
         d_table: wp.array,
-        touched: wp.array,
+        touched: wp.array | None,
     ) -> launch.Launch:
         """Record d_table += the gradient of <y, d_out> + v^T J^T slope.
 
@@ -81,7 +81,7 @@ class GridJacobian:
             check_size(name, array, n_blocks * e.n_outputs * 32, e.device)
         check_size("v", v, x.size, e.device)
         check_size("d_table", d_table, e.n_params, e.device)
-        check_size("touched", touched, e.n_entries // grid_kernels.GROUP, e.device)
+        e.check_flags(touched)
         args = [x, d_out, slope, v, e.scale, e.meta, e.n_outputs, n_blocks, d_table, touched]
         if e.backend == "vector":
             kernel = vector.backward_kernel(e.shape)

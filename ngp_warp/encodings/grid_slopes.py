@@ -9,7 +9,6 @@ from ngp_warp.encodings.grid import GridEncoding
 from ngp_warp.encodings.grid_jacobian import GridJacobian
 from ngp_warp.encodings.rows import scratch
 from ngp_warp.kernels import contract
-from ngp_warp.kernels.grid import GROUP
 from ngp_warp.kernels.vector import block_items
 from ngp_warp.launch import Launch, record
 
@@ -45,8 +44,8 @@ class GridSlopes:
 
     def table_gradient(self, x: wp.array, dy: wp.array, v: wp.array, d_table: wp.array) -> Launch:
         """Record d_table += the gradient of <v, J^T dy>."""
-        touched = wp.zeros(self.grid.n_entries // GROUP, dtype=wp.uint8, device=self.grid.device)
-        return self._jacobian.backward(x, wp.zeros_like(dy), dy, v, d_table, touched)
+        flags = self.grid.make_flags()
+        return self._jacobian.backward(x, wp.zeros_like(dy), dy, v, d_table, flags)
 
     def _each(
         self,

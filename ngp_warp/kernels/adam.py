@@ -26,8 +26,8 @@ LEARNING_RATE, CORRECTED_RATE, N_SCHEDULE = 0, 1, 2
 COUNT_MAX = 65535
 
 
-def table_items(n_groups: int) -> int:
-    """Return the number of items of ``table_kernel``."""
+def table_items(n_groups: int, n_features: int) -> int:
+    """Return the number of items of ``table_kernel``, whatever the entries' features."""
     return -(-n_groups // FLAGS_PER_ITEM)
 
 
@@ -113,12 +113,12 @@ for (int l = 0; l < n_listed; ++l) {{
 
     @wp.func_native(text)
     def adam_item(
-        n_groups: int,
         item: int,
+        n_groups: int,
+        touched: wp.array[wp.uint8],
         schedule: wp.array[float],
         correction: wp.array[float],
         gradient: wp.array[float],
-        touched: wp.array[wp.uint8],
         value: wp.array[float],
         half_value: wp.array[wp.float16],
         first_moment: wp.array[float],
@@ -132,11 +132,13 @@ for (int l = 0; l < n_listed; ++l) {{
         begin: int,
         # in
         n_groups: int,
+        # in and out
+        touched: wp.array[wp.uint8],  # [n_groups], set to zero
+        # in
         schedule: wp.array[float],  # [N_SCHEDULE]
         correction: wp.array[float],  # [COUNT_MAX + 1], bias correction after so many steps
         # in and out
         gradient: wp.array[float],  # [n_entries, F], set to zero
-        touched: wp.array[wp.uint8],  # [n_groups], set to zero
         value: wp.array[float],  # [n_entries, F]
         half_value: wp.array[wp.float16],  # [n_entries, F] or empty
         first_moment: wp.array[float],  # [n_entries, F]
@@ -147,12 +149,12 @@ for (int l = 0; l < n_listed; ++l) {{
     ):
         """p -= rate m / (sqrt(v) + epsilon) for every parameter whose gradient is not zero."""
         adam_item(
-            n_groups,
             begin + wp.tid(),
+            n_groups,
+            touched,
             schedule,
             correction,
             gradient,
-            touched,
             value,
             half_value,
             first_moment,

@@ -1,4 +1,4 @@
-"""Adam in Warp's own language: one thread a table entry, a weight or an average (CUDA).
+"""Adam on CUDA: a thread has some entries of a table, a weight or an average.
 
 Source and twin as kernels/adam.py, which serves the CPU.
 """
@@ -12,10 +12,13 @@ from ngp_warp.kernels.grid import GROUP
 from ngp_warp.kernels.grid_portable import FIXED_POINT
 from ngp_warp.launch import module_options
 
+# Values of a thread, at least: one wide access each of gradient, value and moments.
+_WIDTH = 4
 
-def table_items(n_groups: int) -> int:
-    """Return the number of items of ``table_kernel``: entries."""
-    return n_groups * GROUP
+
+def table_items(n_groups: int, n_features: int) -> int:
+    """Return the number of items of ``table_kernel``: four values, or an entry that has more."""
+    return n_groups * GROUP * n_features // max(n_features, _WIDTH)
 
 
 def weight_items(n: int) -> int:
@@ -28,11 +31,70 @@ def average_items(n: int) -> int:
     return n
 
 
-@wp.func
-def _snap(value: float, step: float) -> float:
-    if step > 0.0:
-        return wp.rint(value / step) * step
-    return value
+def _table_text(
+    n_features: int,
+    beta1: float,
+    beta2: float,
+    epsilon: float,
+    half: bool,
+    fixed_point: bool,
+    quantized: bool,
+) -> str:
+    n = max(n_features, _WIDTH)
+    number = "long long" if fixed_point else "float"
+    value = f"(float)((double)raw[j] * {1.0 / FIXED_POINT!r})" if fixed_point else "raw[j]"
+    rounded = "q > 0.f ? rintf(p[j] / q) * q : p[j]" if quantized else "p[j]"
+    halves = f"""
+    alignas(16) wp::half h[{n}];
+    for (int j = 0; j < {n}; ++j) h[j] = wp::float_to_half({rounded});
+    move(half_value.data + first, h);"""
+    return f"""
+#ifdef __CUDA_ARCH__
+auto move = [](auto* to, const auto* from) {{  // n values, up to 16 bytes at a time
+    constexpr int size = {n} * sizeof(*to), step = size < 16 ? 8 : 16;
+    WP_PRAGMA_UNROLL
+    for (int i = 0; i < size / step; ++i) {{
+        if (step == 16) ((float4*)to)[i] = ((const float4*)from)[i];
+        else ((float2*)to)[i] = ((const float2*)from)[i];
+    }}
+}};
+#else
+auto move = [](auto* to, const auto* from) {{ for (int i = 0; i < {n}; ++i) to[i] = from[i]; }};
+#endif
+const size_t first = (size_t)item * {n};
+alignas(16) {number} raw[{n}];
+move(raw, gradient.data + first);
+float g[{n}], rate[{n}];
+bool any = false;
+for (int j = 0; j < {n}; ++j) {{ g[j] = {value}; any |= raw[j] != 0; }}
+if (!any) return;
+alignas(16) {number} zeros[{n}] = {{}};
+move(gradient.data + first, zeros);
+for (int e = 0; e < {n // n_features}; ++e) {{
+    bool moved = false;
+    for (int f = 0; f < {n_features}; ++f) moved |= raw[e * {n_features} + f] != 0;
+    unsigned short& steps = count.data[first / {n_features} + e];
+    const int now = steps + (moved && steps < {COUNT_MAX});
+    steps = now;
+    const float r = schedule.data[{LEARNING_RATE}] * correction.data[now];
+    for (int f = 0; f < {n_features}; ++f) rate[e * {n_features} + f] = r;
+}}
+alignas(16) float p[{n}], m[{n}], v[{n}];
+move(p, value.data + first);
+move(m, first_moment.data + first);
+move(v, second_moment.data + first);
+for (int j = 0; j < {n}; ++j) {{
+    if (g[j] != 0.f) {{
+        m[j] = {beta1!r}f * m[j] + {1.0 - beta1!r}f * g[j];
+        v[j] = {beta2!r}f * v[j] + {1.0 - beta2!r}f * g[j] * g[j];
+        p[j] = p[j] - rate[j] * m[j] / (sqrtf(v[j]) + {epsilon!r}f);
+    }}
+}}
+move(value.data + first, p);
+move(first_moment.data + first, m);
+move(second_moment.data + first, v);
+{"const float q = quantum.data[0];" if quantized else ""}{halves if half else ""}
+"""
 
 
 @functools.cache
@@ -45,22 +107,36 @@ def table_kernel(
     fixed_point: bool,
     quantized: bool,
 ) -> wp.Kernel:
-    """Return the kernel of a sparse Adam step for an entry of a table."""
-    n, group, count_max = wp.constant(n_features), wp.constant(GROUP), wp.constant(COUNT_MAX)
-    b1, b2, eps = wp.constant(beta1), wp.constant(beta2), wp.constant(epsilon)
+    """Return the kernel of a sparse Adam step for some entries of a table.
+
+    What has a gradient is read off the gradient itself: to mark it would be another access of the
+    cache for every corner of every point.
+    """
     gradient_type = wp.array[wp.int64 if fixed_point else float]
-    unit = wp.constant(1.0 / FIXED_POINT)
+    text = _table_text(n_features, beta1, beta2, epsilon, half, fixed_point, quantized)
+
+    @wp.func_native(text)
+    def adam_item(
+        item: int,
+        schedule: wp.array[float],
+        correction: wp.array[float],
+        gradient: gradient_type,
+        value: wp.array[float],
+        half_value: wp.array[wp.float16],
+        first_moment: wp.array[float],
+        second_moment: wp.array[float],
+        count: wp.array[wp.uint16],
+        quantum: wp.array[float],
+    ): ...
 
     @wp.kernel(module="unique", module_options=module_options())
     def adam_table_portable(
         begin: int,
         # in
-        n_groups: int,
         schedule: wp.array[float],  # [N_SCHEDULE]
         correction: wp.array[float],  # [COUNT_MAX + 1]
         # in and out
         gradient: gradient_type,  # [n_entries, F], set to zero
-        touched: wp.array[wp.uint8],  # [n_groups]; cleared by a launch of its own, after all read
         value: wp.array[float],  # [n_entries, F]
         half_value: wp.array[wp.float16],  # [n_entries, F] or empty
         first_moment: wp.array[float],  # [n_entries, F]
@@ -70,37 +146,10 @@ def table_kernel(
         quantum: wp.array[float],  # [1], 0: not yet; or empty
     ):
         """p -= rate m / (sqrt(v) + epsilon) for every parameter whose gradient is not zero."""
-        entry = begin + wp.tid()
-        if touched[entry / group] == wp.uint8(0):
-            return
-        moved = bool(False)
-        for f in range(n):
-            if gradient[entry * n + f] != gradient.dtype(0):
-                moved = True
-        if not moved:
-            return
-        steps = wp.min(int(count[entry]) + 1, count_max)
-        count[entry] = wp.uint16(steps)
-        rate = schedule[wp.static(LEARNING_RATE)] * correction[steps]
-        for f in range(n):
-            j = entry * n + f
-            g = float(0.0)
-            if wp.static(fixed_point):
-                g = float(wp.float64(gradient[j]) * wp.float64(unit))
-            else:
-                g = float(gradient[j])
-            gradient[j] = gradient.dtype(0)
-            if g != 0.0:
-                m = b1 * first_moment[j] + (1.0 - b1) * g
-                v = b2 * second_moment[j] + (1.0 - b2) * g * g
-                first_moment[j] = m
-                second_moment[j] = v
-                p = value[j] - rate * m / (wp.sqrt(v) + eps)
-                value[j] = p
-                if wp.static(quantized):
-                    p = _snap(p, quantum[0])
-                if wp.static(half):
-                    half_value[j] = wp.float16(p)
+        adam_item(
+            begin + wp.tid(), schedule, correction, gradient, value, half_value, first_moment,
+            second_moment, count, quantum,
+        )  # fmt: skip
 
     return adam_table_portable
 

@@ -37,6 +37,16 @@ asm volatile("red.global.add.v{n}.f32 [%0], {{{operands}}};" :: "l"(address), {v
 """
 
 
+@wp.func_native("""
+#ifndef __CUDA_ARCH__
+touched.data[group] = 1;
+#endif
+""")
+def mark(touched: wp.array(dtype=wp.uint8), group: int):
+    """Note on a CPU that a group of entries got a gradient; nothing on CUDA, where none is read."""
+    ...
+
+
 @wp.func_native(_text(2))
 def red_add_vec2(table: wp.array(dtype=float), index: wp.int64, a: float, b: float):
     """Add (a, b) to table[index], table[index + 1]; ``index`` is even."""

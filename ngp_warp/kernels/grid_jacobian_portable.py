@@ -8,6 +8,7 @@ import functools
 
 import warp as wp
 
+from ngp_warp.kernels.atomics import mark
 from ngp_warp.kernels.grid import GROUP, GridShape
 from ngp_warp.kernels.grid_portable import (
     adder,
@@ -103,7 +104,7 @@ def backward_kernel(shape: GridShape, fixed_point: bool = False) -> wp.Kernel:
         n_blocks: int,
         # in and out
         d_table: gradient_type,  # [n_entries, F], added to
-        touched: wp.array[wp.uint8],  # [n_entries / GROUP], set to 1
+        touched: wp.array[wp.uint8],  # [n_entries / GROUP], set to 1 on a CPU
     ):
         """d T[c, f] += w_c d y_f + (v . d w_c / d x) q_f."""
         i = begin + wp.tid()
@@ -123,7 +124,7 @@ def backward_kernel(shape: GridShape, fixed_point: bool = False) -> wp.Kernel:
             qq[f] = q[(row + f) * 32 + point % 32]
         for c in range(n_corners):
             k = entry(p, c, level, meta)
-            touched[k / group] = wp.uint8(1)
+            mark(touched, k / group)
             wv = wp.dot(vv, weight_gradient(c, s, ds, scale[level]))
             add(d_table, k * n_features, weight(c, s) * dy + wv * qq)
 

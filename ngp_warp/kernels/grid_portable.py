@@ -1,8 +1,8 @@
-"""The multiresolution grid in Warp's own language: CUDA, and whatever the vector kernels leave out.
+"""The multiresolution grid's derivatives in its positions, in Warp's own language.
 
 Source: Mueller et al. 2022, section 3; index convention of its reference implementation.
-Differentiable in the table and the positions, and once more in both (for losses on the gradient,
-such as the eikonal one). Twin: tests/reference/grid.py. CPU, forward and table: kernels/grid.py.
+Differentiable in the table and the positions (for losses on the gradient, such as the eikonal one).
+Twin: tests/reference/grid.py. Features and the table's gradient: kernels/grid.py, grid_cuda.py.
 
 With y_f = sum_c w_c(x) T[c, f], s_d the interpolated fraction along axis d and sigma_d = +-1:
     w_c = prod_d a_d,  a_d = s_d or 1 - s_d,  d w_c / d x_d = sigma_d s_d' prod_{e != d} a_e.
@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import warp as wp
 
-from ngp_warp.kernels.atomics import red_add_vec2, red_add_vec4
+from ngp_warp.kernels.atomics import mark, red_add_vec2, red_add_vec4
 from ngp_warp.kernels.grid import (
     DENSE,
     GROUP,
@@ -225,96 +225,6 @@ def table_array(shape: GridShape) -> type:
 
 
 @functools.cache
-def forward_kernel(shape: GridShape) -> wp.Kernel:
-    """Return the kernel features = interpolated table entries, for (level, point)."""
-    fn = functions(shape)
-    position, fraction, weight, entry = fn.position, fn.fraction, fn.weight, fn.entry
-    n_features, n_corners = wp.constant(shape.n_features), wp.constant(fn.n_corners)
-    table_type, vector = table_array(shape), entry_vector(shape.n_features)
-    load = entry_loader(shape.n_features, shape.dtype)
-
-    @wp.kernel(module="unique", module_options=module_options())
-    def grid_forward_portable(
-        begin: int,
-        # in
-        x: wp.array[float],  # [n_blocks, n_dims, 32], unit cube
-        table: table_type,  # [n_entries, F]
-        scale: wp.array[float],  # [n_levels]
-        meta: wp.array[wp.uint32],  # [n_levels, N_META]
-        n_levels: int,
-        n_rows: int,
-        n_blocks: int,
-        count: wp.array[int],  # [1]: points that count, or empty: all
-        # out
-        out: wp.array[float],  # [n_blocks, n_rows, 32]
-    ):
-        """y_f = sum_c w_c T[c, f]."""
-        i = begin + wp.tid()
-        level = i / (n_blocks * 32)
-        point = i % (n_blocks * 32)
-        if count.shape[0] > 0:  # noqa: SIM102 - Warp reads both sides of an "and"
-            if point >= count[0]:
-                return
-        p = position(x, point, scale[level])
-        s = fraction(p)
-        row = (point / 32) * n_rows + level * n_features
-        y = vector()
-        for c in range(n_corners):
-            y += weight(c, s) * load(table, entry(p, c, level, meta) * n_features)
-        for f in range(n_features):
-            out[(row + f) * 32 + point % 32] = y[f]
-
-    return grid_forward_portable
-
-
-@functools.cache
-def backward_kernel(shape: GridShape, fixed_point: bool = False) -> wp.Kernel:
-    """Return the kernel that scatters the features' gradients into the table's."""
-    fn = functions(shape)
-    position, fraction, weight, entry = fn.position, fn.fraction, fn.weight, fn.entry
-    n_features, n_corners = wp.constant(shape.n_features), wp.constant(fn.n_corners)
-    group, vector = wp.constant(GROUP), entry_vector(shape.n_features)
-    gradient_type = wp.array[wp.int64 if fixed_point else float]
-    add = adder(shape.n_features, fixed_point)
-
-    @wp.kernel(module="unique", module_options=module_options())
-    def grid_backward_portable(
-        begin: int,
-        # in
-        x: wp.array[float],  # [n_blocks, n_dims, 32], unit cube
-        d_out: wp.array[float],  # [n_blocks, n_rows, 32]
-        scale: wp.array[float],  # [n_levels]
-        meta: wp.array[wp.uint32],  # [n_levels, N_META]
-        n_rows: int,
-        n_blocks: int,
-        # in and out
-        d_table: gradient_type,  # [n_entries, F], added to
-        touched: wp.array[wp.uint8],  # [n_entries / GROUP], set to 1
-    ):
-        """d T[c, f] += w_c d y_f."""
-        i = begin + wp.tid()
-        level = i / (n_blocks * 32)
-        point = i % (n_blocks * 32)
-        p = position(x, point, scale[level])
-        s = fraction(p)
-        row = (point / 32) * n_rows + level * n_features
-        g = vector()
-        moves = bool(False)
-        for f in range(n_features):
-            g[f] = d_out[(row + f) * 32 + point % 32]
-            if g[f] != 0.0:
-                moves = True
-        if not moves:  # padding, no sample: adding nothing would cost as much as anything
-            return
-        for c in range(n_corners):
-            k = entry(p, c, level, meta)
-            touched[k / group] = wp.uint8(1)
-            add(d_table, k * n_features, weight(c, s) * g)
-
-    return grid_backward_portable
-
-
-@functools.cache
 def input_gradient_kernel(shape: GridShape) -> wp.Kernel:
     """Return the kernel of the positions' gradient, for a point."""
     fn = functions(shape)
@@ -385,7 +295,7 @@ def second_order_kernel(shape: GridShape) -> wp.Kernel:
         # in and out
         dd_out: wp.array[float],  # [n_blocks, n_rows, 32], gradient of what was d_out
         d_table: wp.array[float],  # [n_entries, F], added to
-        touched: wp.array[wp.uint8],  # [n_entries / GROUP], set to 1
+        touched: wp.array[wp.uint8],  # [n_entries / GROUP], set to 1 on a CPU
     ):
         """dd y_f = sum_c (v . d w_c / d x) T[c, f]; d T[c, f] += (v . d w_c / d x) d y_f."""
         i = begin + wp.tid()
@@ -405,7 +315,7 @@ def second_order_kernel(shape: GridShape) -> wp.Kernel:
         for c in range(n_corners):
             k = entry(p, c, level, meta)
             w = wp.dot(vv, weight_gradient(c, s, ds, scale[level]))
-            touched[k / group] = wp.uint8(1)
+            mark(touched, k / group)
             dd += w * load(table, k * n_features)
             add(d_table, k * n_features, w * g)
         for f in range(n_features):

@@ -38,7 +38,7 @@ class PositionEncoding(Protocol):
         ...
 
     def backward(
-        self, x: wp.array, d_out: wp.array, d_table: wp.array, touched: wp.array, n_rows: int
+        self, x: wp.array, d_out: wp.array, d_table: wp.array, touched: wp.array | None, n_rows: int
     ) -> Launches:
         """Record the table's gradients; see ``GridEncoding.backward``."""
         ...

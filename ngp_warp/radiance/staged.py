@@ -249,7 +249,6 @@ class StagedRadiance:
             w_density, kept.features, g.geometry, g.features, dw_density, scale, n_kept
         )
         table, n_rows = self.table, self.encoding.n_outputs
-        assert table.touched is not None
         scatter = self.encoding.backward(
             kept.positions, g.features, table.gradient, table.touched, n_rows
         )

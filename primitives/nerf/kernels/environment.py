@@ -13,6 +13,7 @@ import functools
 
 import warp as wp
 
+from ngp_warp.kernels.atomics import mark
 from ngp_warp.kernels.grid import GROUP
 from ngp_warp.kernels.grid_portable import FIXED_POINT
 from ngp_warp.launch import module_options
@@ -163,7 +164,7 @@ def backward_kernel(color_space: str, fixed_point: bool) -> wp.Kernel:
         gradient: gradient_type, touched: wp.array[wp.uint8], texel: int, channel: int, g: float
     ):
         if g != 0.0:
-            touched[texel / _GROUP] = wp.uint8(1)
+            mark(touched, texel / _GROUP)
             if wp.static(fixed_point):
                 amount = wp.int64(wp.rint(wp.float64(g) * wp.float64(_FIXED_POINT)))
                 wp.atomic_add(gradient, texel * 4 + channel, amount)
@@ -184,7 +185,7 @@ def backward_kernel(color_space: str, fixed_point: bool) -> wp.Kernel:
         rows_per_item: int,
         # in and out
         gradient: gradient_type,  # [height, width, 4], added to
-        touched: wp.array[wp.uint8],  # [height * width / GROUP], set to 1
+        touched: wp.array[wp.uint8],  # [height * width / GROUP], set to 1 on a CPU
     ):
         """d texel += weight * slope of the activation * d background."""
         item = begin + wp.tid()

@@ -1,0 +1,410 @@
+"""The multiresolution grid on CUDA: a thread has a level of a point.
+
+Source: Mueller et al. 2022, section 3; index convention of its reference implementation.
+Differentiable in the table (here); positions and second order: kernels/grid_portable.py. Twin:
+tests/reference/grid.py. The same text runs on a CPU, where kernels/grid.py is faster.
+
+What limits a GPU here are the sectors of 32 bytes that a warp asks its caches for, one or more for
+each lane. The first factor of the hash is 1, so that the corners x and x + 1 often lie in entries
+2 k and 2 k + 1 (in every second cell, hashed or dense): one access of both then, an eighth of a
+sector more or less being the same to it. That leaves 12 accesses of 16, on average.
+"""
+
+import functools
+
+import warp as wp
+
+from ngp_warp.kernels.grid import (
+    DENSE,
+    GROUP,
+    HASH,
+    MODE,
+    N_META,
+    OFFSET,
+    SIZE,
+    STRIDE_Y,
+    STRIDE_Z,
+    GridShape,
+)
+from ngp_warp.kernels.grid_portable import FIXED_POINT, table_array
+from ngp_warp.launch import module_options
+
+_PRIMES = (1, 2654435761, 805459861)
+# What one access of global memory moves at most.
+_WIDEST = 16
+
+
+def _n_corners(shape: GridShape) -> int:
+    return 1 if shape.interpolation == "nearest" else 2**shape.n_dims
+
+
+def _entry_bytes(shape: GridShape) -> int:
+    return shape.n_features * (2 if shape.dtype == "float16" else 4)
+
+
+def _paired(shape: GridShape, n_bytes: int) -> bool:
+    """Return whether corners x and x + 1 may share an access."""
+    return _n_corners(shape) > 1 and 2 * n_bytes <= _WIDEST
+
+
+_FRACTION = {
+    "linear": "const float s{d} = f{d};",
+    "smoothstep": "const float s{d} = f{d} * f{d} * (3.f - 2.f * f{d});",
+    "nearest": "",
+}
+
+# "> 0 ? :" also turns NaN into 0, so that no index can leave the table
+_AXIS = """
+float p{d} = X[{d} * 32];
+p{d} = p{d} > 0.f ? p{d} : 0.f;
+p{d} = (p{d} < 1.f ? p{d} : 1.f) * scale_l + 0.5f;
+const unsigned u{d} = (unsigned)(int)p{d};
+const float f{d} = p{d} - (float)u{d};
+"""
+
+
+_PLACE = """
+const unsigned per_level = (unsigned)n_blocks * 32u, level = (unsigned)item / per_level;
+const unsigned point = (unsigned)item - level * per_level, block = point / 32u, lane = point % 32u;
+"""
+
+
+def _corners(shape: GridShape) -> str:
+    """Return the text that sets id[c] and w[c] of the corners of the thread's cell."""
+    n, axes = _n_corners(shape), range(shape.n_dims)
+    text = f"""
+const unsigned* m_ = meta.data + level * {N_META};
+const unsigned offset = m_[{OFFSET}], size = m_[{SIZE}], mode = m_[{MODE}];
+const float scale_l = scale.data[level];
+const float* X = x.data + (size_t)block * {shape.n_dims * 32} + lane;
+"""
+    text += "".join(_AXIS.format(d=d) + _FRACTION[shape.interpolation].format(d=d) for d in axes)
+    keys = {"hash": [], "dense": []}
+    for d in axes:
+        stride = {0: "1u", 1: f"m_[{STRIDE_Y}]", 2: f"m_[{STRIDE_Z}]"}[d]
+        for kind, factor in (("hash", f"{_PRIMES[d]}u"), ("dense", stride)):
+            product = f"u{d}" if d == 0 else f"u{d} * {factor}"
+            keys[kind].append(f"const unsigned a{d} = {product}, b{d} = a{d} + {factor};")
+    parts = [[f"{'ab'[(c >> d) & 1]}{d}" for d in axes] for c in range(n)]
+    hashed = [f"id[{c}] = ({' ^ '.join(part)}) & (size - 1u);" for c, part in enumerate(parts)]
+    dense = [f"id[{c}] = {' + '.join(part)};" for c, part in enumerate(parts)]
+    text += f"""
+unsigned id[{n}];
+if (mode == {HASH}) {{
+    {" ".join(keys["hash"] + hashed)}
+}} else {{
+    {" ".join(keys["dense"] + dense)}
+    if (mode == {DENSE}) {{
+        WP_PRAGMA_UNROLL
+        for (int c = 0; c < {n}; ++c) id[c] = id[c] >= size ? id[c] - size : id[c];
+    }} else {{
+        WP_PRAGMA_UNROLL
+        for (int c = 0; c < {n}; ++c) id[c] %= size;
+    }}
+}}
+"""
+    return text + _weights(shape)
+
+
+def _weights(shape: GridShape) -> str:
+    """Return the text that sets w[c], products of s or 1 - s in the order of the axes."""
+    if shape.interpolation == "nearest":
+        return "const float w[1] = { 1.f };"
+    axes = range(shape.n_dims)
+    text = "".join(f"const float t{d} = 1.f - s{d};\n" for d in axes)
+    products = [
+        " * ".join(f"{'ts'[(c >> d) & 1]}{d}" for d in axes) for c in range(_n_corners(shape))
+    ]
+    return text + f"const float w[{len(products)}] = {{ {', '.join(products)} }};"
+
+
+def _words(n_bytes: int) -> tuple[int, str, str]:
+    """Return how many registers an access fills, and its PTX suffix and constraint."""
+    if n_bytes == 2:
+        return 1, "u16", "h"
+    n = n_bytes // 4
+    return n, "u32" if n == 1 else f"v{n}.u32", "r"
+
+
+def _word(n_bytes: int) -> str:
+    """Return the C++ type of such a register."""
+    return "unsigned short" if n_bytes == 2 else "unsigned"
+
+
+def _load(n_bytes: int, target: str, address: str, guard: str = "") -> str:
+    """Return an asm statement that loads n_bytes to target[0], ...; guard: where this is not 1."""
+    n, suffix, kind = _words(n_bytes)
+    names = ", ".join(f"%{i}" for i in range(n))
+    names = names if n == 1 else f"{{{names}}}"
+    outputs = ", ".join(f'"{"+" if guard else "="}{kind}"({target}[{i}])' for i in range(n))
+    text = f"ld.global.nc.{suffix} {names}, [%{n}];"
+    inputs = f'"l"({address})'
+    if guard:
+        text = f"{{ .reg .pred p; setp.ne.u32 p, %{n + 1}, 1; @p {text} }}"
+        inputs += f', "r"({guard})'
+    return f'asm("{text}" : {outputs} : {inputs});'
+
+
+def _address(n_bytes: int, index: str) -> str:
+    """Return the address of an entry: one instruction, where C++ takes four."""
+    return f"address(entries, {index}, {n_bytes})"
+
+
+_ENTRIES = """
+auto address = [](size_t base, unsigned index, unsigned n_bytes) -> size_t {{
+    size_t found;
+    asm("mad.wide.u32 %0, %1, %2, %3;" : "=l"(found) : "r"(index), "r"(n_bytes), "l"(base));
+    return found;
+}};
+const size_t entries = address(__cvta_generic_to_global({array}.data), offset, {n_bytes});
+"""
+
+
+def _gather(shape: GridShape) -> str:
+    """Return CUDA's text that adds to y[f] the sum over corners of w[c] T[id[c]][f]."""
+    n, n_bytes = _n_corners(shape), _entry_bytes(shape)
+    lines = [_ENTRIES.format(array="table", n_bytes=n_bytes)]
+    if _paired(shape, n_bytes):
+        lines += _load_pairs(n, n_bytes)
+    else:
+        lines.append(f"{_word(n_bytes)} e[{n}][{max(n_bytes // 4, 1)}];")
+        step = min(n_bytes, _WIDEST)
+        for c in range(n):
+            for k in range(0, n_bytes, step):
+                target = f"(e[{c}] + {k // 4})"
+                lines.append(_load(step, target, f"{_address(n_bytes, f'id[{c}]')} + {k}"))
+    for c in range(n):
+        for f in range(shape.n_features):
+            value = f"__uint_as_float(e[{c}][{f}])"
+            if shape.dtype == "float16":
+                bits = f"e[{c}][{f // 2}]" + (" >> 16" if f % 2 else "")
+                value = f"half_value((unsigned short)({bits}))"
+            lines.append(f"y[{f}] += w[{c}] * {value};")
+    return "\n".join(lines)
+
+
+def _load_pairs(n: int, n_bytes: int) -> list[str]:
+    """Return the text that loads e[c], the words of the corners' entries.
+
+    All loads come first, so that a thread waits once: entries 2 k and 2 k + 1 of every corner c,
+    and corner c + 1's own where it lies elsewhere.
+    """
+    word = _word(n_bytes)
+    n_words, all_words = _words(n_bytes)[0], _words(2 * n_bytes)[0]
+    lines = [f"{word} e[{n}][{n_words}];"]
+    for c in range(0, n, 2):
+        lines.append(f"unsigned both{c}[{all_words}]; {word} other{c}[{n_words}] = {{}};")
+        lines.append(_load(2 * n_bytes, f"both{c}", _address(n_bytes, f"id[{c}] & ~1u")))
+        guard = f"id[{c}] ^ id[{c + 1}]"
+        lines.append(_load(n_bytes, f"other{c}", _address(n_bytes, f"id[{c + 1}]"), guard))
+    for c in range(0, n, 2):
+        apart, odd = f"(id[{c}] ^ id[{c + 1}]) != 1u", f"id[{c}] & 1u"
+        for k in range(n_words):
+            low, high = f"both{c}[{k}]", f"both{c}[{k + n_words}]"
+            if n_bytes == 2:
+                low, high = f"({word})both{c}[0]", f"({word})(both{c}[0] >> 16)"
+            lines.append(f"e[{c}][{k}] = {odd} ? {high} : {low};")
+            lines.append(f"e[{c + 1}][{k}] = {apart} ? other{c}[{k}] : {odd} ? {low} : {high};")
+    return lines
+
+
+def forward_text(shape: GridShape) -> str:
+    """Return the snippet of a thread's features."""
+    n, n_features = _n_corners(shape), shape.n_features
+    return f"""
+{_PLACE}
+if (count.data && point >= (unsigned)count.data[0]) return;
+{_corners(shape)}
+float y[{n_features}] = {{}};
+#ifdef __CUDA_ARCH__
+auto half_value = [](unsigned short bits) -> float {{
+    wp::half h; h.u = bits; return wp::half_to_float(h);
+}};
+{_gather(shape)}
+#else
+for (int c = 0; c < {n}; ++c)
+    for (int f = 0; f < {n_features}; ++f)
+        y[f] += w[c] * (float)table.data[((size_t)offset + id[c]) * {n_features} + f];
+#endif
+float* O = out.data + ((size_t)block * n_rows + level * {n_features}) * 32 + lane;
+WP_PRAGMA_UNROLL
+for (int f = 0; f < {n_features}; ++f) O[f * 32] = y[f];
+"""
+
+
+def _red(n: int, address: str, values: list[str], guard: str = "") -> str:
+    """Return PTX that adds n floats, operands %i; guarded by the predicate p."""
+    suffix = "" if n == 1 else f".v{n}"
+    operands = values[0] if n == 1 else f"{{{', '.join(values)}}}"
+    return f"{guard} red.global.add{suffix}.f32 [{address}], {operands};"
+
+
+def _scatter(shape: GridShape) -> str:
+    """Return CUDA's text that adds w[c] g[f] to the entries of the corners."""
+    n, n_features = _n_corners(shape), shape.n_features
+    n_bytes = 4 * n_features
+    lines = [_ENTRIES.format(array="d_table", n_bytes=n_bytes)]
+    at = [_address(n_bytes, f"id[{c}]") for c in range(n)]
+    if _paired(shape, n_bytes):
+        vectors = "\n".join(_add_pair(c, n_features) for c in range(0, n, 2))
+    else:
+        vectors = "\n".join(_add(at[c], c, n_features) for c in range(n))
+    scalars = "\n".join(
+        f'asm volatile("red.global.add.f32 [%0], %1;" :: "l"({at[c]} + {4 * f}), '
+        f'"f"(w[{c}] * g[{f}]));'
+        for c in range(n)
+        for f in range(n_features)
+    )
+    lines.append(f"#if __CUDA_ARCH__ >= 900\n{vectors}\n#else\n{scalars}\n#endif")
+    return "\n".join(lines)
+
+
+def _add(address: str, c: int, n_features: int) -> str:
+    """Return the text that adds to one entry, four features at a time."""
+    parts, step = [], min(n_features, 4)
+    for k in range(0, n_features, step):
+        text = _red(step, "%0", [f"%{i + 1}" for i in range(step)])
+        values = ", ".join(f'"f"(w[{c}] * g[{k + i}])' for i in range(step))
+        parts.append(f'asm volatile("{text}" :: "l"({address} + {4 * k}), {values});')
+    return "\n".join(parts)
+
+
+def _add_pair(c: int, n: int) -> str:
+    """Return the text that adds to corners c and c + 1: at once, or where they lie apart, twice."""
+    low, high = [f"%{4 + i}" for i in range(n)], [f"%{4 + n + i}" for i in range(n)]
+    own, other = [f"%{4 + 2 * n + i}" for i in range(n)], [f"%{4 + 3 * n + i}" for i in range(n)]
+    text = (
+        "{ .reg .pred p; setp.eq.u32 p, %0, 1;"
+        + _red(2 * n, "%1", low + high, " @p")
+        + _red(n, "%2", own, " @!p")
+        + _red(n, "%3", other, " @!p")
+        + " }"
+    )
+    first, second = ([f"a{c}_{f}" for f in range(n)], [f"b{c}_{f}" for f in range(n)])
+    values = "".join(
+        f"const float {a} = w[{c}] * g[{f}], {b} = w[{c + 1}] * g[{f}];\n"
+        for f, (a, b) in enumerate(zip(first, second, strict=True))
+    )
+    odd = f"id[{c}] & 1u"
+    pairs = list(zip(first, second, strict=True))
+    operands = [f'"f"({odd} ? {b} : {a})' for a, b in pairs]
+    operands += [f'"f"({odd} ? {a} : {b})' for a, b in pairs]
+    operands += [f'"f"({a})' for a in first] + [f'"f"({b})' for b in second]
+    addresses = [_address(4 * n, index) for index in (f"id[{c}] & ~1u", f"id[{c}]", f"id[{c + 1}]")]
+    inputs = [f'"r"(id[{c}] ^ id[{c + 1}])', *(f'"l"({a})' for a in addresses), *operands]
+    return f'{values}asm volatile("{text}" :: {", ".join(inputs)});'
+
+
+def backward_text(shape: GridShape, fixed_point: bool) -> str:
+    """Return the snippet of a thread's additions to the table's gradient."""
+    n, n_features = _n_corners(shape), shape.n_features
+    row = f"((size_t)block * n_rows + level * {n_features}) * 32 + lane"
+    index = f"((size_t)offset + id[c]) * {n_features} + f"
+    one_by_one = f"""
+WP_PRAGMA_UNROLL
+for (int c = 0; c < {n}; ++c)
+    WP_PRAGMA_UNROLL
+    for (int f = 0; f < {n_features}; ++f)"""
+    if fixed_point:
+        value = f"(long long)wp::round((double)(w[c] * g[f]) * {FIXED_POINT!r})"
+        scatter = f"""{one_by_one}
+        atomicAdd((unsigned long long*)d_table.data + {index}, (unsigned long long)({value}));"""
+    else:
+        value, scatter = "w[c] * g[f]", _scatter(shape)
+    return f"""
+{_PLACE}
+{_corners(shape)}
+const float* G = d_out.data + {row};
+float g[{n_features}];
+bool moves = false;
+WP_PRAGMA_UNROLL
+for (int f = 0; f < {n_features}; ++f) {{
+    g[f] = G[f * 32];
+    moves |= g[f] != 0.f;
+}}
+if (!moves) return;  // padding, no sample: adding nothing would cost as much as anything
+#ifdef __CUDA_ARCH__
+{scatter}
+#else
+{one_by_one}
+        d_table.data[{index}] += {value};
+for (int c = 0; c < {n}; ++c) touched.data[(offset + id[c]) / {GROUP}] = 1;
+#endif
+"""
+
+
+@functools.cache
+def forward_kernel(shape: GridShape) -> wp.Kernel:
+    """Return the kernel features = interpolated table entries, for (level, point)."""
+    table_type = table_array(shape)
+
+    @wp.func_native(forward_text(shape))
+    def forward_item(
+        item: int,
+        x: wp.array[float],
+        table: table_type,
+        scale: wp.array[float],
+        meta: wp.array[wp.uint32],
+        n_rows: int,
+        n_blocks: int,
+        count: wp.array[int],
+        out: wp.array[float],
+    ): ...
+
+    @wp.kernel(module="unique", module_options=module_options())
+    def grid_forward_cuda(
+        begin: int,
+        # in
+        x: wp.array[float],  # [n_blocks, n_dims, 32], unit cube
+        table: table_type,  # [n_entries, F]
+        scale: wp.array[float],  # [n_levels]
+        meta: wp.array[wp.uint32],  # [n_levels, N_META]
+        n_rows: int,
+        n_blocks: int,
+        count: wp.array[int],  # [1]: points that count, or empty: all
+        # out
+        out: wp.array[float],  # [n_blocks, n_rows, 32]
+    ):
+        """y_f = sum_c w_c T[c, f]."""
+        forward_item(begin + wp.tid(), x, table, scale, meta, n_rows, n_blocks, count, out)
+
+    return grid_forward_cuda
+
+
+@functools.cache
+def backward_kernel(shape: GridShape, fixed_point: bool = False) -> wp.Kernel:
+    """Return the kernel that scatters the features' gradients into the table's."""
+    gradient_type = wp.array[wp.int64 if fixed_point else float]
+
+    @wp.func_native(backward_text(shape, fixed_point))
+    def backward_item(
+        item: int,
+        x: wp.array[float],
+        d_out: wp.array[float],
+        scale: wp.array[float],
+        meta: wp.array[wp.uint32],
+        n_rows: int,
+        n_blocks: int,
+        d_table: gradient_type,
+        touched: wp.array[wp.uint8],
+    ): ...
+
+    @wp.kernel(module="unique", module_options=module_options())
+    def grid_backward_cuda(
+        begin: int,
+        # in
+        x: wp.array[float],  # [n_blocks, n_dims, 32], unit cube
+        d_out: wp.array[float],  # [n_blocks, n_rows, 32]
+        scale: wp.array[float],  # [n_levels]
+        meta: wp.array[wp.uint32],  # [n_levels, N_META]
+        n_rows: int,
+        n_blocks: int,
+        # in and out
+        d_table: gradient_type,  # [n_entries, F], added to
+        touched: wp.array[wp.uint8],  # [n_entries / GROUP], set to 1 on a CPU
+    ):
+        """d T[c, f] += w_c d y_f."""
+        item = begin + wp.tid()
+        backward_item(item, x, d_out, scale, meta, n_rows, n_blocks, d_table, touched)
+
+    return grid_backward_cuda
