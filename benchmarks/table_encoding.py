@@ -46,7 +46,7 @@ class TableEncoding:
         return self.encoding.forward(x, table, out)
 
     def backward(
-        self, x: wp.array, d_out: wp.array, d_table: wp.array, touched: wp.array, n_rows: int
+        self, x: wp.array, d_out: wp.array, d_table: wp.array, touched: wp.array | None, n_rows: int
     ) -> list[Launch]:
         """Record the gradients of the table, added to, and the flags of what has some."""
         if isinstance(self.encoding, GridFeatures):
@@ -55,6 +55,7 @@ class TableEncoding:
             return [Launch([], self.device)]
         # features are linear in the table: no kernel reads it, and its gradients stand in for it
         scatter = self.encoding.backward(x, d_table, d_out, d_params=d_table)
+        assert touched is not None  # on a CPU
         mark: Any = Call(lambda: touched.fill_(1))
         return [*scatter, Launch([mark], self.device)]
 

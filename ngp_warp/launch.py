@@ -87,8 +87,15 @@ def _without_line(unwanted: bytes) -> Iterator[None]:
 
 
 def module_options() -> dict[str, Any]:
-    """Return the options of every kernel module: adjoints are hand-written, vectors full width."""
-    return {"enable_backward": False, "cpu_compiler_flags": CPU_COMPILER_FLAGS}
+    """Return the options of every kernel module.
+
+    Adjoints are hand-written, CPU vectors full width; on CUDA a thread has one item, not a loop.
+    """
+    return {
+        "enable_backward": False,
+        "cpu_compiler_flags": CPU_COMPILER_FLAGS,
+        "default_grid_stride": False,
+    }
 
 
 def check_size(name: str, array: wp.array | None, size: int, device: str) -> None:

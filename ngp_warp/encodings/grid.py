@@ -153,11 +153,11 @@ class GridEncoding:
             dtype="float16" if self.config.half else "float32",
         )
         self.scale = wp.array([v.scale for v in self.levels], dtype=float, device=device)
-        meta = []
-        for v in self.levels:
-            strides = [*level_strides(v, n_dims), 0]
-            meta += [v.offset, v.size, strides[1], strides[2], v.mode]
-        self.meta = wp.array(np.array(meta, np.uint32), device=device)
+        meta = np.zeros((self.n_levels, vector.N_META), np.uint32)
+        for row, v in zip(meta, self.levels, strict=True):
+            row[[vector.OFFSET, vector.SIZE, vector.MODE]] = v.offset, v.size, v.mode
+            row[[vector.STRIDE_Y, vector.STRIDE_Z]] = [*level_strides(v, n_dims), 0][1:3]
+        self.meta = wp.array(meta.ravel(), device=device)
 
     @property
     def table_dtype(self) -> Any:
@@ -195,8 +195,9 @@ class GridEncoding:
             n_runs = -(-n_blocks // vector.BLOCKS_PER_ITEM)
             kernel = vector.forward_kernel(self.shape)
             return launch.record(kernel, n_runs * self.n_levels, [*args, out], self.device)
-        args = [x, table, self.scale, self.meta, n_rows, n_blocks, count, out]
-        n_items = n_blocks * 32 * self.n_levels
+        n_items, per_item = grid_cuda.items(n_blocks * 32, self.n_levels)
+        args = [x, table, self.scale, self.meta, self.n_levels, per_item, n_rows, n_blocks]
+        args += [count, out]
         return launch.record(grid_cuda.forward_kernel(self.shape), n_items, args, self.device)
 
     def backward(
@@ -222,13 +223,15 @@ class GridEncoding:
         check_size("d_out", d_out, n_blocks * n_rows * 32, self.device)
         check_size("d_table", d_table, self.n_params, self.device)
         self.check_flags(touched)
-        args = [x, d_out, self.scale, self.meta, n_rows, n_blocks, d_table, touched]
         if self.backend == "vector":
             kernel = vector.backward_kernel(self.shape)
+            args = [x, d_out, self.scale, self.meta, n_rows, n_blocks, d_table, touched]
             return launch.record(kernel, self.n_levels, args, self.device, shards=self.n_levels)
         kernel = grid_cuda.backward_kernel(self.shape, fixed_point=d_table.dtype == wp.int64)
+        n_items, per_item = grid_cuda.items(n_blocks * 32, self.n_levels)
+        args = [x, d_out, self.scale, self.meta, self.n_levels, per_item, n_rows, n_blocks]
+        args += [d_table, touched]
         # one shard on a CPU, where atomics of two shards would lose sums
-        n_items = n_blocks * 32 * self.n_levels
         return launch.record(kernel, n_items, args, self.device, shards=1)
 
     def make_flags(self) -> wp.array | None:

@@ -17,7 +17,8 @@ from ngp_warp.kernels.vector import TYPES
 from ngp_warp.launch import module_options
 
 # Fields of a level in ``meta``, all uint32.
-OFFSET, SIZE, STRIDE_Y, STRIDE_Z, MODE, N_META = 0, 1, 2, 3, 4, 5
+# What a hashed level needs is one access of 16 bytes.
+OFFSET, SIZE, MODE, STRIDE_Y, STRIDE_Z, N_META = 0, 1, 2, 3, 4, 8
 # How an index is brought below SIZE: one subtraction is enough for a dense level, SIZE is a power
 # of two for a hashed one, and a tiled one needs a remainder.
 DENSE, HASH, TILED = 0, 1, 2

@@ -1,10 +1,10 @@
-"""The multiresolution grid on CUDA: a thread has a level of a point.
+"""The multiresolution grid on CUDA: a thread has some levels of a point.
 
 Source: Mueller et al. 2022, section 3; index convention of its reference implementation.
 Differentiable in the table (here); positions and second order: kernels/grid_portable.py. Twin:
 tests/reference/grid.py. The same text runs on a CPU, where kernels/grid.py is faster.
 
-What limits a GPU here are the sectors of 32 bytes that a warp asks its caches for, one or more for
+What limits a GPU are the sectors of 32 bytes that a warp asks its caches for, one or more for
 each lane. The first factor of the hash is 1, so that the corners x and x + 1 often lie in entries
 2 k and 2 k + 1 (in every second cell, hashed or dense): one access of both then, an eighth of a
 sector more or less being the same to it. That leaves 12 accesses of 16, on average.
@@ -34,6 +34,17 @@ _PRIMES = (1, 2654435761, 805459861)
 _WIDEST = 16
 
 
+# Threads that a GPU should have to choose from: an H100 holds 270,000 at a time.
+_ENOUGH = 1 << 18
+_MOST_LEVELS = 4
+
+
+def items(n_points: int, n_levels: int) -> tuple[int, int]:
+    """Return the items of a kernel, and the levels of each: what they share is worked out once."""
+    per_item = min(max(n_points * n_levels // _ENOUGH, 1), _MOST_LEVELS)
+    return n_points * -(-n_levels // per_item), per_item
+
+
 def _n_corners(shape: GridShape) -> int:
     return 1 if shape.interpolation == "nearest" else 2**shape.n_dims
 
@@ -55,40 +66,65 @@ _FRACTION = {
 
 # "> 0 ? :" also turns NaN into 0, so that no index can leave the table
 _AXIS = """
-float p{d} = X[{d} * 32];
-p{d} = p{d} > 0.f ? p{d} : 0.f;
-p{d} = (p{d} < 1.f ? p{d} : 1.f) * scale_l + 0.5f;
+float q{d} = X[{d} * 32];
+q{d} = q{d} > 0.f ? q{d} : 0.f;
+q{d} = q{d} < 1.f ? q{d} : 1.f;
+"""
+_PLACE = """
+const float p{d} = q{d} * scale_l + 0.5f;
 const unsigned u{d} = (unsigned)(int)p{d};
 const float f{d} = p{d} - (float)u{d};
 """
 
 
-_PLACE = """
-const unsigned per_level = (unsigned)n_blocks * 32u, level = (unsigned)item / per_level;
-const unsigned point = (unsigned)item - level * per_level, block = point / 32u, lane = point % 32u;
+def _levels(shape: GridShape, leave_out: str, body: str) -> str:
+    """Return the text that runs ``body`` for each of the thread's levels.
+
+    It finds ``id[c]`` and ``w[c]`` of the corners of the point's cell, the level's ``offset``,
+    ``block``, ``lane`` and ``level``; ``leave_out`` may return, and finds ``point``.
+    """
+    axes = range(shape.n_dims)
+    position = "".join(_AXIS.format(d=d) for d in axes)
+    place = "".join(_PLACE.format(d=d) + _FRACTION[shape.interpolation].format(d=d) for d in axes)
+    return f"""
+const unsigned n_points = (unsigned)n_blocks * 32u, group = (unsigned)item / n_points;
+const unsigned point = (unsigned)item - group * n_points, block = point / 32u, lane = point % 32u;
+{leave_out}
+const float* X = x.data + (size_t)block * {shape.n_dims * 32} + lane;
+{position}
+const unsigned first = group * per_item;
+const unsigned end = first + per_item < n_levels ? first + per_item : n_levels;
+WP_PRAGMA_NO_UNROLL
+for (unsigned level = first; level < end; ++level) {{
+    const unsigned* m_ = meta.data + level * {N_META};
+#ifdef __CUDA_ARCH__
+    const uint4 head = *(const uint4*)m_;
+    const unsigned offset = head.x, size = head.y, mode = head.z, stride_y = head.w;
+#else
+    const unsigned offset = m_[{OFFSET}], size = m_[{SIZE}], mode = m_[{MODE}];
+    const unsigned stride_y = m_[{STRIDE_Y}];
+#endif
+    const float scale_l = scale.data[level];
+    {place}
+    {_corners(shape)}
+    {body}
+}}
 """
 
 
 def _corners(shape: GridShape) -> str:
-    """Return the text that sets id[c] and w[c] of the corners of the thread's cell."""
+    """Return the text that sets id[c] and w[c]."""
     n, axes = _n_corners(shape), range(shape.n_dims)
-    text = f"""
-const unsigned* m_ = meta.data + level * {N_META};
-const unsigned offset = m_[{OFFSET}], size = m_[{SIZE}], mode = m_[{MODE}];
-const float scale_l = scale.data[level];
-const float* X = x.data + (size_t)block * {shape.n_dims * 32} + lane;
-"""
-    text += "".join(_AXIS.format(d=d) + _FRACTION[shape.interpolation].format(d=d) for d in axes)
-    keys = {"hash": [], "dense": []}
+    keys: dict[str, list[str]] = {"hash": [], "dense": []}
     for d in axes:
-        stride = {0: "1u", 1: f"m_[{STRIDE_Y}]", 2: f"m_[{STRIDE_Z}]"}[d]
+        stride = ("1u", "stride_y", f"m_[{STRIDE_Z}]")[d]
         for kind, factor in (("hash", f"{_PRIMES[d]}u"), ("dense", stride)):
             product = f"u{d}" if d == 0 else f"u{d} * {factor}"
             keys[kind].append(f"const unsigned a{d} = {product}, b{d} = a{d} + {factor};")
     parts = [[f"{'ab'[(c >> d) & 1]}{d}" for d in axes] for c in range(n)]
     hashed = [f"id[{c}] = ({' ^ '.join(part)}) & (size - 1u);" for c, part in enumerate(parts)]
     dense = [f"id[{c}] = {' + '.join(part)};" for c, part in enumerate(parts)]
-    text += f"""
+    text = f"""
 unsigned id[{n}];
 if (mode == {HASH}) {{
     {" ".join(keys["hash"] + hashed)}
@@ -211,10 +247,8 @@ def _load_pairs(n: int, n_bytes: int) -> list[str]:
 def forward_text(shape: GridShape) -> str:
     """Return the snippet of a thread's features."""
     n, n_features = _n_corners(shape), shape.n_features
-    return f"""
-{_PLACE}
-if (count.data && point >= (unsigned)count.data[0]) return;
-{_corners(shape)}
+    leave_out = "if (count.data && point >= (unsigned)count.data[0]) return;"
+    body = f"""
 float y[{n_features}] = {{}};
 #ifdef __CUDA_ARCH__
 auto half_value = [](unsigned short bits) -> float {{
@@ -230,13 +264,19 @@ float* O = out.data + ((size_t)block * n_rows + level * {n_features}) * 32 + lan
 WP_PRAGMA_UNROLL
 for (int f = 0; f < {n_features}; ++f) O[f * 32] = y[f];
 """
+    return _levels(shape, leave_out, body)
 
 
-def _red(n: int, address: str, values: list[str], guard: str = "") -> str:
-    """Return PTX that adds n floats, operands %i; guarded by the predicate p."""
+def _red(address: str, values: list[str]) -> str:
+    """Return an asm statement that adds floats to memory."""
+    n = len(values)
     suffix = "" if n == 1 else f".v{n}"
-    operands = values[0] if n == 1 else f"{{{', '.join(values)}}}"
-    return f"{guard} red.global.add{suffix}.f32 [{address}], {operands};"
+    names = ", ".join(f"%{i + 1}" for i in range(n))
+    operands = names if n == 1 else f"{{{names}}}"
+    inputs = ", ".join(f'"f"({v})' for v in values)
+    return (
+        f'asm volatile("red.global.add{suffix}.f32 [%0], {operands};" :: "l"({address}), {inputs});'
+    )
 
 
 def _scatter(shape: GridShape) -> str:
@@ -250,8 +290,7 @@ def _scatter(shape: GridShape) -> str:
     else:
         vectors = "\n".join(_add(at[c], c, n_features) for c in range(n))
     scalars = "\n".join(
-        f'asm volatile("red.global.add.f32 [%0], %1;" :: "l"({at[c]} + {4 * f}), '
-        f'"f"(w[{c}] * g[{f}]));'
+        _red(f"{at[c]} + {4 * f}", [f"w[{c}] * g[{f}]"])
         for c in range(n)
         for f in range(n_features)
     )
@@ -261,38 +300,30 @@ def _scatter(shape: GridShape) -> str:
 
 def _add(address: str, c: int, n_features: int) -> str:
     """Return the text that adds to one entry, four features at a time."""
-    parts, step = [], min(n_features, 4)
-    for k in range(0, n_features, step):
-        text = _red(step, "%0", [f"%{i + 1}" for i in range(step)])
-        values = ", ".join(f'"f"(w[{c}] * g[{k + i}])' for i in range(step))
-        parts.append(f'asm volatile("{text}" :: "l"({address} + {4 * k}), {values});')
-    return "\n".join(parts)
+    step = min(n_features, 4)
+    return "\n".join(
+        _red(f"{address} + {4 * k}", [f"w[{c}] * g[{k + i}]" for i in range(step)])
+        for k in range(0, n_features, step)
+    )
 
 
 def _add_pair(c: int, n: int) -> str:
     """Return the text that adds to corners c and c + 1: at once, or where they lie apart, twice."""
-    low, high = [f"%{4 + i}" for i in range(n)], [f"%{4 + n + i}" for i in range(n)]
-    own, other = [f"%{4 + 2 * n + i}" for i in range(n)], [f"%{4 + 3 * n + i}" for i in range(n)]
-    text = (
-        "{ .reg .pred p; setp.eq.u32 p, %0, 1;"
-        + _red(2 * n, "%1", low + high, " @p")
-        + _red(n, "%2", own, " @!p")
-        + _red(n, "%3", other, " @!p")
-        + " }"
-    )
-    first, second = ([f"a{c}_{f}" for f in range(n)], [f"b{c}_{f}" for f in range(n)])
+    first, second = [f"a{c}_{f}" for f in range(n)], [f"b{c}_{f}" for f in range(n)]
     values = "".join(
         f"const float {a} = w[{c}] * g[{f}], {b} = w[{c + 1}] * g[{f}];\n"
         for f, (a, b) in enumerate(zip(first, second, strict=True))
     )
     odd = f"id[{c}] & 1u"
-    pairs = list(zip(first, second, strict=True))
-    operands = [f'"f"({odd} ? {b} : {a})' for a, b in pairs]
-    operands += [f'"f"({odd} ? {a} : {b})' for a, b in pairs]
-    operands += [f'"f"({a})' for a in first] + [f'"f"({b})' for b in second]
-    addresses = [_address(4 * n, index) for index in (f"id[{c}] & ~1u", f"id[{c}]", f"id[{c + 1}]")]
-    inputs = [f'"r"(id[{c}] ^ id[{c + 1}])', *(f'"l"({a})' for a in addresses), *operands]
-    return f'{values}asm volatile("{text}" :: {", ".join(inputs)});'
+    both = [f"{odd} ? {b} : {a}" for a, b in zip(first, second, strict=True)]
+    both += [f"{odd} ? {a} : {b}" for a, b in zip(first, second, strict=True)]
+    return f"""{values}
+if ((id[{c}] ^ id[{c + 1}]) == 1u) {{
+    {_red(_address(4 * n, f"id[{c}] & ~1u"), both)}
+}} else {{
+    {_red(_address(4 * n, f"id[{c}]"), first)}
+    {_red(_address(4 * n, f"id[{c + 1}]"), second)}
+}}"""
 
 
 def backward_text(shape: GridShape, fixed_point: bool) -> str:
@@ -311,9 +342,7 @@ for (int c = 0; c < {n}; ++c)
         atomicAdd((unsigned long long*)d_table.data + {index}, (unsigned long long)({value}));"""
     else:
         value, scatter = "w[c] * g[f]", _scatter(shape)
-    return f"""
-{_PLACE}
-{_corners(shape)}
+    body = f"""
 const float* G = d_out.data + {row};
 float g[{n_features}];
 bool moves = false;
@@ -322,7 +351,7 @@ for (int f = 0; f < {n_features}; ++f) {{
     g[f] = G[f * 32];
     moves |= g[f] != 0.f;
 }}
-if (!moves) return;  // padding, no sample: adding nothing would cost as much as anything
+if (!moves) continue;  // padding, no sample: adding nothing would cost as much as anything
 #ifdef __CUDA_ARCH__
 {scatter}
 #else
@@ -331,11 +360,12 @@ if (!moves) return;  // padding, no sample: adding nothing would cost as much as
 for (int c = 0; c < {n}; ++c) touched.data[(offset + id[c]) / {GROUP}] = 1;
 #endif
 """
+    return _levels(shape, "", body)
 
 
 @functools.cache
 def forward_kernel(shape: GridShape) -> wp.Kernel:
-    """Return the kernel features = interpolated table entries, for (level, point)."""
+    """Return the kernel features = interpolated table entries, for ``items``."""
     table_type = table_array(shape)
 
     @wp.func_native(forward_text(shape))
@@ -345,6 +375,8 @@ def forward_kernel(shape: GridShape) -> wp.Kernel:
         table: table_type,
         scale: wp.array[float],
         meta: wp.array[wp.uint32],
+        n_levels: int,
+        per_item: int,
         n_rows: int,
         n_blocks: int,
         count: wp.array[int],
@@ -359,6 +391,8 @@ def forward_kernel(shape: GridShape) -> wp.Kernel:
         table: table_type,  # [n_entries, F]
         scale: wp.array[float],  # [n_levels]
         meta: wp.array[wp.uint32],  # [n_levels, N_META]
+        n_levels: int,
+        per_item: int,
         n_rows: int,
         n_blocks: int,
         count: wp.array[int],  # [1]: points that count, or empty: all
@@ -366,7 +400,10 @@ def forward_kernel(shape: GridShape) -> wp.Kernel:
         out: wp.array[float],  # [n_blocks, n_rows, 32]
     ):
         """y_f = sum_c w_c T[c, f]."""
-        forward_item(begin + wp.tid(), x, table, scale, meta, n_rows, n_blocks, count, out)
+        forward_item(
+            begin + wp.tid(), x, table, scale, meta, n_levels, per_item, n_rows, n_blocks, count,
+            out,
+        )  # fmt: skip
 
     return grid_forward_cuda
 
@@ -383,6 +420,8 @@ def backward_kernel(shape: GridShape, fixed_point: bool = False) -> wp.Kernel:
         d_out: wp.array[float],
         scale: wp.array[float],
         meta: wp.array[wp.uint32],
+        n_levels: int,
+        per_item: int,
         n_rows: int,
         n_blocks: int,
         d_table: gradient_type,
@@ -397,6 +436,8 @@ def backward_kernel(shape: GridShape, fixed_point: bool = False) -> wp.Kernel:
         d_out: wp.array[float],  # [n_blocks, n_rows, 32]
         scale: wp.array[float],  # [n_levels]
         meta: wp.array[wp.uint32],  # [n_levels, N_META]
+        n_levels: int,
+        per_item: int,
         n_rows: int,
         n_blocks: int,
         # in and out
@@ -404,7 +445,9 @@ def backward_kernel(shape: GridShape, fixed_point: bool = False) -> wp.Kernel:
         touched: wp.array[wp.uint8],  # [n_entries / GROUP], set to 1 on a CPU
     ):
         """d T[c, f] += w_c d y_f."""
-        item = begin + wp.tid()
-        backward_item(item, x, d_out, scale, meta, n_rows, n_blocks, d_table, touched)
+        backward_item(
+            begin + wp.tid(), x, d_out, scale, meta, n_levels, per_item, n_rows, n_blocks, d_table,
+            touched,
+        )  # fmt: skip
 
     return grid_backward_cuda
