@@ -59,7 +59,7 @@ class _View:
         getattr(races, what)(self.region, place, self.threads + t.first, *more)
 
 
-class _Place:
+class Place:
     """An address operand, ``[base+offset]``, in a space."""
 
     def __init__(self, program: Any, words: list[str], operand: str):
@@ -144,7 +144,7 @@ def _width(words: list[str]) -> int:
 
 def _load(program: Any, words: list[str], operands: list[str]) -> Step:
     dtype, count = dtype_of(words[-1]), _width(words)
-    place = _Place(program, words, operands[1])
+    place = Place(program, words, operands[1])
     writes = [program.writes(o, dtype) for o in parts_of(operands[0])]
     fixed = place.uniform()
     if fixed is not None:
@@ -181,7 +181,7 @@ def _load(program: Any, words: list[str], operands: list[str]) -> Step:
 
 def _store(program: Any, words: list[str], operands: list[str]) -> Step:
     dtype, count = dtype_of(words[-1]), _width(words)
-    place = _Place(program, words, operands[0])
+    place = Place(program, words, operands[0])
     reads = [program.reads(o, dtype) for o in parts_of(operands[1])]
     bits = unsigned(dtype)
 
@@ -220,7 +220,7 @@ def _atomic(program: Any, words: list[str], operands: list[str]) -> Step:
     if words[-1][0] == "b" and name == "add":
         raise PtxError("an addition without a type")
     operate = _OPERATIONS[name]
-    place = _Place(program, words, operands[1 if returns else 0])
+    place = Place(program, words, operands[1 if returns else 0])
     given = operands[2:] if returns else operands[1:]
     writes = [program.writes(o, dtype) for o in parts_of(operands[0])] if returns else []
     if count > 1 and (returns or len(given) != 1):
@@ -246,7 +246,7 @@ def _atomic(program: Any, words: list[str], operands: list[str]) -> Step:
 def _add_halves(program: Any, words: list[str], operands: list[str]) -> Step:
     """Two halves added to the two of a word."""
     word, half = np.dtype(np.uint32), np.dtype(np.float16)
-    place, read = _Place(program, words, operands[0]), program.reads(operands[1], word)
+    place, read = Place(program, words, operands[0]), program.reads(operands[1], word)
 
     def step(t: Any, ix: Any) -> None:
         n = t.n if ix is None else len(ix)
