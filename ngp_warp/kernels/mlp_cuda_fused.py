@@ -15,6 +15,7 @@ does not count, or is none, another one's inputs are read, and its deltas are ze
 
 from dataclasses import dataclass
 
+from ngp_warp.kernels.mlp_cuda_functions import ACTIVATIONS
 from ngp_warp.kernels.mlp_cuda_gradient import (
     hidden_gradient_text,
     input_gradient_text,
@@ -178,18 +179,20 @@ def _write(layout: MlpLayout, matrix: _Matrix) -> str:
 
 
 def _backward_layers(layout: MlpLayout) -> str:
-    """Text from the outputs' deltas to dx, each layer's dW between two meetings.
+    """Text from the outputs' deltas to dx, and all layers' dW.
 
-    The first lets all deltas arrive; the second lets them take the place of what was an operand.
+    The warps meet when all deltas of a layer are there, and again before what was an operand of
+    its dW is written over: by the deltas before it, or, with slopes apart from h, in the next turn.
     """
     matrices, text = _matrices(layout), f"u32 back[{layout.hidden_tiles}][2][4];"
+    done = "" if ACTIVATIONS[layout.activation].keeps_slope else "meet();"
     for number in reversed(range(layout.n_hidden_layers)):
         source = "back" if number < layout.n_hidden_layers - 1 else "delta"
         deltas = hidden_gradient_text(layout, source, "back", layout.kept_tiles, recalled=True)
         text += f"""
 meet();
 {_accumulate(layout, matrices[number + 1])}
-meet();
+{done}
 {{
     const int layer = {number};
     {deltas}
@@ -237,7 +240,7 @@ const bool exists = block * 32 < n_points;
 const u32* fragment_words = fragments.data + lane * 4;
 {inputs_text(layout, save_inputs_text(layout))}
 {hidden_layers_text(layout, saved=True, recalled=True)}
-{output_text(layout, stage, layout.delta_tiles)}
+{output_text(layout, stage, layout.delta_tiles, recalled=True)}
 {_backward_layers(layout)}
 }}
 const int part = warp % {WARPS};

@@ -24,7 +24,7 @@ from ngp_warp.kernels.vector import SCALAR
 from ngp_warp.kernels.warp_mma import PRIMITIVES
 
 
-def _output_gradient(layout: MlpLayout, stage: str, deltas: int) -> str:
+def _output_gradient(layout: MlpLayout, stage: str, tile: str, deltas: int) -> str:
     """Epilogue of the output layer: deltas dL/dz, scaled, zero outside the points and outputs."""
     slope = ACTIVATIONS[layout.output_activation].slope
     if stage == "backward":
@@ -57,24 +57,29 @@ def _output_gradient(layout: MlpLayout, stage: str, deltas: int) -> str:
     for (int m = 0; m < 2; ++m)
         WP_PRAGMA_UNROLL
         for (int r = 0; r < 4; ++r)
-            delta[nt][m][r] = pack(acc[m][r >> 1][(r & 1) * 2], acc[m][r >> 1][(r & 1) * 2 + 1]);
-    save({deltas} + nt, delta[nt]);
+            {tile}[m][r] = pack(acc[m][r >> 1][(r & 1) * 2], acc[m][r >> 1][(r & 1) * 2 + 1]);
+    save({deltas} + nt, {tile});
     converge();"""
 
 
-def output_text(layout: MlpLayout, stage: str, deltas: int) -> str:
+def output_text(layout: MlpLayout, stage: str, deltas: int, *, recalled: bool = False) -> str:
     """Text from ``h`` to the outputs' ``delta``, saved from tile ``deltas`` on, and the loss.
 
     Args:
         layout: the network.
         stage: "backward" (``target`` is dL/dy) or a loss's name (``target`` is the target).
         deltas: a tile.
+        recalled: see ``hidden_layers_text``.
     """
     # dL/dy alone gives the deltas of a linear output: its product is left out
     unused = stage == "backward" and layout.output_activation == "none"
     k_tiles = 0 if unused else layout.hidden_tiles
-    epilogue = _output_gradient(layout, stage, deltas)
-    product = product_text("h", k_tiles, layout.out_tiles, str(layout.last_fragments), epilogue)
+    epilogue = _output_gradient(layout, stage, "next" if recalled else "delta[nt]", deltas)
+    first = str(layout.last_fragments)
+    product = product_text("h", k_tiles, layout.out_tiles, first, epilogue, rolled=recalled)
+    if recalled:
+        product = f"{{ u32 next[2][4];{product} }}"
+        product += recall_text("delta", str(deltas), layout.out_tiles)
     text = f"""
 float loss = 0.0f, squares = 0.0f;
 u32 delta[{layout.out_tiles}][2][4];

@@ -32,10 +32,10 @@ def product_text(
 {"WP_PRAGMA_NO_UNROLL" if rolled else "WP_PRAGMA_UNROLL"}
 for (int nt = 0; nt < {n_tiles}; ++nt) {{
     float acc[2][2][4] = {{}};
+    const u32* column = fragment_words + (size_t)({fragments} + nt * {k_tiles}) * 128;
     WP_PRAGMA_UNROLL
     for (int kt = 0; kt < {k_tiles}; ++kt) {{
-        const uint4 b = load_constant(
-            fragment_words + (size_t)({fragments} + nt * {k_tiles} + kt) * 128);
+        const uint4 b = load_constant(column + kt * 128);
         WP_PRAGMA_UNROLL
         for (int m = 0; m < 2; ++m) {{
             mma(acc[m][0], {source}[kt][m], b.x, b.y);
@@ -73,11 +73,12 @@ float* {name} = {array}.data
 
 def store_rows_text(array: str, n_rows: int, factor: str) -> str:
     """Epilogue: write the accumulators to a blocked array."""
+    inside = f"exists && row + (lane & 3) * 2 < {n_rows}" if n_rows % 16 else "exists"
     return f"""{rows_text("to", array, n_rows, "block")}
     WP_PRAGMA_UNROLL
     for (int j = 0; j < 4; ++j) {{
         const int row = nt * 16 + (j >> 1) * 8 + (j & 1), t = j >> 1, c = j & 1;
-        if (row + (lane & 3) * 2 < {n_rows} && exists)
+        if ({inside})
             *(float4*)(to + row * 32) = float4 {{ acc[0][t][c]{factor}, acc[0][t][c + 2]{factor},
                 acc[1][t][c]{factor}, acc[1][t][c + 2]{factor} }};
     }}

@@ -20,7 +20,7 @@ warp_mma and here in the same order.
 """
 
 _CUDA = """
-// each eight lanes say where a matrix' rows are; of the transpose the second and third change places
+// each eight lanes say where a matrix' rows are; the second and third change places in crossed_at
 const u32 tiles_at = (u32)__cvta_generic_to_shared(tiles) + lane * 16;
 const u32 crossed_at = tiles_at
     + ((lane & 24) == 8 ? 128 : (lane & 24) == 16 ? (u32)-128 : 0);
@@ -68,7 +68,8 @@ __shared__ __align__(16) u32 tiles[{n_tiles * 128}];
 static u32 tiles[{n_tiles * 128}];
 {_EMULATION}
 #endif
+u32* const lane_words = tiles + lane;
 auto store_tile = [=](int k, const u32 (&a)[4]) {{
-    for (int r = 0; r < 4; ++r) tiles[k * 128 + r * 32 + lane] = a[r];
+    for (int r = 0; r < 4; ++r) lane_words[k * 128 + r * 32] = a[r];
 }};
 """

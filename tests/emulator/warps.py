@@ -36,7 +36,12 @@ def _barrier(program: Any, words: list[str], operands: list[str]) -> Step:
         raise PtxError("not emulated")
     if len(operands) != 1:
         raise PtxError("a barrier for some threads is not emulated")
-    return lambda t, ix: None
+
+    def meet(t: Any, ix: Any) -> None:
+        if t.access.shared is not None:
+            t.access.shared.meet(t.block[t.all if ix is None else ix])
+
+    return meet
 
 
 def _warps(values: np.ndarray, t: Any, ix: Any) -> np.ndarray:
