@@ -109,16 +109,17 @@ def hidden_gradient_text(
     tiles, first = layout.hidden_tiles, f"{deltas} + layer * {layout.hidden_tiles}"
     slope = "" if ACTIVATIONS[layout.activation].keeps_slope else "activation_slope"
     tile = "next" if recalled else f"{target}[nt]"
+    # both before any slope, in which lanes may branch
     epilogue = f"""
+    u32 kept[2][4];
     WP_PRAGMA_UNROLL
-    for (int m = 0; m < 2; ++m) {{
-        u32 kept[4];
-        recall(kept, {layout.kept_tiles} + layer * {tiles} + nt, m);
+    for (int m = 0; m < 2; ++m) recall(kept[m], {layout.kept_tiles} + layer * {tiles} + nt, m);
+    WP_PRAGMA_UNROLL
+    for (int m = 0; m < 2; ++m)
         WP_PRAGMA_UNROLL
         for (int r = 0; r < 4; ++r)
-            {tile}[m][r] = pack(acc[m][r >> 1][(r & 1) * 2] * {slope}(low(kept[r])),
-                acc[m][r >> 1][(r & 1) * 2 + 1] * {slope}(high(kept[r])));
-    }}
+            {tile}[m][r] = pack(acc[m][r >> 1][(r & 1) * 2] * {slope}(low(kept[m][r])),
+                acc[m][r >> 1][(r & 1) * 2 + 1] * {slope}(high(kept[m][r])));
     save({first} + nt, {tile});
     {converge_text(layout)}"""
     total = layout.n_fragments
