@@ -33,6 +33,8 @@ CASES = [
     ((2, 16, 1, 1, "none", "sine"), 33),
     ((16, 16, 2, 50, "exponential", "none"), 260),
     ((50, 16, 3, 4, "sine", "squareplus"), 65),
+    ((16, 16, 9, 16, "tanh", "none"), 70),
+    ((16, 32, 4, 3, "relu", "none"), 129),
 ]
 # float32 sums in another order, of products of the same halves
 SUMS = 1e-5
