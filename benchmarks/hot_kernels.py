@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import warp as wp
@@ -27,6 +27,7 @@ from ngp_warp.kernels import grid_portable as grid
 from ngp_warp.kernels import spherical_harmonics as harmonics
 from ngp_warp.kernels.grid import GridShape
 from ngp_warp.kernels.mlp_cuda import make_mlp_cuda_kernels
+from ngp_warp.kernels.mlp_cuda_stages import BLOCK_DIM
 from ngp_warp.primitives.image import kernels as image
 from ngp_warp.primitives.nerf.kernels import draw
 from ngp_warp.primitives.sdf.kernels import distance
@@ -96,18 +97,12 @@ def _networks() -> Iterator[Hot]:
     for n_in, width, layers, n_out, output in NETWORKS:
         made = make_mlp_cuda_kernels(n_in, width, layers, n_out, "relu", output)
         what = f"{n_in}-{width}x{layers}-{n_out} {output}"
-        for stage, kernels in (
-            ("forward", ("forward",)),
-            ("backward", ("propagate", "weight_gradient")),
-            ("huber", ("propagate",)),
-        ):
+        for stage, label in (("forward", "forward"), ("backward", "backward"), ("huber", "train")):
             module = made.stage(stage)
-            for name in kernels:
-                kernel = getattr(module, name)
-                label = {"huber": "train"}.get(stage, stage)
-                label = label if name in (stage, "propagate") else "weight gradient"
-                hot = _of("network", f"{label}, {what}", kernel)
-                yield Hot(hot.part, hot.name, hot.module, hot.key, 128)
+            kernel = module.forward if stage == "forward" else module.propagate
+            yield _network(f"{label}, {what}", kernel)
+        if module.weight_gradient is not None:
+            yield _network(f"weight gradient, {what}", module.weight_gradient)
     for name, kernel in (
         ("layer", linear_portable.layer_kernel("relu", False)),
         ("layer's gradient", linear_portable.layer_kernel("relu", True)),
@@ -116,6 +111,11 @@ def _networks() -> Iterator[Hot]:
         yield _of("network", f"unfused {name}", kernel)
     yield _of("network", "eikonal term, 3D", eikonal.eikonal_kernel(3))
     yield _of("network", "eikonal tangent, relu", eikonal.tangent_kernel("relu"))
+
+
+def _network(name: str, kernel: Any) -> Hot:
+    hot = _of("network", name, kernel)
+    return replace(hot, block_dim=BLOCK_DIM)
 
 
 def _optimizer() -> Iterator[Hot]:

@@ -31,9 +31,18 @@ def test_uneven_network_compiles(arch, tmp_path):
 @pytest.mark.parametrize("arch", [80, 90, 120])
 def test_network_uses_tensor_cores_and_registers(arch, tmp_path):
     text = compile_stage(TYPICAL, "huber", arch, tmp_path, use_ptx=True).read_text()
-    # 32-64-64-16 in tiles of 16: 32 products of 16x16x16 forward, as many backward, of 4 mma each,
-    # and the weight gradients' 4 x 2, 2 x 8 and 1 x 8 tiles of one warp
-    assert text.count("mma.sync.aligned.m16n8k16") > 4 * 2 * 28
-    assert "movmatrix.sync" in text
+    # 32-64-64-16 in tiles of 16, of 4 mma each: a tile of a layer forward and backward (a loop goes
+    # over the others), and for each 16 of 128 points 2, 4 and 1 tiles of the weights' gradient
+    assert text.count("mma.sync.aligned.m16n8k16") == 4 * (2 + 4 + 4 + 1 + 4 + 4) + 2 * 8 * 7
+    assert "ldmatrix.sync" in text
     # a fragment indexed at run time would lie in local memory
+    assert "__local_depot" not in text
+
+
+def test_wide_network_uses_two_kernels(tmp_path):
+    text = compile_stage(UNEVEN, "huber", 90, tmp_path, use_ptx=True).read_text()
+    # more than fits on the chip: 48-128-128-128-32 forward and backward, unrolled but for layers
+    assert text.count("mma.sync.aligned.m16n8k16") > 4 * 2 * (24 + 64 + 16)
+    assert "movmatrix.sync" in text
+    assert "ldmatrix.sync" not in text
     assert "__local_depot" not in text

@@ -185,3 +185,13 @@ def test_a_fused_product_in_double_is_rounded_once():
     assert set(each(text, np.float64, a, b, one).tolist()) == {1.0}
     assert set(each(text, np.float64, a, b, a).tolist()) == {a[0]}
     assert set(each(text, np.float64, -a, b, a).tolist()) == {a[0]}
+
+
+def test_bytes_are_permuted():
+    a, b, selector = (RNG.integers(0, 2**32, N, dtype=np.uint32) for _ in range(3))
+    found = each("prmt.b32 %r19, %r11, %r12, %r13;", np.uint32, a, b, selector)
+    both = np.stack([a, b], axis=1).view(np.uint8)  # [n, 8]
+    nibbles = selector[:, None] >> np.arange(0, 16, 4, dtype=np.uint32) & 15
+    byte = np.take_along_axis(both, nibbles.astype(np.int64) & 7, axis=1)
+    wanted = np.where(nibbles > 7, np.where(byte > 127, 255, 0), byte).astype(np.uint8)
+    np.testing.assert_array_equal(found, np.ascontiguousarray(wanted).view(np.uint32)[:, 0])

@@ -3,12 +3,14 @@
 On "cpu" its instructions are emulated, as in test_mlp_cuda.py.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import warp as wp
 
 from ngp_warp.config import NetworkConfig
-from ngp_warp.kernels import mlp_cuda
+from ngp_warp.kernels import mlp_cuda_network
 from ngp_warp.networks.fused_cuda import FusedCudaMLP
 from ngp_warp.networks.unfused import UnfusedMLP
 from tests.reference import mlp
@@ -132,10 +134,12 @@ def test_blocks_that_do_not_count_are_left_out(batches):
 
 @pytest.mark.parametrize("n", [0, 1, 33, 64, N])
 def test_gradients_of_points_that_do_not_count_are_left_out(n, batches, monkeypatch):
-    # a block a slice: slices that count as a whole, in part and not at all
-    for slice_blocks in (4096, 1):
-        monkeypatch.setattr(mlp_cuda, "_SLICE_BLOCKS", slice_blocks)
-        half = Batch(batches[0].network, batches[0].device)
+    # one kernel, then two; a block a slice: slices that count as a whole, in part and not at all
+    network = batches[0].network
+    for fused, slice_blocks in ((True, 4096), (False, 4096), (False, 1)):
+        monkeypatch.setattr(network, "kernels", replace(network.kernels, fused=fused))
+        monkeypatch.setattr(mlp_cuda_network, "SLICE_BLOCKS", slice_blocks)
+        half = Batch(network, batches[0].device)
         count = wp.array([n], dtype=int, device=half.device)
         dy = half.dy.numpy().reshape(-1, N_OUT, 32)
         kept = mlp.from_blocks(dy, N)

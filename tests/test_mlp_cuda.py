@@ -4,6 +4,7 @@ On "cpu" the kernels' own text runs lane by lane on emulated tensor-core instruc
 ngp_warp/kernels/warp_mma.py), so that the index arithmetic is proven without a GPU.
 """
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 import warp as wp
 
 from ngp_warp.errors import ConfigError, ShapeError
-from ngp_warp.kernels import mlp_cuda
+from ngp_warp.kernels import mlp_cuda, mlp_cuda_network
 from tests.reference import losses, mlp
 
 CONFIGS = [
@@ -43,7 +44,7 @@ def cooperative_blocks(monkeypatch):
 class Case:
     """A network, a batch and its arrays on a device; the padding holds large numbers."""
 
-    def __init__(self, config, n, device, seed=0):
+    def __init__(self, config, n, device, seed=0, fused=None):
         rng = np.random.default_rng(seed)
         n_in, width, n_hidden, n_out, self.activation, self.output_activation = config
         widths = [n_in] + [width] * n_hidden + [n_out]
@@ -55,6 +56,8 @@ class Case:
         self.target = rng.uniform(0, 1, (n, n_out)).astype(np.float32)
         self.n, self.n_out, self.device = n, n_out, device
         self.kernels = mlp_cuda.make_mlp_cuda_kernels(*config)
+        if fused is not None:
+            self.kernels = replace(self.kernels, fused=fused)
         self.scratch = mlp_cuda.make_scratch(self.kernels, n, device)
         self.w = self.array(self.weights)
         self.bx = self.array(mlp.to_blocks(self.x, 1e30))
@@ -75,10 +78,10 @@ class Case:
         )  # fmt: skip
         return mlp.from_blocks(self.dx.numpy(), self.n), self.dw.numpy()
 
-    def backward(self, dy, scale):
+    def backward(self, dy, scale, count=None):
         mlp_cuda.backward(
             self.kernels, self.w, self.bx, self.array(mlp.to_blocks(dy, 1e30)), self.n, self.dx,
-            self.dw, self.scratch, scale,
+            self.dw, self.scratch, scale, count,
         )  # fmt: skip
         return mlp.from_blocks(self.dx.numpy(), self.n), self.dw.numpy()
 
@@ -175,11 +178,11 @@ def test_batch_size_does_not_push_gradients_out_of_half(device):
 def test_slices_and_chunks_add_up(device, monkeypatch):
     # 5 slices of 2 chunks, the last one short, against a single slice
     config, n = (8, 16, 2, 4, "tanh", "none"), 9 * 32 + 5
-    case = Case(config, n, device)
+    case = Case(config, n, device, fused=False)
     dx, dw = case.train("l2")
-    monkeypatch.setattr(mlp_cuda, "_SLICE_BLOCKS", 2)
-    monkeypatch.setattr(mlp_cuda, "_CHUNK_BLOCKS", 1)
-    sliced = Case(config, n, device)
+    monkeypatch.setattr(mlp_cuda_network, "SLICE_BLOCKS", 2)
+    monkeypatch.setattr(mlp_cuda_network, "CHUNK_BLOCKS", 1)
+    sliced = Case(config, n, device, fused=False)
     assert sliced.scratch.activations.shape[0] < case.scratch.activations.shape[0]
     dx_sliced, dw_sliced = sliced.train("l2")
     assert np.array_equal(dx_sliced, dx)
@@ -200,7 +203,7 @@ def test_wrong_arrays_are_refused(device, monkeypatch):
     with pytest.raises(ShapeError, match=r"x must be float32 of shape \[2, 8, 32\]"):
         mlp_cuda.forward(case.kernels, case.w, case.y, 40, case.y, case.scratch)
     with pytest.raises(ShapeError, match="make_scratch for 4000"):
-        mlp_cuda._check_scratch(case.kernels, 4000, case.scratch, case.w.device, True)
+        mlp_cuda_network.check_scratch(case.kernels, 4000, case.scratch, case.w.device, True)
     with pytest.raises(ConfigError, match="n_neurons must be 16, 32, 64 or 128"):
         mlp_cuda.make_mlp_cuda_kernels(8, 24, 1, 4, "relu", "none")
     if device == "cpu":

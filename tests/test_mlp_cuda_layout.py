@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import warp as wp
 
-from ngp_warp.kernels import mlp_cuda_stages, mlp_cuda_weights
+from ngp_warp.kernels import mlp_cuda_network, mlp_cuda_stages, mlp_cuda_weights
 from ngp_warp.kernels.warp_mma import PRIMITIVES
 from tests.test_mlp_cuda import HALF_TWIN, Case, error
 
@@ -134,15 +134,18 @@ def test_accumulators_are_the_next_layers_a_fragment():
 
 
 @pytest.mark.parametrize(
-    ("place", "right", "wrong"),
+    ("fused", "place", "right", "wrong"),
     [
-        ("weight_gradient_text", "transpose(v.z)", "transpose(v.y)"),
-        ("prepare_text", "(r >> 1) * 8", "(r & 1) * 8"),
-        ("propagate_text", "(lane >> 2) * 4", "(lane & 3) * 8"),
-        ("reduce_text", "lane_sum(lane_sum(sum, 8), 16)", "lane_sum(lane_sum(sum, 8), 8)"),
+        (False, "weight_gradient_text", "transpose(v.z)", "transpose(v.y)"),
+        (True, "prepare_text", "(r >> 1) * 8", "(r & 1) * 8"),
+        (False, "propagate_text", "(lane >> 2) * 4", "(lane & 3) * 8"),
+        (True, "reduce_text", "lane_sum(lane_sum(sum, 8), 16)", "lane_sum(lane_sum(sum, 8), 8)"),
+        (True, "gradient_text", "load_crossed(a[", "load_turned(a["),
+        (True, "gradient_text", "group += n_chunks", "group += n_chunks + 1"),
+        (True, "gradient_text", "(step >> 1) *", "(step >> 2) *"),
     ],
 )
-def test_a_wrong_map_is_noticed(monkeypatch, place, right, wrong):
+def test_a_wrong_map_is_noticed(monkeypatch, fused, place, right, wrong):
     text = getattr(mlp_cuda_stages, place)
 
     def broken(*args):
@@ -151,11 +154,12 @@ def test_a_wrong_map_is_noticed(monkeypatch, place, right, wrong):
 
     config = (6, 16, 1, 3, "tanh", "none")
     n = 16 * 32 * 2  # more than one chunk
-    dw = Case(config, n, "cpu").train("l2")[1]
+    monkeypatch.setattr(mlp_cuda_network, "MAX_CHUNKS", 3)
+    dw = Case(config, n, "cpu", fused=fused).train("l2")[1]
     monkeypatch.setattr(mlp_cuda_stages, place, broken)
     mlp_cuda_stages.make_stage.cache_clear()
     try:
-        wrong_dw = Case(config, n, "cpu").train("l2")[1]
+        wrong_dw = Case(config, n, "cpu", fused=fused).train("l2")[1]
     finally:
         mlp_cuda_stages.make_stage.cache_clear()
     assert error(wrong_dw, dw) > 10 * HALF_TWIN

@@ -16,133 +16,30 @@ All sums run in a fixed order: results repeat bit by bit. Nothing allocates or s
 a step can be captured in a CUDA graph once ``kernels.load(device, stage)`` has been called.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import warp as wp
 
-from ngp_warp import loading
 from ngp_warp.errors import ConfigError, ShapeError
+from ngp_warp.kernels import mlp_cuda_network as network
 from ngp_warp.kernels.loss import LOSSES
-from ngp_warp.kernels.mlp_cuda_functions import ACTIVATIONS
 from ngp_warp.kernels.mlp_cuda_layout import MlpLayout
-from ngp_warp.kernels.mlp_cuda_stages import BLOCK_DIM, Stage, make_stage
+from ngp_warp.kernels.mlp_cuda_network import (
+    BLOCK,
+    MlpCudaKernels,
+    Scratch,
+    check_scratch,
+    make_mlp_cuda_kernels,
+    make_scratch,
+    n_blocks,
+)
+from ngp_warp.kernels.mlp_cuda_stages import BLOCK_DIM, Stage
 from ngp_warp.kernels.mlp_cuda_weights import n_jobs
 
-BLOCK = 32  # points of a block, and lanes of a warp
-# Blocks whose activations are in scratch at a time: bounds scratch memory whatever the batch
-_SLICE_BLOCKS = 4096
-# Points of a partial weight gradient: 512, so that 2^17 points make some 1000 warps
-_CHUNK_BLOCKS = 16
-
-
-@dataclass(frozen=True, eq=False)
-class MlpCudaKernels:
-    """The kernels of one network, made (and compiled) by stage when first used."""
-
-    layout: MlpLayout
-
-    def stage(self, name: str) -> Stage:
-        """Kernels of "forward", "backward", or of training with the loss of that name."""
-        return make_stage(self.layout, name)
-
-    def load(self, device: Any, *stages: str) -> None:
-        """Compile and load the stages before a graph is captured (see ``loading``)."""
-        device = wp.get_device(device)
-        for name in stages:
-            loading.want(self.stage(name).module, str(device), _block_dim(device))
-
-
-@dataclass(frozen=True)
-class ScratchSizes:
-    """Lengths of the scratch arrays."""
-
-    fragments: int
-    """uint32: the weights in half, in fragment order, also transposed."""
-    activations: int
-    """uint32: activations and deltas in half of one slice of the points."""
-    partials: int
-    """float32: [n_chunks, n_weights] partial weight gradients."""
-
-
-@dataclass(frozen=True, eq=False)
-class Scratch:
-    """Scratch arrays, reused by every call."""
-
-    fragments: wp.array
-    activations: wp.array | None
-    partials: wp.array | None
-
-
-def make_mlp_cuda_kernels(
-    n_in: int,
-    n_neurons: int,
-    n_hidden_layers: int,
-    n_out: int,
-    activation: str,
-    output_activation: str,
-) -> MlpCudaKernels:
-    """Describe a network's kernels; nothing is compiled before its first use.
-
-    Args:
-        n_in: inputs, 1 to 256.
-        n_neurons: width of the hidden layers: 16, 32, 64 or 128.
-        n_hidden_layers: at least 1.
-        n_out: outputs, 1 to 256.
-        activation: of the hidden layers, a key of ``ACTIVATIONS``.
-        output_activation: of the outputs, likewise.
-
-    Raises:
-        ConfigError: a value outside of these.
-    """
-    for name, value in (("n_in", n_in), ("n_out", n_out)):
-        if not 1 <= value <= 256:
-            raise ConfigError(
-                f"network {name} must be from 1 to 256 in the fused kernel, got {value}"
-            )
-    if n_neurons not in (16, 32, 64, 128):
-        raise ConfigError(
-            f"network.n_neurons must be 16, 32, 64 or 128 when fused, got {n_neurons}"
-        )
-    if n_hidden_layers < 1:
-        raise ConfigError(f"network.n_hidden_layers must be at least 1, got {n_hidden_layers}")
-    for value in (activation, output_activation):
-        if value not in ACTIVATIONS:
-            raise ConfigError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {value}")
-    layout = MlpLayout(n_in, n_neurons, n_hidden_layers, n_out, activation, output_activation)
-    return MlpCudaKernels(layout)
-
-
-def scratch_sizes(kernels: MlpCudaKernels, n_points: int, training: bool = True) -> ScratchSizes:
-    """Scratch that calls with up to ``n_points`` points need (``forward`` alone: not training)."""
-    layout = kernels.layout
-    n_fragments = 2 * 128 * layout.n_fragments
-    if not training:
-        return ScratchSizes(n_fragments, 0, 0)
-    slice_blocks = min(n_blocks(n_points), _SLICE_BLOCKS)
-    n_chunks = -(-slice_blocks // _CHUNK_BLOCKS)
-    return ScratchSizes(
-        n_fragments,
-        slice_blocks * layout.n_scratch_tiles * 256,
-        n_chunks * layout.n_weights,
-    )
-
-
-def make_scratch(
-    kernels: MlpCudaKernels, n_points: int, device: Any, training: bool = True
-) -> Scratch:
-    """Allocate the scratch arrays of ``scratch_sizes``."""
-    sizes = scratch_sizes(kernels, n_points, training)
-    return Scratch(
-        wp.empty(sizes.fragments, dtype=wp.uint32, device=device),
-        wp.empty(sizes.activations, dtype=wp.uint32, device=device) if training else None,
-        wp.empty(sizes.partials, dtype=float, device=device) if training else None,
-    )
-
-
-def n_blocks(n_points: int) -> int:
-    """Blocks of 32 points, the last one padded."""
-    return -(-n_points // BLOCK)
+__all__ = [
+    "BLOCK", "MlpCudaKernels", "Scratch", "backward", "forward", "make_mlp_cuda_kernels",
+    "make_scratch", "n_blocks", "train_pass",
+]  # fmt: skip
 
 
 def forward(
@@ -172,10 +69,12 @@ def forward(
     _check("weights", weights, (layout.n_weights,), x.device)
     _check("x", x, (n_blocks(n_points), layout.n_in, BLOCK), x.device)
     _check("y", y, (n_blocks(n_points), layout.n_out, BLOCK), x.device)
-    _check_scratch(kernels, n_points, scratch, x.device, training=False)
+    check_scratch(kernels, n_points, scratch, x.device, training=False)
     stage = kernels.stage("forward")
     _prepare(stage, layout, weights, scratch)
-    _launch(stage.forward, n_blocks(n_points) * 32, [scratch.fragments, x, count, y], x.device)
+    _launch(
+        stage, stage.forward, n_blocks(n_points) * 32, [scratch.fragments, x, count, y], x.device
+    )
 
 
 def backward(
@@ -277,35 +176,58 @@ def _gradients(
     _check("dy" if name == "backward" else "target", target, (blocks, layout.n_out, BLOCK), device)
     if dx is not None:
         _check("dx", dx, (blocks, layout.n_in, BLOCK), device)
-    _check_scratch(kernels, n_points, scratch, device, training=True)
+    check_scratch(kernels, n_points, scratch, device, training=True)
     stage = kernels.stage(name)
     _prepare(stage, layout, weights, scratch)
-    for first in range(0, blocks, _SLICE_BLOCKS):
-        count = min(_SLICE_BLOCKS, blocks - first)
-        n_chunks = -(-count // _CHUNK_BLOCKS)
+    if kernels.fused:
+        chunks = network.n_chunks(blocks)
+        inputs = [scratch.fragments, x, target, n_points, counted, chunks, scale, unscale]
+        outputs = [dx, loss_sums, scratch.partials]
+        _launch(stage, stage.propagate, chunks * BLOCK_DIM, inputs + outputs, device)
+    else:
+        chunks = network.slice_chunks(blocks)
+        arguments = (scratch, x, target, n_points, dx, loss_sums, scale, unscale, counted)
+        _gradient_slices(stage, layout, *arguments)
+    n_threads = -(-layout.n_weights // 32) * BLOCK_DIM
+    _launch(stage, stage.reduce, n_threads, [scratch.partials, chunks, unscale, dweights], device)
+
+
+def _gradient_slices(
+    stage: Stage,
+    layout: MlpLayout,
+    scratch: Scratch,
+    x: wp.array,
+    target: wp.array,
+    n_points: int,
+    dx: wp.array | None,
+    loss_sums: wp.array | None,
+    scale: float,
+    unscale: float,
+    counted: wp.array | None,
+) -> None:
+    """Launch the two kernels, slice after slice of the points."""
+    device, blocks = x.device, n_blocks(n_points)
+    for first in range(0, blocks, network.SLICE_BLOCKS):
+        count = min(network.SLICE_BLOCKS, blocks - first)
         inputs = [scratch.fragments, x, target, n_points, counted, first, scale, unscale]
         outputs = [dx, loss_sums, scratch.activations]
-        _launch(stage.propagate, count * 32, inputs + outputs, device)
-        inputs = [scratch.activations, count, first, counted, _CHUNK_BLOCKS, int(first > 0)]
-        inputs.append(scratch.partials)
-        _launch(stage.weight_gradient, n_chunks * n_jobs(layout) * 32, inputs, device)
-    n_chunks = -(-min(blocks, _SLICE_BLOCKS) // _CHUNK_BLOCKS)
-    n_threads = -(-layout.n_weights // 8) * 32
-    _launch(stage.reduce, n_threads, [scratch.partials, n_chunks, unscale, dweights], device)
+        _launch(stage, stage.propagate, count * 32, inputs + outputs, device)
+        n_threads = network.slice_chunks(count) * n_jobs(layout) * 32
+        inputs = [scratch.activations, count, first, counted, network.CHUNK_BLOCKS, int(first > 0)]
+        _launch(stage, stage.weight_gradient, n_threads, [*inputs, scratch.partials], device)
 
 
 def _prepare(stage: Stage, layout: MlpLayout, weights: wp.array, scratch: Scratch) -> None:
     """Convert the weights to half fragments; a few thousand of them, on every call."""
     n_threads = 2 * 128 * layout.n_fragments
-    _launch(stage.prepare, n_threads, [weights, scratch.fragments], weights.device)
+    _launch(stage, stage.prepare, n_threads, [weights, scratch.fragments], weights.device)
 
 
-def _block_dim(device: wp.Device) -> int:
-    return BLOCK_DIM if device.is_cuda else BLOCK
-
-
-def _launch(kernel: wp.Kernel | None, n_threads: int, args: list[Any], device: wp.Device) -> None:
-    wp.launch(kernel, dim=n_threads, inputs=args, device=device, block_dim=_block_dim(device))
+def _launch(
+    stage: Stage, kernel: wp.Kernel | None, n_threads: int, args: list[Any], device: wp.Device
+) -> None:
+    block_dim = stage.block_dim(device)
+    wp.launch(kernel, dim=n_threads, inputs=args, device=device, block_dim=block_dim)
 
 
 def _check(name: str, array: wp.array, shape: tuple[int, ...], device: wp.Device) -> None:
@@ -321,18 +243,3 @@ def _check(name: str, array: wp.array, shape: tuple[int, ...], device: wp.Device
         raise ShapeError(f"{name} must be on {device}, got {array.device}")
     if not array.is_contiguous or array.ptr % 16:
         raise ShapeError(f"{name} must be contiguous and aligned to 16 bytes; copy it")
-
-
-def _check_scratch(
-    kernels: MlpCudaKernels, n_points: int, scratch: Scratch, device: wp.Device, training: bool
-) -> None:
-    """Raise ShapeError unless the scratch arrays are long enough."""
-    sizes = scratch_sizes(kernels, n_points, training)
-    for name in ("fragments", "activations", "partials"):
-        array, wanted = getattr(scratch, name), getattr(sizes, name)
-        length = 0 if array is None else array.shape[0]
-        if length < wanted or (array is not None and array.device != device):
-            raise ShapeError(
-                f"scratch.{name} must have {wanted} entries on {device}, got {length}: call "
-                f"make_scratch for {n_points} points"
-            )

@@ -67,6 +67,11 @@ class MlpLayout:
         return self.in_tiles + self.n_hidden_layers * self.hidden_tiles
 
     @property
+    def kept_tiles(self) -> int:
+        """First tile of what tells the hidden layers' slopes: dh/dz where stored, else h."""
+        return self.slope_tiles if ACTIVATIONS[self.activation].keeps_slope else self.in_tiles
+
+    @property
     def delta_tiles(self) -> int:
         """First scratch tile of the deltas dL/dz."""
         kept = self.n_hidden_layers * self.hidden_tiles

@@ -5,11 +5,14 @@ from functools import cache
 
 import warp as wp
 
+from ngp_warp.kernels.mlp_cuda_fused import GROUP, gradient_text
+from ngp_warp.kernels.mlp_cuda_gradient import propagate_text
 from ngp_warp.kernels.mlp_cuda_layout import MlpLayout
-from ngp_warp.kernels.mlp_cuda_source import forward_text, propagate_text
+from ngp_warp.kernels.mlp_cuda_source import forward_text
 from ngp_warp.kernels.mlp_cuda_weights import prepare_text, reduce_text, weight_gradient_text
 
-BLOCK_DIM = 128
+WARP = 32
+BLOCK_DIM = GROUP
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,15 +24,28 @@ class Stage:
     forward: wp.Kernel | None
     propagate: wp.Kernel | None
     weight_gradient: wp.Kernel | None
+    """None where ``propagate`` makes the weights' gradient too."""
     reduce: wp.Kernel | None
+
+    def block_dim(self, device: wp.Device) -> int:
+        """Threads of a block: one warp of those that a CPU plays, where warps need not meet."""
+        fused = self.propagate is not None and self.weight_gradient is None
+        return BLOCK_DIM if device.is_cuda or fused else WARP
 
 
 @cache
-def make_stage(layout: MlpLayout, name: str) -> Stage:
-    """Generate the Warp module of a stage."""
+def make_stage(layout: MlpLayout, name: str, fused: bool) -> Stage:
+    """Generate the Warp module of a stage.
+
+    Args:
+        layout: the network.
+        name: "forward", "backward" or a loss.
+        fused: gradients by one kernel, see mlp_cuda_fused.
+    """
     sizes = f"{layout.n_in}_{layout.n_neurons}x{layout.n_hidden_layers}_{layout.n_out}"
     kinds = f"{layout.activation}_{layout.output_activation}"
-    module = wp.get_module(f"ngp_warp.mlp_cuda_{name}_{sizes}_{kinds}")
+    how = "_fused" if fused and name != "forward" else ""
+    module = wp.get_module(f"ngp_warp.mlp_cuda_{name}{how}_{sizes}_{kinds}")
     # lean launches: with 32-aligned dimensions a warp stays whole, and its index is tid / 32
     module.options.update(
         {"enable_backward": False, "default_grid_stride": False, "block_dim": BLOCK_DIM}
@@ -39,14 +55,14 @@ def make_stage(layout: MlpLayout, name: str) -> Stage:
         return Stage(
             module, prepare, _forward_kernel(module, forward_text(layout)), None, None, None
         )
-    return Stage(
-        module,
-        prepare,
-        None,
-        _propagate_kernel(module, propagate_text(layout, name)),
-        _weight_gradient_kernel(module, weight_gradient_text(layout)),
-        _reduce_kernel(module, reduce_text(layout)),
-    )
+    if fused:
+        propagate = _fused_kernel(module, gradient_text(layout, name))
+        weight_gradient = None
+    else:
+        propagate = _propagate_kernel(module, propagate_text(layout, name))
+        weight_gradient = _weight_gradient_kernel(module, weight_gradient_text(layout))
+    reduce = _reduce_kernel(module, reduce_text(layout))
+    return Stage(module, prepare, None, propagate, weight_gradient, reduce)
 
 
 def _prepare_kernel(module: wp.Module, text: str) -> wp.Kernel:
@@ -120,6 +136,47 @@ def _propagate_kernel(module: wp.Module, text: str) -> wp.Kernel:
         propagate_native(
             wp.tid(), fragments, x, target, n_points, count, first_block, scale, unscale, dx,
             loss_sums, scratch,
+        )  # fmt: skip
+
+    return propagate
+
+
+def _fused_kernel(module: wp.Module, text: str) -> wp.Kernel:
+    @wp.func_native(text)
+    def fused_native(
+        tid: int,
+        fragments: wp.array[wp.uint32],
+        x: wp.array3d[float],
+        target: wp.array3d[float],
+        n_points: int,
+        count: wp.array[int],
+        n_chunks: int,
+        scale: float,
+        unscale: float,
+        dx: wp.array3d[float],
+        loss_sums: wp.array[float],
+        partials: wp.array[float],
+    ): ...
+
+    @wp.kernel(module=module)
+    def propagate(
+        # in
+        fragments: wp.array[wp.uint32],
+        x: wp.array3d[float],
+        target: wp.array3d[float],
+        n_points: int,
+        count: wp.array[int],
+        n_chunks: int,
+        scale: float,
+        unscale: float,
+        # out
+        dx: wp.array3d[float],
+        loss_sums: wp.array[float],
+        partials: wp.array[float],
+    ):
+        fused_native(
+            wp.tid(), fragments, x, target, n_points, count, n_chunks, scale, unscale, dx,
+            loss_sums, partials,
         )  # fmt: skip
 
     return propagate

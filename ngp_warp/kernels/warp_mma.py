@@ -20,6 +20,9 @@ whole warp.
 ``load(p)``         16 bytes of memory that the kernel itself may have written
 ``load_constant(p)`` 16 bytes that nothing writes while the kernel runs
 ``load_floats(p)``  the same as float4
+``store_pair(p, a, b)`` two floats at an even place
+``again(i)``        i, but to the compiler it may differ from turn to turn of a loop: so what comes
+                    of it is not kept in registers meanwhile
 =================== =========================================================================
 
 Of lane 4 g + q, register r of ``a`` holds the elements (g + 8 (r & 1), 2 q + 8 (r >> 1) + {0, 1}),
@@ -27,8 +30,9 @@ Of lane 4 g + q, register r of ``a`` holds the elements (g + 8 (r & 1), 2 q + 8 
 (g + 8 (i >> 1), 2 q + (i & 1)).
 
 Without a GPU the same kernel text runs lane by lane: the second half of the text plays a warp on
-Warp's cooperative CPU blocks (``wp.config.enable_cpu_blocks``, ``block_dim=32``). That is thousands
-of times slower than it need be, and only for tests.
+Warp's cooperative CPU blocks (``wp.config.enable_cpu_blocks``, ``block_dim=32``, or 128 where the
+four warps of a block call the same functions in the same order). That is thousands of times slower
+than it need be, and only for tests.
 """
 
 # Saturation: an overflowing activation or gradient becomes the largest half, not an infinity that
@@ -76,13 +80,19 @@ auto converge = []() { __syncwarp(); };
 auto load = [](const void* p) -> uint4 { return *(const uint4*)p; };
 auto load_constant = [](const void* p) -> uint4 { return __ldg((const uint4*)p); };
 auto load_floats = [](const void* p) -> float4 { return __ldg((const float4*)p); };
+auto store_pair = [](float* p, float a, float b) { *(float2*)p = float2 { a, b }; };
+auto again = [](int i) -> int {
+    asm volatile("" : "+r"(i));
+    return i;
+};
 """
 
 _EMULATION = r"""
 auto sine = [](float v) -> float { return sinf(v); };
 auto cosine = [](float v) -> float { return cosf(v); };
 struct alignas(16) uint4 { u32 x, y, z, w; };
-static u32 published[32][6];
+static u32 published[128][6];  // of the warps of a block
+u32 (*const lanes)[6] = published + (tid & 96);
 auto half_of = [](u32 v, int i) -> float {
     unsigned short bits = (unsigned short)(v >> (16 * i));
     return (float)*(const _Float16*)&bits;
@@ -100,37 +110,37 @@ auto pack = [](float a, float b) -> u32 {
 auto low = [=](u32 v) -> float { return half_of(v, 0); };
 auto high = [=](u32 v) -> float { return half_of(v, 1); };
 auto mma = [=](f32 (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) {
-    for (int i = 0; i < 4; ++i) published[lane][i] = a[i];
-    published[lane][4] = b0;
-    published[lane][5] = b1;
+    for (int i = 0; i < 4; ++i) lanes[lane][i] = a[i];
+    lanes[lane][4] = b0;
+    lanes[lane][5] = b1;
     wp_cpu_tile_sync();
     for (int i = 0; i < 4; ++i) {
         int row = (lane >> 2) + (i >> 1) * 8, column = (lane & 3) * 2 + (i & 1);
         for (int k = 0; k < 16; ++k) {
             int a_lane = (row % 8) * 4 + (k % 8) / 2, a_register = (k / 8) * 2 + row / 8;
             int b_lane = column * 4 + (k % 8) / 2, b_register = 4 + k / 8;
-            c[i] += half_of(published[a_lane][a_register], k % 2)
-                * half_of(published[b_lane][b_register], k % 2);
+            c[i] += half_of(lanes[a_lane][a_register], k % 2)
+                * half_of(lanes[b_lane][b_register], k % 2);
         }
     }
     wp_cpu_tile_sync();
 };
 auto transpose = [=](u32 v) -> u32 {
-    published[lane][0] = v;
+    lanes[lane][0] = v;
     wp_cpu_tile_sync();
     u32 t = 0;
     for (int i = 0; i < 2; ++i) {
         int row = lane / 4, column = (lane % 4) * 2 + i;
-        u32 source = published[column * 4 + row / 2][0];
+        u32 source = lanes[column * 4 + row / 2][0];
         t |= ((source >> (16 * (row % 2))) & 0xffffu) << (16 * i);
     }
     wp_cpu_tile_sync();
     return t;
 };
 auto lane_sum = [=](float v, int mask) -> float {
-    *(float*)&published[lane][0] = v;
+    *(float*)&lanes[lane][0] = v;
     wp_cpu_tile_sync();
-    float s = v + *(const float*)&published[lane ^ mask][0];
+    float s = v + *(const float*)&lanes[lane ^ mask][0];
     wp_cpu_tile_sync();
     return s;
 };
@@ -138,6 +148,8 @@ auto converge = []() {};
 auto load = [](const void* p) -> uint4 { return *(const uint4*)p; };
 auto load_constant = load;
 auto load_floats = [](const void* p) -> float4 { return *(const float4*)p; };
+auto store_pair = [](float* p, float a, float b) { p[0] = a, p[1] = b; };
+auto again = [](int i) -> int { return i; };
 """
 
 PRIMITIVES = f"""

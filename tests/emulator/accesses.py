@@ -10,6 +10,7 @@ import numpy as np
 from tests.emulator import memory
 from tests.emulator.arithmetic import dtype_of, unsigned
 from tests.emulator.memory import LOCAL, PARAM, SHARED, Region
+from tests.emulator.races import Shared
 from tests.emulator.text import parts_of
 from tests.emulator.variables import PtxError
 
@@ -36,14 +37,14 @@ class _View:
         index: of each access's first value.
         threads: whose accesses they are.
         which: their numbers among the instruction's; None: all.
-        region: of global memory.
+        region: of global memory, or the blocks' shared memory.
     """
 
     array: np.ndarray
     index: np.ndarray
     threads: np.ndarray
     which: np.ndarray | None = None
-    region: Region | None = None
+    region: Region | Shared | None = None
 
     def own(self, values: np.ndarray) -> np.ndarray:
         """Return of an instruction's values those of these accesses."""
@@ -51,15 +52,18 @@ class _View:
 
     def note(self, t: Any, what: str, k: int, *more: np.ndarray) -> None:
         """Look for races, where that is asked for."""
-        races = t.access.races
-        if races is None or self.region is None or self.region.foreign:
+        races, region = t.access.races, self.region
+        if races is None or region is None:
             return
-        shift = self.region.base - self.region.start
-        place = (self.index + k) * self.array.itemsize - shift
-        getattr(races, what)(self.region, place, self.threads + t.first, *more)
+        place = (self.index + k) * self.array.itemsize
+        if isinstance(region, Shared):
+            getattr(region.races, what)(region, place, self.threads, *more)
+        elif not region.foreign:
+            place -= region.base - region.start
+            getattr(races, what)(region, place, self.threads + t.first, *more)
 
 
-class _Place:
+class Place:
     """An address operand, ``[base+offset]``, in a space."""
 
     def __init__(self, program: Any, words: list[str], operand: str):
@@ -135,7 +139,8 @@ def _in_space(
         raise PtxError(f"an access of {size} bytes at {bad} of {stride} bytes of {space} memory")
     if np.any(at % size):
         raise PtxError(f"a misaligned access of {size} bytes to {space} memory")
-    return [_View(raw.view(dtype), (at + unit * stride) // dtype.itemsize, threads)]
+    region = t.access.shared if space == "shared" else None
+    return [_View(raw.view(dtype), (at + unit * stride) // dtype.itemsize, threads, region=region)]
 
 
 def _width(words: list[str]) -> int:
@@ -144,7 +149,7 @@ def _width(words: list[str]) -> int:
 
 def _load(program: Any, words: list[str], operands: list[str]) -> Step:
     dtype, count = dtype_of(words[-1]), _width(words)
-    place = _Place(program, words, operands[1])
+    place = Place(program, words, operands[1])
     writes = [program.writes(o, dtype) for o in parts_of(operands[0])]
     fixed = place.uniform()
     if fixed is not None:
@@ -181,7 +186,7 @@ def _load(program: Any, words: list[str], operands: list[str]) -> Step:
 
 def _store(program: Any, words: list[str], operands: list[str]) -> Step:
     dtype, count = dtype_of(words[-1]), _width(words)
-    place = _Place(program, words, operands[0])
+    place = Place(program, words, operands[0])
     reads = [program.reads(o, dtype) for o in parts_of(operands[1])]
     bits = unsigned(dtype)
 
@@ -220,7 +225,7 @@ def _atomic(program: Any, words: list[str], operands: list[str]) -> Step:
     if words[-1][0] == "b" and name == "add":
         raise PtxError("an addition without a type")
     operate = _OPERATIONS[name]
-    place = _Place(program, words, operands[1 if returns else 0])
+    place = Place(program, words, operands[1 if returns else 0])
     given = operands[2:] if returns else operands[1:]
     writes = [program.writes(o, dtype) for o in parts_of(operands[0])] if returns else []
     if count > 1 and (returns or len(given) != 1):
@@ -246,7 +251,7 @@ def _atomic(program: Any, words: list[str], operands: list[str]) -> Step:
 def _add_halves(program: Any, words: list[str], operands: list[str]) -> Step:
     """Two halves added to the two of a word."""
     word, half = np.dtype(np.uint32), np.dtype(np.float16)
-    place, read = _Place(program, words, operands[0]), program.reads(operands[1], word)
+    place, read = Place(program, words, operands[0]), program.reads(operands[1], word)
 
     def step(t: Any, ix: Any) -> None:
         n = t.n if ix is None else len(ix)

@@ -225,6 +225,21 @@ def _with_flush(function: Callable | None, flush: bool) -> Callable | None:
     return lambda *v: _flushed(function(*(_flushed(x) for x in v)))
 
 
+def permute_bytes(a: np.ndarray, b: np.ndarray, selector: np.ndarray) -> np.ndarray:
+    """Return four bytes of b's and a's eight (a's are the lower ones), each as a nibble says.
+
+    A nibble of 8 or more: the sign of the byte of 8 less, eight times.
+    """
+    both = b.astype(np.uint64) << np.uint64(32) | a.astype(np.uint64)
+    found = np.zeros_like(both)
+    for i in range(4):
+        nibble = selector.astype(np.uint64) >> np.uint64(4 * i) & np.uint64(15)
+        byte = both >> np.uint64(8) * (nibble & np.uint64(7)) & np.uint64(255)
+        sign = np.where(byte > 127, np.uint64(255), np.uint64(0))
+        found |= np.where(nibble > 7, sign, byte) << np.uint64(8 * i)
+    return found.astype(np.uint32)
+
+
 _COMPARE = {"eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less_equal,
             "gt": np.greater, "ge": np.greater_equal}  # fmt: skip
 _UNSIGNED = {"lo": "lt", "ls": "le", "hi": "gt", "hs": "ge"}

@@ -67,7 +67,7 @@ def _special(program: Any, words: list[str], operands: list[str]) -> Step | None
     word = words[0]
     function = {"mov": _mov, "setp": _setp, "selp": _selp, "cvt": _cvt, "mad": _mad, "fma": _fma,
                 "shl": _shift, "shr": _shift, "shf": _funnel, "bfi": _bfi,
-                "bfind": _bfind}.get(word)  # fmt: skip
+                "bfind": _bfind, "prmt": _permute}.get(word)  # fmt: skip
     if word == "mul" and ("wide" in words or "hi" in words):
         function = _mul
     return function(program, words, operands) if function else None
@@ -257,6 +257,14 @@ def _funnel(program: Any, words: list[str], operands: list[str]) -> Step:
     write = program.writes(operands[0], dtype)
     a, b, n = (program.reads(o, dtype) for o in operands[1:])
     return lambda t, ix: write(t, ix, function(a(t, ix), b(t, ix), n(t, ix)))
+
+
+def _permute(program: Any, words: list[str], operands: list[str]) -> Step:
+    if words != ["prmt", "b32"]:
+        raise PtxError("this mode is not emulated")
+    write, *reads = (f(o, np.dtype(np.uint32)) for f, o in zip(
+        (program.writes, *[program.reads] * 3), operands, strict=True))  # fmt: skip
+    return lambda t, ix: write(t, ix, arithmetic.permute_bytes(*(read(t, ix) for read in reads)))
 
 
 def _bfi(program: Any, words: list[str], operands: list[str]) -> Step:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tests.emulator.memory import Access, GlobalMemory
-from tests.emulator.races import Races
+from tests.emulator.races import Races, Shared
 from tests.emulator.traffic import Traffic
 from tests.emulator.variables import PtxError
 
@@ -129,6 +129,8 @@ def launch(
                 program.states[key] = Threads(program, *key)
             threads = program.states[key]
             threads.begin(grid, first, params, access)
+            if races and program.shared_size:
+                access.shared = Shared(count * program.shared_size, program.shared_size)
             _run(program, threads)
 
 

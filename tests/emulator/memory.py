@@ -100,6 +100,8 @@ class Access:
     def __init__(self, memory: GlobalMemory, foreign: bool, races: Any = None, traffic: Any = None):
         self._memory, self._foreign, self.races = memory, foreign, races
         self.traffic = traffic
+        self.shared: Any = None
+        """``races.Shared``, where somebody looks."""
         self._mapped: list[tuple[int, int]] | None = None
 
     def parts(self, address: np.ndarray, size: int, align: int) -> list:

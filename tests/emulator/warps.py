@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from tests.emulator.accesses import Place
 from tests.emulator.text import parts_of
 from tests.emulator.variables import PtxError
 
@@ -21,6 +22,7 @@ def decode(program: Any, words: list[str], operands: list[str]) -> Step | None:
         PtxError: it is not emulated.
     """
     function = {"shfl": _shuffle, "vote": _vote, "mma": _mma, "movmatrix": _transpose,
+                "ldmatrix": _load_matrices,
                 "bar": _barrier, "barrier": _barrier}.get(words[0])  # fmt: skip
     return function(program, words, operands) if function else None
 
@@ -34,7 +36,12 @@ def _barrier(program: Any, words: list[str], operands: list[str]) -> Step:
         raise PtxError("not emulated")
     if len(operands) != 1:
         raise PtxError("a barrier for some threads is not emulated")
-    return lambda t, ix: None
+
+    def meet(t: Any, ix: Any) -> None:
+        if t.access.shared is not None:
+            t.access.shared.meet(t.block[t.all if ix is None else ix])
+
+    return meet
 
 
 def _warps(values: np.ndarray, t: Any, ix: Any) -> np.ndarray:
@@ -155,5 +162,29 @@ def _transpose(program: Any, words: list[str], operands: list[str]) -> Step:
         matrix = words.view(np.uint16).reshape(-1, 8, 8)
         turned = np.ascontiguousarray(matrix.transpose(0, 2, 1))
         write(t, ix, turned.view(_WORD).reshape(-1))
+
+    return step
+
+
+def _load_matrices(program: Any, words: list[str], operands: list[str]) -> Step:
+    """Four 8x8 matrices of halves from shared memory, whose rows are at the lanes' addresses."""
+    turned = words[5] == "trans"
+    kept = words[1:5] + words[6 if turned else 5 :]
+    if kept != ["sync", "aligned", "m8n8", "x4", "shared", "b16"]:
+        raise PtxError("this shape or type is not emulated")
+    writes = [program.writes(o, _WORD) for o in parts_of(operands[0])]
+    place = Place(program, words, operands[1])
+
+    def step(t: Any, ix: Any) -> None:
+        (view,) = place.views(t, ix, _WORD, 4, "read")
+        rows = view.index[:, None] + np.arange(4)
+        for k in range(4):
+            view.note(t, "read", k)
+        matrices = view.array[rows].view(np.uint16).reshape(-1, 4, 8, 8)
+        if turned:
+            matrices = matrices.transpose(0, 1, 3, 2)
+        found = np.ascontiguousarray(matrices).view(_WORD).reshape(-1, 4, 32)
+        for i, write in enumerate(writes):
+            write(t, ix, found[:, i].reshape(-1))
 
     return step
