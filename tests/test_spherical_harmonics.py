@@ -16,11 +16,12 @@ def unit_vectors(n, seed=0):
     return v / np.linalg.norm(v, axis=1, keepdims=True)
 
 
-def harmonics(directions, n_bands, device):
+def harmonics(directions, n_bands, device, count=None):
     d = wp.array(np.asarray(directions, np.float32).reshape(-1), device=device)
     norm = wp.array(kernels.norms(), device=device)
     rows = wp.zeros(len(directions) * n_bands**2, dtype=float, device=device)
-    args = [d, norm, n_bands, rows]
+    counted = None if count is None else wp.array([count], dtype=int, device=device)
+    args = [d, norm, n_bands, counted, rows]
     launch.launch(kernels.harmonics_kernel, len(directions), args, device)
     return rows.numpy().reshape(len(directions), -1)
 
@@ -84,3 +85,12 @@ def test_the_gradient_is_not_only_tangential(device):
     d_rows[0, 2] = 1
     got = gradient([[0.0, 0.0, 1.0]], d_rows, 2, device)
     np.testing.assert_allclose(got, [[0, 0, 0.48860251]], atol=1e-6)
+
+
+@pytest.mark.parametrize("count", [0, 7, 40, 1000])
+def test_directions_that_do_not_count_are_left_out(device, count):
+    d = unit_vectors(40)
+    found, whole = harmonics(d, 4, device, count), harmonics(d, 4, device)
+    # a CPU's loop over all is another one, and may fuse other multiplications
+    assert np.allclose(found[:count], whole[:count], rtol=0, atol=1e-6)
+    assert not found[count:].any()

@@ -41,11 +41,15 @@ def harmonics_kernel(
     direction: wp.array[float],  # [n * 3]
     norm: wp.array[float],  # [64]
     n_bands: int,  # 1 to 8
+    count: wp.array[int],  # [1]: directions that count, or empty: all
     # out
     rows: wp.array[float],  # [n * n_bands^2]
 ):
     """All harmonics of one direction."""
     i = begin + wp.tid()
+    if count.shape[0] > 0:  # noqa: SIM102 - Warp reads both sides of an "and"
+        if i >= count[0]:
+            return
     x = direction[i * 3]
     y = direction[i * 3 + 1]
     z = direction[i * 3 + 2]

@@ -96,7 +96,7 @@ class PointQuery:
         flat = np.ascontiguousarray(directions, np.float32).reshape(-1)
         rows = self._zeros(N_DIRECTION)
         args = [wp.array(flat, device=self.device)]
-        args += [wp.array(harmonics.norms(), device=self.device), _N_BANDS, rows]
+        args += [wp.array(harmonics.norms(), device=self.device), _N_BANDS, None, rows]
         launch.launch(harmonics.harmonics_kernel, n, args, self.device)
         return rows.numpy().reshape(-1, 32, N_DIRECTION)
 

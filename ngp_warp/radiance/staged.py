@@ -199,7 +199,7 @@ class StagedRadiance:
         """Record everything from rays to the colours of the samples that are kept."""
         samples, marched, n = work.samples, work.packed, batch.capacity
         stages = samples.march_stages(make_lattice(s), self.occupancy.bits, batch)
-        args = [batch.direction, self._norms, _N_BANDS, work.harmonics]
+        args = [batch.direction, self._norms, _N_BANDS, batch.count, work.harmonics]
         stages[0] += self._record(harmonics.harmonics_kernel, n, args)
         arrays = samples.positions, marched.features, marched.geometry
         # fixed launches: how many samples have room, and are kept, is read on the device
