@@ -77,6 +77,7 @@ class Field:
             half=encoding.half,
             quantization=encoding.quantization,
             fixed_point=deterministic and device != "cpu",
+            flagged=self.encoding.flagged,
             trainable=trainable,
         )
         self.optimizer = Adam(optimizer, [self.weights, self.table], device)

@@ -26,8 +26,7 @@ class Parameters:
     second_moment: wp.array
     n_features: int = 0
     touched: wp.array | None = None
-    """uint8 [n_groups]: groups of ``GROUP`` entries that got a gradient; None on CUDA, where
-    marking them costs more than looking."""
+    """uint8 [n_groups]: if any of ``GROUP`` entries got a gradient; None: Adam looks itself."""
     count: wp.array | None = None
     half_value: wp.array | None = None
     average: wp.array | None = None
@@ -102,6 +101,7 @@ def make_weights(
         half=False,
         quantization=0.0,
         fixed_point=False,
+        flagged=False,
         trainable=trainable,
     )
 
@@ -115,6 +115,7 @@ def make_table(
     half: bool = False,
     quantization: float = 0.0,
     fixed_point: bool = False,
+    flagged: bool | None = None,
     trainable: bool = True,
 ) -> Parameters:
     """Return a grid's table, float32 [n_entries * n_features], ready for ``Adam``.
@@ -127,6 +128,7 @@ def make_table(
         half: keep a float16 copy that is read.
         quantization: round that copy, see ``Parameters.quantization``.
         fixed_point: int64 gradients, whose sum does not depend on the order (CUDA).
+        flagged: there are flags of what got a gradient; None: on a CPU, which always needs them.
         trainable: allocate gradients and moments, four times the values.
     """
     return _make(
@@ -137,6 +139,7 @@ def make_table(
         half=half,
         quantization=quantization,
         fixed_point=fixed_point,
+        flagged=device == "cpu" if flagged is None else flagged,
         trainable=trainable,
     )
 
@@ -150,6 +153,7 @@ def _make(
     half: bool,
     quantization: float,
     fixed_point: bool,
+    flagged: bool,
     trainable: bool,
 ) -> Parameters:
     n = values.size
@@ -165,9 +169,7 @@ def _make(
         first_moment=zeros(n_trained),
         second_moment=zeros(n_trained),
         n_features=n_features,
-        touched=zeros(n_trained // n_features // GROUP, wp.uint8)
-        if table and device == "cpu"
-        else None,
+        touched=zeros(n_trained // n_features // GROUP, wp.uint8) if flagged else None,
         count=zeros(n_trained // n_features, wp.uint16) if table else None,
         half_value=wp.array(values.astype(np.float16), device=device) if half else None,
         average=zeros(n) if config.ema_decay > 0 else None,
@@ -226,9 +228,10 @@ class Adam:
         """
         stages = exchange.sum_gradients(self.parameters, self.device)
         stages.append([self._update(p) for p in self.parameters])
-        if self._kernels is portable:  # it reads no flags, but leaves them as the other does
-            marked = [p.touched for p in self.parameters if p.touched is not None]
-            stages += [[self._clear(touched)] for touched in marked]
+        if self._kernels is portable:
+            # its threads share flags, so that none may clear one while another has not read it
+            flags = [p.touched for p in self.parameters if p.touched is not None]
+            stages += [[self._clear(touched)] for touched in flags]
         averages = [self._update_average(p) for p in self.parameters if p.average is not None]
         return stages + ([averages] if averages else [])
 
@@ -251,11 +254,9 @@ class Adam:
         quantized = p.quantum is not None
         kernel = k.table_kernel(p.n_features, *moments, half, fixed_point, quantized)
         n_groups = p.gradient.size // p.n_features // GROUP
-        args = [self.schedule, self._correction, p.gradient, p.value]
+        args = [n_groups, self.schedule, self._correction, p.gradient, p.touched, p.value]
         args += [p.half_value or self._none, p.first_moment, p.second_moment, p.count]
         args += [p.quantum or self._no_quantum]
-        if k is kernels:
-            args = [n_groups, p.touched, *args]
         return launch.record(kernel, k.table_items(n_groups, p.n_features), args, self.device)
 
     def _clear(self, touched: wp.array) -> launch.Launch:

@@ -7,6 +7,7 @@ import warp as wp
 from ngp_warp import launch
 from ngp_warp.config import GridEncodingConfig
 from ngp_warp.encodings.grid import GridEncoding, resolve
+from ngp_warp.kernels.grid import GROUP
 from ngp_warp.kernels.grid_portable import FIXED_POINT
 from tests.grid_case import GridCase, along, flags_are, small
 from tests.reference import grid
@@ -41,6 +42,20 @@ def test_table_gradient_is_the_twins(device, backend, shape):
         assert np.all(flags[np.any(d_table.reshape(len(flags), -1) != 0, axis=1)])
         if grid_type == "dense":
             assert not np.all(flags)
+
+
+@pytest.mark.parametrize("dtype", [wp.float32, wp.int64], ids=["floats", "integers"])
+def test_flags_are_set_where_there_are_some(device, dtype):
+    """On CUDA too, whose optimizer wants them of the largest tables alone."""
+    case = make((2, 4, "linear", "float32"), "dense", device, "portable")
+    d_table, _ = case.table_gradient(dtype)
+    flags = wp.zeros(case.encoding.n_entries // GROUP, dtype=wp.uint8, device=device)
+    n_rows = case.encoding.n_outputs
+    args = case.blocked(case.x), case.gradient(case.d_out), d_table, flags, n_rows
+    case.encoding.backward(*args).run()
+    wanted = case.twin_backward()[1]
+    assert np.array_equal(flags.numpy() != 0, wanted)
+    assert 0 < wanted.sum() < wanted.size
 
 
 @pytest.mark.parametrize("grid_type", ["hash", "tiled"])

@@ -8,6 +8,7 @@ from ngp_warp.config import OptimizerConfig
 from ngp_warp.kernels.adam import COUNT_MAX
 from ngp_warp.kernels.grid import GROUP
 from ngp_warp.kernels.grid_portable import FIXED_POINT
+from ngp_warp.launch import run_stages
 from ngp_warp.optimizer import Adam, bias_corrections, make_table, make_weights
 from tests.reference.adam import AdamTwin, learning_rate
 
@@ -28,6 +29,7 @@ class Run:
         half=False,
         fixed_point=False,
         quantization=0.0,
+        flagged=None,
         **settings,
     ):
         self.rng = np.random.default_rng(0)
@@ -45,6 +47,7 @@ class Run:
             half=half,
             quantization=quantization,
             fixed_point=fixed_point,
+            flagged=flagged,
         )
         self.weights = make_weights(weights, config, device)
         self.adam = Adam(config, [self.weights, self.table], device, backend)
@@ -66,7 +69,6 @@ class Run:
 
     def flag(self, touched):
         """Say which groups have a gradient, where somebody wants to know."""
-        assert (self.table.touched is None) == (self.adam.device != "cpu")
         if self.table.touched is not None:
             self.table.touched.assign(np.asarray(touched, np.uint8))
 
@@ -86,6 +88,21 @@ class Run:
             table = table / FIXED_POINT
         self.table_twin.step(table, rate)
         self.weights_twin.step(weights, rate)
+
+
+@pytest.mark.parametrize("n_features", [1, 2, 4, 8])
+def test_without_a_flag_a_gradient_waits(device, backend, n_features):
+    run = Run(device, backend, n_features, flagged=True)
+    gradient = np.ones(run.table.gradient.size, np.float32)
+    flags = run.rng.random(gradient.size // n_features // GROUP) < 0.5
+    run.table.gradient.assign(gradient)
+    run.table.touched.assign(flags.astype(np.uint8))
+    before = run.table.value.numpy().copy()
+    run_stages(run.stages)
+    wanted = np.repeat(flags, GROUP * n_features)
+    assert np.array_equal(run.table.value.numpy() != before, wanted)
+    assert np.array_equal(run.table.gradient.numpy() == 0, wanted)
+    assert not run.table.touched.numpy().any()
 
 
 @pytest.mark.parametrize("n_features", [1, 2, 4, 8])

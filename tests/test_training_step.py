@@ -6,6 +6,7 @@ import warp as wp
 
 from ngp_warp import launch, samplers
 from ngp_warp.config import GridEncodingConfig, NetworkConfig, OptimizerConfig
+from ngp_warp.encodings import grid
 from ngp_warp.encodings.grid import GridEncoding, resolve
 from ngp_warp.field import Field
 from ngp_warp.networks.unfused import UnfusedMLP
@@ -113,6 +114,19 @@ def test_deterministic_runs_are_bit_identical(device):
     assert same(runs[0].state(), runs[1].state())
     runs[0].run(1)
     assert not same(runs[0].state(), runs[1].state())
+
+
+def test_flags_change_nothing(device, monkeypatch):
+    """On CUDA a plane's large table has them, and others do not."""
+    runs = []
+    for large in (2**24, 0):
+        monkeypatch.setattr(grid, "_LARGE", large)
+        runs.append(Training(device, deterministic=True))
+        runs[-1].run(20)
+    flagged = [it.field.table.touched is not None for it in runs]
+    assert flagged == [device == "cpu", True]
+    assert same(runs[0].state(), runs[1].state())
+    assert not runs[1].field.table.touched.numpy().any()
 
 
 def test_a_graph_is_its_launches(device):

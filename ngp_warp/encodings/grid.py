@@ -15,6 +15,8 @@ from ngp_warp.launch import check_size
 
 # Warp arrays count their elements in 32 bits.
 MAX_PARAMS = 2**31 - 1
+# Values whose gradients a GPU needs 25 microseconds to look at.
+_LARGE = 2**24
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +162,15 @@ class GridEncoding:
         self.meta = wp.array(meta.ravel(), device=device)
 
     @property
+    def flagged(self) -> bool:
+        """Whether training should flag the entries that get a gradient.
+
+        A CPU's kernels always do. On CUDA a flag costs as much as an addition, but near points of a
+        plane share it, and a table may be so large that Adam should not look at all of it.
+        """
+        return self.device == "cpu" or (self.n_dims == 2 and self.n_params > _LARGE)
+
+    @property
     def table_dtype(self) -> Any:
         """Warp dtype of the table that forward reads."""
         return wp.float16 if self.config.half else wp.float32
@@ -215,8 +226,8 @@ class GridEncoding:
             d_out: gradient of the features, laid out like ``out``; zero where a block is padded.
             d_table: flat float32 [n_params], added to; or int64 for a sum in fixed point
                 (``FIXED_POINT``) that does not depend on the order, portable backend only.
-            touched: uint8 [n_entries / GROUP], set to 1 where something was added; on CUDA, where
-                nobody reads it, None.
+            touched: uint8 [n_entries / GROUP], set to 1 where something was added; None on CUDA:
+                nobody wants to know.
             n_rows: rows of ``d_out``.
         """
         n_blocks = self.n_blocks(x)
@@ -235,7 +246,7 @@ class GridEncoding:
         return launch.record(kernel, n_items, args, self.device, shards=1)
 
     def make_flags(self) -> wp.array | None:
-        """Return flags for the backward passes, none set; None on CUDA."""
+        """Return the flags that the backward passes need, none set; None on CUDA."""
         if self.device != "cpu":
             return None
         return wp.zeros(self.n_entries // vector.GROUP, dtype=wp.uint8, device=self.device)

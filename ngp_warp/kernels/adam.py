@@ -113,12 +113,12 @@ for (int l = 0; l < n_listed; ++l) {{
 
     @wp.func_native(text)
     def adam_item(
-        item: int,
         n_groups: int,
-        touched: wp.array[wp.uint8],
+        item: int,
         schedule: wp.array[float],
         correction: wp.array[float],
         gradient: wp.array[float],
+        touched: wp.array[wp.uint8],
         value: wp.array[float],
         half_value: wp.array[wp.float16],
         first_moment: wp.array[float],
@@ -132,13 +132,11 @@ for (int l = 0; l < n_listed; ++l) {{
         begin: int,
         # in
         n_groups: int,
-        # in and out
-        touched: wp.array[wp.uint8],  # [n_groups], set to zero
-        # in
         schedule: wp.array[float],  # [N_SCHEDULE]
         correction: wp.array[float],  # [COUNT_MAX + 1], bias correction after so many steps
         # in and out
         gradient: wp.array[float],  # [n_entries, F], set to zero
+        touched: wp.array[wp.uint8],  # [n_groups], set to zero
         value: wp.array[float],  # [n_entries, F]
         half_value: wp.array[wp.float16],  # [n_entries, F] or empty
         first_moment: wp.array[float],  # [n_entries, F]
@@ -149,12 +147,12 @@ for (int l = 0; l < n_listed; ++l) {{
     ):
         """p -= rate m / (sqrt(v) + epsilon) for every parameter whose gradient is not zero."""
         adam_item(
-            begin + wp.tid(),
             n_groups,
-            touched,
+            begin + wp.tid(),
             schedule,
             correction,
             gradient,
+            touched,
             value,
             half_value,
             first_moment,

@@ -37,13 +37,9 @@ asm volatile("red.global.add.v{n}.f32 [%0], {{{operands}}};" :: "l"(address), {v
 """
 
 
-@wp.func_native("""
-#ifndef __CUDA_ARCH__
-touched.data[group] = 1;
-#endif
-""")
+@wp.func_native("if (touched.data) touched.data[group] = 1;")
 def mark(touched: wp.array(dtype=wp.uint8), group: int):
-    """Note on a CPU that a group of entries got a gradient; nothing on CUDA, where none is read."""
+    """Note that a group of entries got a gradient, where there are flags."""
     ...
 
 

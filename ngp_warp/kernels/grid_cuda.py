@@ -357,8 +357,13 @@ if (!moves) continue;  // padding, no sample: adding nothing would cost as much 
 #else
 {one_by_one}
         d_table.data[{index}] += {value};
-for (int c = 0; c < {n}; ++c) touched.data[(offset + id[c]) / {GROUP}] = 1;
 #endif
+if (touched.data) {{
+    WP_PRAGMA_UNROLL
+    for (int c = 0; c < {n}; ++c)
+        if (c % 2 == 0 || id[c] / {GROUP} != id[c - 1] / {GROUP})
+            touched.data[(offset + id[c]) / {GROUP}] = 1;
+}}
 """
     return _levels(shape, "", body)
 
@@ -442,7 +447,7 @@ def backward_kernel(shape: GridShape, fixed_point: bool = False) -> wp.Kernel:
         n_blocks: int,
         # in and out
         d_table: gradient_type,  # [n_entries, F], added to
-        touched: wp.array[wp.uint8],  # [n_entries / GROUP], set to 1 on a CPU
+        touched: wp.array[wp.uint8],  # [n_entries / GROUP], set to 1; or empty
     ):
         """d T[c, f] += w_c d y_f."""
         backward_item(

@@ -104,7 +104,7 @@ def backward_kernel(shape: GridShape, fixed_point: bool = False) -> wp.Kernel:
         n_blocks: int,
         # in and out
         d_table: gradient_type,  # [n_entries, F], added to
-        touched: wp.array[wp.uint8],  # [n_entries / GROUP], set to 1 on a CPU
+        touched: wp.array[wp.uint8],  # [n_entries / GROUP], set to 1; or empty
     ):
         """d T[c, f] += w_c d y_f + (v . d w_c / d x) q_f."""
         i = begin + wp.tid()

@@ -295,7 +295,7 @@ def second_order_kernel(shape: GridShape) -> wp.Kernel:
         # in and out
         dd_out: wp.array[float],  # [n_blocks, n_rows, 32], gradient of what was d_out
         d_table: wp.array[float],  # [n_entries, F], added to
-        touched: wp.array[wp.uint8],  # [n_entries / GROUP], set to 1 on a CPU
+        touched: wp.array[wp.uint8],  # [n_entries / GROUP], set to 1; or empty
     ):
         """dd y_f = sum_c (v . d w_c / d x) T[c, f]; d T[c, f] += (v . d w_c / d x) d y_f."""
         i = begin + wp.tid()

@@ -185,7 +185,7 @@ def backward_kernel(color_space: str, fixed_point: bool) -> wp.Kernel:
         rows_per_item: int,
         # in and out
         gradient: gradient_type,  # [height, width, 4], added to
-        touched: wp.array[wp.uint8],  # [height * width / GROUP], set to 1 on a CPU
+        touched: wp.array[wp.uint8],  # [height * width / GROUP], set to 1; or empty
     ):
         """d texel += weight * slope of the activation * d background."""
         item = begin + wp.tid()
