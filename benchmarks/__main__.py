@@ -96,6 +96,10 @@ def _add_fields(commands: Any) -> list[argparse.ArgumentParser]:
     registers = commands.add_parser("registers", help="registers of the hot CUDA kernels, no GPU")
     registers.add_argument("--out", type=Path, default=_ROOT / "docs" / "registers.md")
     registers.set_defaults(run=_registers)
+    traffic = commands.add_parser("traffic", help="what a step asks of a GPU, counted without one")
+    traffic.add_argument("--batch-log2", type=int, default=18, help="log2 of the points of a batch")
+    traffic.add_argument("--out", type=Path, default=_ROOT / "docs" / "traffic.md")
+    traffic.set_defaults(run=_traffic)
     return [distance, radiance, volume, encodings, modules]
 
 
@@ -249,6 +253,13 @@ def _registers(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
 
     results = registers.run(args.out)
     return registers.describe(results), results
+
+
+def _traffic(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    from benchmarks import traffic
+
+    results = traffic.run(args.out, args.batch_log2)
+    return traffic.describe(results), results
 
 
 def main(argv: list[str] | None = None) -> int:

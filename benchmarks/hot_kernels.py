@@ -45,6 +45,9 @@ NETWORKS = [
     (32, 128, 2, 4, "none"),
 ]
 ADAM = (0.9, 0.99, 1e-15)
+TABLE_STEP = adam.TableStep(
+    n_features=2, beta1=ADAM[0], beta2=ADAM[1], epsilon=ADAM[2], flagged=False
+)
 
 
 @dataclass(frozen=True)
@@ -122,8 +125,11 @@ def _optimizer() -> Iterator[Hot]:
     for n_features in (2, 4):
         for fixed in (False, True):
             how = ", fixed point" if fixed else ""
-            kernel = adam_portable.table_kernel(n_features, *ADAM, True, fixed, False)
+            step = replace(TABLE_STEP, n_features=n_features, half=True, fixed_point=fixed)
+            kernel = adam_portable.table_kernel(step)
             yield _of("Adam", f"table, F={n_features}, float16 copy{how}", kernel)
+    kernel = adam_portable.table_kernel(replace(TABLE_STEP, n_features=4, flagged=True))
+    yield _of("Adam", "table, F=4, flagged", kernel)
     yield _of("Adam", "weights", adam_portable.weights_kernel(*ADAM, 1e-6))
     yield _of("Adam", "average", adam_portable.average_kernel(0.95))
     yield _of("Adam", "schedule", adam.advance_kernel)

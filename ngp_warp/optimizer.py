@@ -228,8 +228,8 @@ class Adam:
         """
         stages = exchange.sum_gradients(self.parameters, self.device)
         stages.append([self._update(p) for p in self.parameters])
-        if self._kernels is portable:
-            # its threads share flags, so that none may clear one while another has not read it
+        if self._kernels is portable and self.device == "cpu":
+            # its items share flags, so that none may clear one while another has not read it
             flags = [p.touched for p in self.parameters if p.touched is not None]
             stages += [[self._clear(touched)] for touched in flags]
         averages = [self._update_average(p) for p in self.parameters if p.average is not None]
@@ -242,22 +242,37 @@ class Adam:
 
     def _update(self, p: Parameters) -> launch.Launch:
         c, k = self.config, self._kernels
+        if p.n_features:
+            return self._update_table(p)
         # float(): a setting given as 0 would be an integer in the kernels' text
         moments = float(c.beta1), float(c.beta2), float(c.epsilon)
-        if not p.n_features:
-            kernel = k.weights_kernel(*moments, float(c.l2_regularization))
-            args = [p.value.size, self.schedule, p.gradient]
-            args += [p.value, p.first_moment, p.second_moment]
-            return launch.record(kernel, k.weight_items(p.value.size), args, self.device)
-        half = p.half_value is not None
-        fixed_point = p.gradient.dtype == wp.int64
-        quantized = p.quantum is not None
-        kernel = k.table_kernel(p.n_features, *moments, half, fixed_point, quantized)
+        kernel = k.weights_kernel(*moments, float(c.l2_regularization))
+        args = [p.value.size, self.schedule, p.gradient]
+        args += [p.value, p.first_moment, p.second_moment]
+        return launch.record(kernel, k.weight_items(p.value.size), args, self.device)
+
+    def _update_table(self, p: Parameters) -> launch.Launch:
+        c = self.config
+        step = kernels.TableStep(
+            n_features=p.n_features,
+            beta1=float(c.beta1),
+            beta2=float(c.beta2),
+            epsilon=float(c.epsilon),
+            half=p.half_value is not None,
+            fixed_point=p.gradient.dtype == wp.int64,
+            quantized=p.quantum is not None,
+            flagged=p.touched is not None,
+        )
         n_groups = p.gradient.size // p.n_features // GROUP
         args = [n_groups, self.schedule, self._correction, p.gradient, p.touched, p.value]
         args += [p.half_value or self._none, p.first_moment, p.second_moment, p.count]
         args += [p.quantum or self._no_quantum]
-        return launch.record(kernel, k.table_items(n_groups, p.n_features), args, self.device)
+        if self._kernels is kernels:
+            n_items = kernels.table_items(n_groups)
+        else:
+            listed = step.flagged and self.device != "cpu"
+            n_items = portable.table_items(n_groups, p.n_features, listed=listed)
+        return launch.record(self._kernels.table_kernel(step), n_items, args, self.device)
 
     def _clear(self, touched: wp.array) -> launch.Launch:
         return launch.Launch([launch.Call(touched.zero_)], self.device)

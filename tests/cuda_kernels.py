@@ -2,6 +2,7 @@
 
 import functools
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import warp as wp
@@ -89,6 +90,7 @@ WIDE = GridShape(n_dims=3, n_features=4, interpolation="smoothstep", dtype="floa
 WIDEST = GridShape(n_dims=3, n_features=8, interpolation="smoothstep")
 SHAPES = [FLAT, SOLID, ODD, WIDE, WIDEST]
 ADAM = (0.9, 0.99, 1e-15)
+STEP = adam.TableStep(n_features=2, beta1=ADAM[0], beta2=ADAM[1], epsilon=ADAM[2], flagged=False)
 SAMPLERS = [(kind, d) for kind in ("stratified", "uniform", "halton", "sobol") for d in (2, 3)]
 
 COORDINATES = [
@@ -104,9 +106,10 @@ OCTREE = octree.OctreeShape(n_dims=3, n_features=8, first_level=2, last_level=8,
 KERNELS = {
     adam_portable.average_kernel: [(0.95,)],
     adam_portable.table_kernel: [
-        (2, *ADAM, False, False, False),
-        (4, *ADAM, True, True, False),
-        (4, *ADAM, True, False, True),
+        (STEP,),
+        (replace(STEP, n_features=4, half=True, fixed_point=True),),
+        (replace(STEP, n_features=8, half=True, quantized=True, flagged=True),),
+        (replace(STEP, n_features=1, fixed_point=True, flagged=True),),
     ],
     adam_portable.weights_kernel: [(*ADAM, 1e-6)],
     composite.render_kernel: [(False, "srgb"), (True, "srgb"), (True, "linear")],

@@ -7,6 +7,7 @@ skipped, and the bias correction counts each entry's own steps. Twin: tests/refe
 """
 
 import functools
+from dataclasses import dataclass
 
 import warp as wp
 
@@ -26,8 +27,8 @@ LEARNING_RATE, CORRECTED_RATE, N_SCHEDULE = 0, 1, 2
 COUNT_MAX = 65535
 
 
-def table_items(n_groups: int, n_features: int) -> int:
-    """Return the number of items of ``table_kernel``, whatever the entries' features."""
+def table_items(n_groups: int) -> int:
+    """Return the number of items of ``table_kernel``."""
     return -(-n_groups // FLAGS_PER_ITEM)
 
 
@@ -41,22 +42,31 @@ def average_items(n: int) -> int:
     return -(-n // AVERAGE_PER_ITEM)
 
 
-@functools.cache
-def table_kernel(
-    n_features: int,
-    beta1: float,
-    beta2: float,
-    epsilon: float,
-    half: bool,
-    fixed_point: bool,
-    quantized: bool,
-) -> wp.Kernel:
-    """Return the kernel of a sparse Adam step over the touched groups of a table.
+@dataclass(frozen=True, kw_only=True)
+class TableStep:
+    """What a table's kernel is compiled for."""
 
-    ``half`` keeps a float16 copy, ``quantized`` rounds it to multiples of ``quantum``.
-    """
-    if fixed_point:
-        raise ShapeError("gradients in fixed point are for the portable backend")
+    n_features: int
+    beta1: float
+    beta2: float
+    epsilon: float
+    half: bool = False
+    """Keep a float16 copy."""
+    fixed_point: bool = False
+    """Gradients are integers; portable backend only."""
+    quantized: bool = False
+    """Round the copy to multiples of ``quantum``."""
+    flagged: bool = True
+    """Look at flagged groups alone; False: portable backend only."""
+
+
+@functools.cache
+def table_kernel(step: TableStep) -> wp.Kernel:
+    """Return the kernel of a sparse Adam step over the touched groups of a table."""
+    if step.fixed_point or not step.flagged:
+        raise ShapeError("gradients in fixed point or without flags are for the portable backend")
+    n_features, beta1, beta2, epsilon = step.n_features, step.beta1, step.beta2, step.epsilon
+    half, quantized = step.half, step.quantized
     n = GROUP * n_features
     half_entries = f"_Float16* H = (_Float16*)half_value.data + (size_t)i * {n};" if half else ""
     rounded = "q > 0.f ? __builtin_rintf(P[j] / q) * q : P[j]" if quantized else "P[j]"

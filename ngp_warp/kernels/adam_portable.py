@@ -7,17 +7,26 @@ import functools
 
 import warp as wp
 
-from ngp_warp.kernels.adam import CORRECTED_RATE, COUNT_MAX, LEARNING_RATE
+from ngp_warp.kernels.adam import CORRECTED_RATE, COUNT_MAX, LEARNING_RATE, TableStep
 from ngp_warp.kernels.grid import GROUP
 from ngp_warp.kernels.grid_portable import FIXED_POINT
 from ngp_warp.launch import module_options
 
 # Values of a thread, at least: one wide access each of gradient, value and moments.
 _WIDTH = 4
+# Threads that share a list of flagged groups, and the groups that they look at.
+_BLOCK = 256
+_LISTED = 4 * _BLOCK
 
 
-def table_items(n_groups: int, n_features: int) -> int:
-    """Return the number of items of ``table_kernel``: four values, or an entry that has more."""
+def table_items(n_groups: int, n_features: int, *, listed: bool) -> int:
+    """Return the number of items of ``table_kernel``.
+
+    One for four values, or for an entry that has more; where flagged groups are ``listed``, as on
+    CUDA, a thread block for ``_LISTED`` groups.
+    """
+    if listed:
+        return -(-n_groups // _LISTED) * _BLOCK
     return n_groups * GROUP * n_features // max(n_features, _WIDTH)
 
 
@@ -31,30 +40,21 @@ def average_items(n: int) -> int:
     return n
 
 
-def _table_text(
-    n_features: int,
-    beta1: float,
-    beta2: float,
-    epsilon: float,
-    half: bool,
-    fixed_point: bool,
-    quantized: bool,
-) -> str:
-    n = max(n_features, _WIDTH)
-    number = "long long" if fixed_point else "float"
-    value = f"(float)((double)raw[j] * {1.0 / FIXED_POINT!r})" if fixed_point else "raw[j]"
-    rounded = "q > 0.f ? rintf(p[j] / q) * q : p[j]" if quantized else "p[j]"
-    halves = f"""
-    alignas(16) wp::half h[{n}];
-    for (int j = 0; j < {n}; ++j) h[j] = wp::float_to_half({rounded});
-    move(half_value.data + first, h);"""
+def _width(step: TableStep) -> int:
+    """Return the values that a thread steps at a time."""
+    return max(step.n_features, _WIDTH)
+
+
+def _functions_text(step: TableStep) -> str:
+    """Return the text of what the two devices do each in their own way."""
+    n = _width(step)
     return f"""
 #ifdef __CUDA_ARCH__
 // to 2 units in the last place each: exact ones are 45 instructions a value
 auto share = [](float a, float v) -> float {{
     float root;
     asm("sqrt.approx.f32 %0, %1;" : "=f"(root) : "f"(v));
-    return __fdividef(a, root + {epsilon!r}f);
+    return __fdividef(a, root + {step.epsilon!r}f);
 }};
 auto move = [](auto* to, const auto* from) {{  // n values, up to 16 bytes at a time
     constexpr int size = {n} * sizeof(*to), step = size < 16 ? 8 : 16;
@@ -65,17 +65,30 @@ auto move = [](auto* to, const auto* from) {{  // n values, up to 16 bytes at a 
     }}
 }};
 #else
-auto share = [](float a, float v) -> float {{ return a / (sqrtf(v) + {epsilon!r}f); }};
+auto share = [](float a, float v) -> float {{ return a / (sqrtf(v) + {step.epsilon!r}f); }};
 auto move = [](auto* to, const auto* from) {{ for (int i = 0; i < {n}; ++i) to[i] = from[i]; }};
 #endif
-const size_t first = (size_t)item * {n};
-if (touched.data && !touched.data[first / {n_features * GROUP}]) return;
+"""
+
+
+def _step_text(step: TableStep, leave: str) -> str:
+    """Return the text that steps the values from ``first`` on, or leaves."""
+    n, n_features, beta1, beta2 = _width(step), step.n_features, step.beta1, step.beta2
+    number = "long long" if step.fixed_point else "float"
+    unit = 1.0 / FIXED_POINT
+    value = f"(float)((double)raw[j] * {unit!r})" if step.fixed_point else "raw[j]"
+    rounded = "q > 0.f ? rintf(p[j] / q) * q : p[j]" if step.quantized else "p[j]"
+    halves = f"""
+    alignas(16) wp::half h[{n}];
+    for (int j = 0; j < {n}; ++j) h[j] = wp::float_to_half({rounded});
+    move(half_value.data + first, h);"""
+    return f"""
 alignas(16) {number} raw[{n}];
 move(raw, gradient.data + first);
 float g[{n}], rate[{n}];
 bool any = false;
 for (int j = 0; j < {n}; ++j) {{ g[j] = {value}; any |= raw[j] != 0; }}
-if (!any) return;
+if (!any) {leave};
 alignas(16) {number} zeros[{n}] = {{}};
 move(gradient.data + first, zeros);
 for (int e = 0; e < {n // n_features}; ++e) {{
@@ -103,29 +116,59 @@ for (int j = 0; j < {n}; ++j) {{
 move(value.data + first, p);
 move(first_moment.data + first, m);
 move(second_moment.data + first, v);
-{"const float q = quantum.data[0];" if quantized else ""}{halves if half else ""}
+{"const float q = quantum.data[0];" if step.quantized else ""}{halves if step.half else ""}
+"""
+
+
+def _table_text(step: TableStep) -> str:
+    n, values = _width(step), GROUP * step.n_features
+    one = f"const size_t first = (size_t)item * {n};"
+    if not step.flagged:
+        return f"{_functions_text(step)}{one}{_step_text(step, 'return')}"
+    # flagged groups lie anywhere: listed first, so that all lanes of a warp have something to do
+    return f"""{_functions_text(step)}
+#ifdef __CUDA_ARCH__
+__shared__ int n_listed;
+__shared__ unsigned short list[{_LISTED}];
+const int thread = item % {_BLOCK}, lane = thread % 32, begin = item / {_BLOCK} * {_LISTED};
+if (thread == 0) n_listed = 0;
+__syncthreads();
+for (int k = thread; k < {_LISTED}; k += {_BLOCK}) {{
+    const bool set = begin + k < n_groups && touched.data[begin + k];
+    const unsigned mask = __ballot_sync(0xffffffffu, set);
+    int at = 0;
+    if (lane == 0) at = atomicAdd(&n_listed, __popc(mask));
+    at = __shfl_sync(0xffffffffu, at, 0);
+    if (set) {{
+        list[at + __popc(mask & ((1u << lane) - 1u))] = k;
+        touched.data[begin + k] = 0;
+    }}
+}}
+__syncthreads();
+const int n_items = n_listed * {values // n};
+for (int i = thread; i < n_items; i += {_BLOCK}) {{
+    const size_t first = (size_t)(begin + list[i / {values // n}]) * {values}
+        + i % {values // n} * {n};
+    {_step_text(step, "continue")}
+}}
+#else
+{one}
+if (!touched.data[first / {values}]) return;
+{_step_text(step, "return")}
+#endif
 """
 
 
 @functools.cache
-def table_kernel(
-    n_features: int,
-    beta1: float,
-    beta2: float,
-    epsilon: float,
-    half: bool,
-    fixed_point: bool,
-    quantized: bool,
-) -> wp.Kernel:
+def table_kernel(step: TableStep) -> wp.Kernel:
     """Return the kernel of a sparse Adam step for some entries of a table.
 
     Without flags it looks at all gradients: to set a flag would be another access of the caches
     for every corner of every point, where most entries get a gradient in the end.
     """
-    gradient_type = wp.array[wp.int64 if fixed_point else float]
-    text = _table_text(n_features, beta1, beta2, epsilon, half, fixed_point, quantized)
+    gradient_type = wp.array[wp.int64 if step.fixed_point else float]
 
-    @wp.func_native(text)
+    @wp.func_native(_table_text(step))
     def adam_item(
         n_groups: int,
         item: int,
@@ -150,7 +193,7 @@ def table_kernel(
         correction: wp.array[float],  # [COUNT_MAX + 1]
         # in and out
         gradient: gradient_type,  # [n_entries, F], set to zero
-        touched: wp.array[wp.uint8],  # [n_groups], or empty; cleared later, after all have read
+        touched: wp.array[wp.uint8],  # [n_groups], or empty; on CUDA set to zero
         value: wp.array[float],  # [n_entries, F]
         half_value: wp.array[wp.float16],  # [n_entries, F] or empty
         first_moment: wp.array[float],  # [n_entries, F]
