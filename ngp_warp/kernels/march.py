@@ -34,6 +34,7 @@ class Lattice:
     """How rays step, in box units."""
 
     n_cascades: int
+    inner_half: float  # half a side of the smallest cascade: 2^-n_cascades
     cone_angle: float
     min_step: float
     max_step: float
@@ -60,7 +61,7 @@ def step_length(lattice: Lattice, t: float):
 def cascade_of(lattice: Lattice, p: wp.vec3, dt: float):
     """The smallest cascade that contains p and whose cells are not shorter than dt."""
     last = lattice.n_cascades - 1
-    half = 0.5 / float(1 << last)
+    half = lattice.inner_half
     cascade = wp.int32(0)
     u = p - wp.vec3(0.5, 0.5, 0.5)
     # half-open, as cells are: no point lies in an inner cascade's cell without being inside it
@@ -93,24 +94,35 @@ def in_block(lattice: Lattice, block: Block, p: wp.vec3, dt: float):
 
 
 @wp.func
-def block_exit(lattice: Lattice, block: Block, o: wp.vec3, d: wp.vec3):
-    """Distance at which a ray leaves a block, up to rounding."""
-    side = 1.0 / float(_CELLS << (lattice.n_cascades - 1 - block.cascade))
+def inverse_of(d: wp.vec3):
+    """1 / d, or 0 along axes on which a ray does not move."""
+    inverse = wp.vec3()
+    for axis in range(3):
+        # less is no way on the way through the box, and its inverse may be infinite
+        inverse[axis] = wp.where(wp.abs(d[axis]) > 1.0e-30, 1.0 / d[axis], 0.0)
+    return inverse
+
+
+@wp.func
+def block_exit(lattice: Lattice, block: Block, o: wp.vec3, inverse: wp.vec3):
+    """Distance at which a ray leaves a block, up to rounding; ``inverse`` of ``inverse_of``."""
+    side = lattice.inner_half * float(1 << block.cascade) / 64.0
     leaves = float(_FAR)
     for axis in range(3):
-        face = block.low[axis] - _CELLS / 2
-        if d[axis] > 0.0:
-            leaves = wp.min(leaves, (0.5 + float(face + block.size) * side - o[axis]) / d[axis])
-        elif d[axis] < 0.0:
-            leaves = wp.min(leaves, (0.5 + float(face) * side - o[axis]) / d[axis])
+        # selected, not branched to: a warp's rays go all ways
+        face = block.low[axis] - _CELLS / 2 + wp.where(inverse[axis] > 0.0, block.size, 0)
+        at = (0.5 + float(face) * side - o[axis]) * inverse[axis]
+        leaves = wp.min(leaves, wp.where(inverse[axis] != 0.0, at, _FAR))
     return leaves
 
 
 @wp.func
-def skip_even(lattice: Lattice, block: Block, o: wp.vec3, d: wp.vec3, t0: float, k: int):
+def skip_even(
+    lattice: Lattice, block: Block, o: wp.vec3, d: wp.vec3, inverse: wp.vec3, t0: float, k: int
+):
     """Index of a point after k, all points between the two in the block; equal steps."""
     dt = lattice.min_step
-    leaves = wp.min(block_exit(lattice, block, o, d), t0 + 2.0 * _MAX_LENGTH)
+    leaves = wp.min(block_exit(lattice, block, o, inverse), t0 + 2.0 * _MAX_LENGTH)
     after = wp.max(wp.int32(wp.ceil((leaves - t0) / dt)), k + 1)
     searching = wp.bool(True)
     while searching and after > k + 1:
@@ -122,9 +134,11 @@ def skip_even(lattice: Lattice, block: Block, o: wp.vec3, d: wp.vec3, t0: float,
 
 
 @wp.func
-def skip_growing(lattice: Lattice, block: Block, o: wp.vec3, d: wp.vec3, t: float):
+def skip_growing(
+    lattice: Lattice, block: Block, o: wp.vec3, d: wp.vec3, inverse: wp.vec3, t: float
+):
     """Distance of a point after t, all points between the two in the block; growing steps."""
-    leaves = block_exit(lattice, block, o, d)
+    leaves = block_exit(lattice, block, o, inverse)
     before = float(t)
     after = t + step_length(lattice, t)
     while after < leaves:
@@ -144,6 +158,7 @@ def find_sample(
     bits: wp.array[wp.uint8],
     o: wp.vec3,
     d: wp.vec3,
+    inverse: wp.vec3,
     t0: float,
     t1: float,
     first: int,
@@ -172,10 +187,10 @@ def find_sample(
             searching = wp.bool(False)
         if searching:
             if lattice.cone_angle == 0.0:
-                k = skip_even(lattice, block, o, d, t0, k)
+                k = skip_even(lattice, block, o, d, inverse, t0, k)
                 t = t0 + float(k) * lattice.min_step
             else:
-                t = skip_growing(lattice, block, o, d, t)
+                t = skip_growing(lattice, block, o, d, inverse, t)
     return k, t
 
 
@@ -233,6 +248,7 @@ def count_kernel(
     if r < count[0] and weight[r] > 0.0:
         o = vector_at(origin, r)
         d = vector_at(direction, r)
+        inverse = inverse_of(d)
         entry, t1 = ray_span(lattice, o, d)
         t0 = entry + jitter[r] * step_length(lattice, entry)
         span[r * 3] = entry
@@ -241,7 +257,7 @@ def count_kernel(
         k = wp.int32(0)
         t = float(t0)
         while t < t1 and n < lattice.max_samples:
-            k, t = find_sample(lattice, bits, o, d, t0, t1, k, t)
+            k, t = find_sample(lattice, bits, o, d, inverse, t0, t1, k, t)
             if t < t1:
                 n += 1
                 k, t = next_point(lattice, t0, k, t)
@@ -297,11 +313,12 @@ def fill_kernel(
         return
     o = vector_at(origin, r)
     d = vector_at(direction, r)
+    inverse = inverse_of(d)
     t0 = span[r * 3 + 1]
     k = wp.int32(0)
     t = float(t0)
     for i in range(sums[r] - n, sums[r]):
-        k, t = find_sample(lattice, bits, o, d, t0, span[r * 3 + 2], k, t)
+        k, t = find_sample(lattice, bits, o, d, inverse, t0, span[r * 3 + 2], k, t)
         p = o + t * d
         for axis in range(3):
             positions[(i / 32) * 96 + axis * 32 + i % 32] = p[axis]

@@ -18,6 +18,7 @@ def make_lattice(settings: RadianceSettings) -> Any:
     """Return how rays step, for the kernels."""
     lattice: Any = kernels.Lattice()
     lattice.n_cascades = settings.n_cascades
+    lattice.inner_half = 0.5**settings.n_cascades
     lattice.cone_angle = settings.cone_angle
     lattice.min_step = settings.min_step
     lattice.max_step = max(settings.max_step, settings.min_step)
