@@ -26,8 +26,12 @@ _KERNEL = re.compile(r"(?:.*__locals__)?(.*?)(?:_[0-9a-f]{8})?_cuda_kernel_forwa
 # An H100 SXM's, of NVIDIA's data sheet and white paper: multiprocessors, cycles a second, warps'
 # instructions a cycle and multiprocessor, bytes of device memory a second.
 _PROCESSORS, _CLOCK, _ISSUED = 132, 1.755e9, 4
+# Of the emulated device: so that the photo lies there, as it would on a GPU.
+_MEMORY = 1 << 33
 # Kernels that want less than this share of a step's instructions and sectors are summed up.
 _SMALL = 0.005
+
+_COLUMNS = ("launches", "instructions", "read", "write", "add", "lines")
 
 Row = dict[str, Any]
 
@@ -46,8 +50,9 @@ def run(out: Path, batch_log2: int = 18) -> dict[str, Any]:
 
     if wp.is_cuda_available():
         raise ResourceError("there is a GPU: run python -m benchmarks gpu, which measures")
-    steps = {}
+    steps: dict[str, list[Row]] = {}
     with tempfile.TemporaryDirectory() as temporary, driver.emulated() as device:
+        device.memory_size = _MEMORY
         for name, make in _jobs(Path(temporary), batch_log2).items():
             steps[name] = count(make(), device)
     with atomic_path(out) as path:
@@ -80,22 +85,22 @@ def _jobs(folder: Path, batch_log2: int) -> dict[str, Callable[[], tuple[Stages,
 def count(made: tuple[Stages, Any], device: Any) -> list[Row]:
     """Run a step; return its kernels, those that run most instructions first."""
     stages, _ = made
-    device.traffic = {}
-    run_stages(stages)
-    counts, device.traffic = device.traffic, None
+    counts = device.traffic = {}
+    try:
+        run_stages(stages)
+    finally:
+        device.traffic = None
     rows: dict[str, Row] = {}
     for name, traffic in counts.items():
-        found = _KERNEL.fullmatch(name)
-        row = rows.setdefault(found[1] if found else name, dict.fromkeys(_COLUMNS, 0))
+        match = _KERNEL.fullmatch(name)
+        row = rows.setdefault(match[1] if match else name, dict.fromkeys(_COLUMNS, 0))
         row["launches"] += traffic.launches
         row["instructions"] += traffic.instructions
+        row["lines"] += traffic.lines
         for kind in ("read", "write", "add"):
             row[kind] += traffic.sectors[kind]
     found = [{"kernel": name, **row} for name, row in rows.items()]
     return sorted(found, key=lambda row: row["instructions"], reverse=True)
-
-
-_COLUMNS = ("launches", "instructions", "read", "write", "add")
 
 
 def totals(rows: list[Row]) -> Row:
@@ -108,9 +113,9 @@ def issue_us(row: Mapping[str, Any]) -> float:
     return row["instructions"] / (_PROCESSORS * _CLOCK * _ISSUED) * 1e6
 
 
-def sector_us(row: Mapping[str, Any]) -> float:
-    """Return the same for sectors, at one a cycle and multiprocessor: lanes far apart."""
-    return sum(row[kind] for kind in ("read", "write", "add")) / (_PROCESSORS * _CLOCK) * 1e6
+def lookup_us(row: Mapping[str, Any]) -> float:
+    """Return the same to look up the lines of its nearest caches, one a cycle each."""
+    return row["lines"] / (_PROCESSORS * _CLOCK) * 1e6
 
 
 def _table(rows: list[Row]) -> list[list[str]]:
@@ -127,12 +132,12 @@ def _table(rows: list[Row]) -> list[list[str]]:
     if small:
         lines.append({"kernel": f"{len(small)} others", **totals(small)})
     lines.append({"kernel": "all", **whole})
-    head = ["kernel", "launches", "instructions", "read", "written", "added to", "issue", "sectors"]
+    head = ["kernel", "launches", "instructions", "read", "written", "added to", "issue", "lookup"]
     return [head] + [
         [
             row["kernel"].replace("_portable", "").replace("_cuda", ""), str(row["launches"]),
-            *(f"{row[column] / 1e6:.2f}" for column in _COLUMNS[1:]),
-            f"{issue_us(row):.0f}", f"{sector_us(row):.0f}",
+            *(f"{row[column] / 1e6:.2f}" for column in _COLUMNS[1:-1]),
+            f"{issue_us(row):.0f}", f"{lookup_us(row):.0f}",
         ]
         for row in lines
     ]  # fmt: skip
@@ -166,10 +171,10 @@ address), and of sectors of 32 bytes of global memory that warps read, write and
 lanes that lie in one sector share it. What caches answer is not told apart.
 
 The last two columns are microseconds that an H100 would need at least: to issue the instructions
-({_PROCESSORS} multiprocessors of {_CLOCK / 1e9:.3f} GHz, {_ISSUED} instructions a cycle each),
-and to serve the sectors at one a cycle and multiprocessor, as for lanes that lie far apart (of
-neighbouring lanes it serves four). Both go on at once, so the larger one counts, and the device's
-memory at 3.35 TB/s beside them. Kernels below {_SMALL:.1%} of both sums are added up. The photo is
-the bundled one; mesh, scene and volume are made; it is a run's first step, in which a scene has few
+({_PROCESSORS} multiprocessors of {_CLOCK / 1e9:.3f} GHz, {_ISSUED} instructions a cycle each), and
+to look up the lines of 128 bytes in which the sectors lie, one a cycle and multiprocessor. Both go
+on at once, so that the larger one counts, and beside them the second cache and the device's memory
+(3.35 TB/s). Kernels below {_SMALL:.1%} of both sums are added up. The photo is the bundled one;
+mesh, scene and volume are made; it is a run's first step, in which a scene has few
 rays and its densities are even.
 """

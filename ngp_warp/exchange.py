@@ -29,19 +29,19 @@ def sum_gradients(parameters: "Sequence[Parameters]", device: str) -> Stages:
     """Record: gradients become their means over the processes, marks of groups their unions."""
     if distributed.current().size == 1:
         return []
-    weights = [_tensor(p.gradient) for p in parameters if p.touched is None]
+    whole = [_tensor(p.gradient) for p in parameters if p.touched is None]
     tables = [(p.gradient, p.touched) for p in parameters if p.touched is not None]
     if device == "cpu" and all(p.gradient.dtype == wp.float32 for p in parameters):
         size = distributed.current().size
         exchanges = [TableExchange(*table, size) for table in tables]
-        return _stage(lambda: _exchange_on_cpu(weights, exchanges), device)
+        return _stage(lambda: _exchange_on_cpu(whole, exchanges), device)
     shared = [(_tensor(gradient), _tensor(touched)) for gradient, touched in tables]
 
     def exchange() -> None:
         for gradient, touched in shared:
             _unite(touched)
             _average(gradient)
-        for gradient in weights:
+        for gradient in whole:
             _average(gradient)
 
     return _stage(exchange, device)

@@ -272,7 +272,8 @@ class Adam:
         else:
             listed = step.flagged and self.device != "cpu"
             n_items = portable.table_items(n_groups, p.n_features, listed=listed)
-        return launch.record(self._kernels.table_kernel(step), n_items, args, self.device)
+        kernel = self._kernels.table_kernel(step)
+        return launch.record(kernel, n_items, args, self.device, block_dim=portable.BLOCK)
 
     def _clear(self, touched: wp.array) -> launch.Launch:
         return launch.Launch([launch.Call(touched.zero_)], self.device)

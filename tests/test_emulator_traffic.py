@@ -15,17 +15,19 @@ def counted(body, n_words=64 * N):
 
 
 @pytest.mark.parametrize(
-    ("stride", "sectors"),
-    [(0, 1), (4, 4), (8, 8), (16, 16), (32, 32), (128, 32)],
+    ("stride", "sectors", "lines"),
+    [(0, 1, 1), (4, 4, 1), (8, 8, 2), (16, 16, 4), (32, 32, 8), (64, 32, 16), (128, 32, 32)],
 )
 @pytest.mark.parametrize("kind", ["read", "write", "add"])
-def test_lanes_share_sectors(stride, sectors, kind):
+def test_lanes_share_sectors(stride, sectors, lines, kind):
     text = {
         "read": "ld.global.u32 %r3, [%rd6];",
         "write": "st.global.u32 [%rd6], %r0;",
         "add": "red.global.add.u32 [%rd6], %r0;",
     }[kind]
     found = counted(f"mul.wide.s32 %rd5, %r0, {stride}; add.s64 %rd6, %rd0, %rd5; {text}")
+    # an array begins at a multiple of 64 bytes: within a line, or not
+    assert 2 * lines <= found.lines <= 2 * lines + 2
     # stride 0: both warps want one sector, and each asks for it
     assert found.sectors[kind] == 2 * sectors
     assert found.requests[kind] == 2

@@ -7,6 +7,7 @@ import warp as wp
 from ngp_warp import launch
 from ngp_warp.config import GridEncodingConfig
 from ngp_warp.encodings.grid import GridEncoding, resolve
+from ngp_warp.errors import ShapeError
 from ngp_warp.kernels.grid import GROUP
 from ngp_warp.kernels.grid_portable import FIXED_POINT
 from tests.grid_case import GridCase, along, flags_are, small
@@ -205,3 +206,17 @@ def test_default_size_has_gradients_on_every_level(device):
     )
     # positions are rounded to 2^-13 of a cell; entries lie in +-1e-4
     assert np.abs(got - wanted).max() < 3 * 2e-4 * 2.0**-13
+
+
+def test_what_a_gpu_reads_must_be_aligned(emulated_cuda):
+    grid = GridEncoding(2, small(), "cuda:0")
+    n_rows = grid.n_outputs
+    x, rows = (wp.zeros(32 * n, dtype=float, device="cuda:0") for n in (2, n_rows))
+    shifted = wp.zeros(grid.n_params + 1, dtype=float, device="cuda:0")[1:]
+    whole = wp.zeros(grid.n_params, dtype=float, device="cuda:0")
+    grid.forward(x, whole, rows, n_rows)
+    grid.backward(x, rows, whole, None, n_rows)
+    with pytest.raises(ShapeError, match=r"^table must begin at a multiple of 16 bytes"):
+        grid.forward(x, shifted, rows, n_rows)
+    with pytest.raises(ShapeError, match=r"^d_table must begin at a multiple of 16 bytes"):
+        grid.backward(x, rows, shifted, None, n_rows)

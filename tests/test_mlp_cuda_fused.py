@@ -5,6 +5,7 @@ tests say of both ways is in test_mlp_cuda.py.
 """
 
 import itertools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -48,7 +49,7 @@ def device(emulated_cuda):
 @pytest.fixture
 def few_chunks(monkeypatch):
     """Thread blocks that take several turns, though there are few points."""
-    monkeypatch.setattr(mlp_cuda_network, "MAX_CHUNKS", 2)
+    monkeypatch.setattr(mlp_cuda_network, "most_chunks", lambda device: 2)
 
 
 def gradient(case, seed=1):
@@ -123,7 +124,7 @@ def test_what_does_not_count_is_not_looked_at(device, n):
 
 def test_activations_stay_on_the_chip(device, emulated_cuda, monkeypatch):
     # four groups of 128 points for each thread block, as 2^18 points have five
-    monkeypatch.setattr(mlp_cuda_network, "MAX_CHUNKS", 2)
+    monkeypatch.setattr(mlp_cuda_network, "most_chunks", lambda device: 2)
     n, written = 1024, {}
     for fused in (True, False):
         case = Case(REFERENCE, n, device, fused=fused)
@@ -158,7 +159,7 @@ def meetings(text):
 )
 def test_every_meeting_is_needed(device, emulated_cuda, monkeypatch, config, wanted):
     """Without one of them two warps race in shared memory; with all of them none do."""
-    monkeypatch.setattr(mlp_cuda_network, "MAX_CHUNKS", 1)
+    monkeypatch.setattr(mlp_cuda_network, "most_chunks", lambda device: 1)
     monkeypatch.setattr(emulated_cuda, "looks_for_races", True)
     Case(config, 256, device).train("l2")
     pieces = mlp_cuda_stages.gradient_text(MlpLayout(*config), "l2").split("meet();")
@@ -211,12 +212,26 @@ def test_warps_share_every_tile():
         assert across * columns >= matrix.grid[1]
 
 
-def test_chunks_are_by_points_alone():
-    n_chunks = mlp_cuda_network.n_chunks
+def test_chunks_are_as_many_as_run_at_a_time(device):
     blocks = [0, 1, 4, 5, 1584, 1585, 2**13, 2**20]
-    assert [n_chunks(n) for n in blocks] == [0, 1, 1, 2, 396, 396, 396, 396]
-    # scratch for many points is enough for fewer
-    assert all(n_chunks(n) <= n_chunks(n + 1) for n in range(3000))
+    for where in ("cpu", device):
+        chunks = [mlp_cuda_network.n_chunks(n, where) for n in range(3000)]
+        assert [mlp_cuda_network.n_chunks(n, where) for n in blocks] == [0, 1, 1, 2] + [396] * 4
+        # scratch for many points is enough for fewer
+        assert chunks == sorted(chunks)
+
+
+@pytest.mark.parametrize(
+    ("n_processors", "shared_kib", "wanted"),
+    [(132, 227, 396), (108, 163, 324), (128, 99, 256), (1, 47, 1)],
+    ids=["H100", "A100", "RTX 4090", "least"],
+)
+def test_chunks_fill_a_device(n_processors, shared_kib, wanted, monkeypatch):
+    one = SimpleNamespace(
+        is_cuda=True, sm_count=n_processors, max_shared_memory_per_block=shared_kib << 10
+    )
+    monkeypatch.setattr(wp, "get_device", lambda name: one)
+    assert mlp_cuda_network.most_chunks("cuda:0") == wanted
 
 
 def test_scratch_of_more_points_will_do(device):

@@ -154,7 +154,7 @@ def test_a_wrong_map_is_noticed(monkeypatch, fused, place, right, wrong):
 
     config = (6, 16, 1, 3, "tanh", "none")
     n = 16 * 32 * 2  # more than one chunk
-    monkeypatch.setattr(mlp_cuda_network, "MAX_CHUNKS", 3)
+    monkeypatch.setattr(mlp_cuda_network, "most_chunks", lambda device: 3)
     dw = Case(config, n, "cpu", fused=fused).train("l2")[1]
     monkeypatch.setattr(mlp_cuda_stages, place, broken)
     mlp_cuda_stages.make_stage.cache_clear()

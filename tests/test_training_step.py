@@ -120,7 +120,7 @@ def test_flags_change_nothing(device, monkeypatch):
     """On CUDA a plane's large table has them, and others do not."""
     runs = []
     for large in (2**24, 0):
-        monkeypatch.setattr(grid, "_LARGE", large)
+        monkeypatch.setitem(grid._LARGE, 2, large)
         runs.append(Training(device, deterministic=True))
         runs[-1].run(20)
     flagged = [it.field.table.touched is not None for it in runs]

@@ -8,15 +8,17 @@ import warp as wp
 
 from ngp_warp import launch
 from ngp_warp.config import GridEncodingConfig
-from ngp_warp.errors import ConfigError
+from ngp_warp.errors import ConfigError, ShapeError
 from ngp_warp.kernels import grid as vector
 from ngp_warp.kernels import grid_cuda, grid_portable
+from ngp_warp.kernels.grid_cuda_access import WIDEST
 from ngp_warp.launch import check_size
 
 # Warp arrays count their elements in 32 bits.
 MAX_PARAMS = 2**31 - 1
-# Values whose gradients a GPU needs 25 microseconds to look at.
-_LARGE = 2**24
+# Tables whose gradients a GPU needs as long to look at as to flag what a batch moves: of a plane,
+# whose near points share flags, and of space (20 and 80 microseconds at 3.35 TB/s).
+_LARGE = {2: 2**24, 3: 2**26}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,10 +167,10 @@ class GridEncoding:
     def flagged(self) -> bool:
         """Whether training should flag the entries that get a gradient.
 
-        A CPU's kernels always do. On CUDA a flag costs as much as an addition, but near points of a
-        plane share it, and a table may be so large that Adam should not look at all of it.
+        A CPU's kernels always do. On CUDA a flag costs as much as an addition, but a table may be
+        so large that Adam should not look at all of it.
         """
-        return self.device == "cpu" or (self.n_dims == 2 and self.n_params > _LARGE)
+        return self.device == "cpu" or self.n_params > _LARGE[self.n_dims]
 
     @property
     def table_dtype(self) -> Any:
@@ -201,6 +203,7 @@ class GridEncoding:
         n_blocks = self.n_blocks(x)
         check_size("table", table, self.n_params, self.device)
         check_size("out", out, n_blocks * n_rows * 32, self.device)
+        self._check_aligned("table", table)
         args = [x, table, self.scale, self.meta, self.n_levels, n_rows, n_blocks]
         if self.backend == "vector":
             n_runs = -(-n_blocks // vector.BLOCKS_PER_ITEM)
@@ -234,6 +237,7 @@ class GridEncoding:
         check_size("d_out", d_out, n_blocks * n_rows * 32, self.device)
         check_size("d_table", d_table, self.n_params, self.device)
         self.check_flags(touched)
+        self._check_aligned("d_table", d_table)
         if self.backend == "vector":
             kernel = vector.backward_kernel(self.shape)
             args = [x, d_out, self.scale, self.meta, n_rows, n_blocks, d_table, touched]
@@ -244,6 +248,14 @@ class GridEncoding:
         args += [d_table, touched]
         # one shard on a CPU, where atomics of two shards would lose sums
         return launch.record(kernel, n_items, args, self.device, shards=1)
+
+    def _check_aligned(self, name: str, array: wp.array) -> None:
+        """Raise ShapeError unless an array begins where a GPU's widest accesses may."""
+        if self.device != "cpu" and (array.ptr or 0) % WIDEST:
+            raise ShapeError(
+                f"{name} must begin at a multiple of {WIDEST} bytes on {self.device}, it "
+                f"begins at {array.ptr:#x}; copy it"
+            )
 
     def make_flags(self) -> wp.array | None:
         """Return the flags that the backward passes need, none set; None on CUDA."""

@@ -15,8 +15,8 @@ from ngp_warp.launch import module_options
 # Values of a thread, at least: one wide access each of gradient, value and moments.
 _WIDTH = 4
 # Threads that share a list of flagged groups, and the groups that they look at.
-_BLOCK = 256
-_LISTED = 4 * _BLOCK
+BLOCK = 256
+_LISTED = 4 * BLOCK
 
 
 def table_items(n_groups: int, n_features: int, *, listed: bool) -> int:
@@ -26,7 +26,7 @@ def table_items(n_groups: int, n_features: int, *, listed: bool) -> int:
     CUDA, a thread block for ``_LISTED`` groups.
     """
     if listed:
-        return -(-n_groups // _LISTED) * _BLOCK
+        return -(-n_groups // _LISTED) * BLOCK
     return n_groups * GROUP * n_features // max(n_features, _WIDTH)
 
 
@@ -130,10 +130,10 @@ def _table_text(step: TableStep) -> str:
 #ifdef __CUDA_ARCH__
 __shared__ int n_listed;
 __shared__ unsigned short list[{_LISTED}];
-const int thread = item % {_BLOCK}, lane = thread % 32, begin = item / {_BLOCK} * {_LISTED};
+const int thread = item % {BLOCK}, lane = thread % 32, begin = item / {BLOCK} * {_LISTED};
 if (thread == 0) n_listed = 0;
 __syncthreads();
-for (int k = thread; k < {_LISTED}; k += {_BLOCK}) {{
+for (int k = thread; k < {_LISTED}; k += {BLOCK}) {{
     const bool set = begin + k < n_groups && touched.data[begin + k];
     const unsigned mask = __ballot_sync(0xffffffffu, set);
     int at = 0;
@@ -146,7 +146,7 @@ for (int k = thread; k < {_LISTED}; k += {_BLOCK}) {{
 }}
 __syncthreads();
 const int n_items = n_listed * {values // n};
-for (int i = thread; i < n_items; i += {_BLOCK}) {{
+for (int i = thread; i < n_items; i += {BLOCK}) {{
     const size_t first = (size_t)(begin + list[i / {values // n}]) * {values}
         + i % {values // n} * {n};
     {_step_text(step, "continue")}

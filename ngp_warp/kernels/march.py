@@ -98,7 +98,7 @@ def inverse_of(d: wp.vec3):
     """1 / d, or 0 along axes on which a ray does not move."""
     inverse = wp.vec3()
     for axis in range(3):
-        # less is no way on the way through the box, and its inverse may be infinite
+        # so small a part moves no ray within the box, and its inverse might be infinite
         inverse[axis] = wp.where(wp.abs(d[axis]) > 1.0e-30, 1.0 / d[axis], 0.0)
     return inverse
 

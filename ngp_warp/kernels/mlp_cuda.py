@@ -180,7 +180,7 @@ def _gradients(
     stage = kernels.stage(name)
     _prepare(stage, layout, weights, scratch)
     if kernels.fused:
-        chunks = network.n_chunks(blocks)
+        chunks = network.n_chunks(blocks, device)
         inputs = [scratch.fragments, x, target, n_points, counted, chunks, scale, unscale]
         outputs = [dx, loss_sums, scratch.partials]
         _launch(stage, stage.propagate, chunks * BLOCK_DIM, inputs + outputs, device)

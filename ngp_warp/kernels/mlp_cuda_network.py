@@ -17,8 +17,10 @@ BLOCK = 32  # points of a block, and lanes of a warp
 SLICE_BLOCKS = 4096
 # Of the two kernels' partial weight gradients: 512 points, so that 2^17 points make some 1000 warps
 CHUNK_BLOCKS = 16
-# Thread blocks of the one kernel: 3 on each of 132 multiprocessors, whose registers they fill
-MAX_CHUNKS = 396
+# Thread blocks of the one kernel that a multiprocessor has registers for, and their shared memory
+_RESIDENT, _RESIDENT_BYTES = 3, 46592
+# Of each thread block's shared memory, the system's own
+_SYSTEM_BYTES = 1024
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +103,9 @@ class Scratch:
     partials: wp.array | None
 
 
-def scratch_sizes(kernels: MlpCudaKernels, n_points: int, training: bool = True) -> ScratchSizes:
+def scratch_sizes(
+    kernels: MlpCudaKernels, n_points: int, device: Any, training: bool = True
+) -> ScratchSizes:
     """Scratch that calls with up to ``n_points`` points need (``forward`` alone: not training)."""
     layout = kernels.layout
     n_fragments = 2 * 128 * layout.n_fragments
@@ -109,7 +113,7 @@ def scratch_sizes(kernels: MlpCudaKernels, n_points: int, training: bool = True)
         return ScratchSizes(n_fragments, 0, 0)
     blocks = n_blocks(n_points)
     if kernels.fused:
-        return ScratchSizes(n_fragments, 0, n_chunks(blocks) * layout.n_weights)
+        return ScratchSizes(n_fragments, 0, n_chunks(blocks, device) * layout.n_weights)
     activations = min(blocks, SLICE_BLOCKS) * layout.n_scratch_tiles * 256
     return ScratchSizes(n_fragments, activations, slice_chunks(blocks) * layout.n_weights)
 
@@ -118,7 +122,7 @@ def make_scratch(
     kernels: MlpCudaKernels, n_points: int, device: Any, training: bool = True
 ) -> Scratch:
     """Allocate the scratch arrays of ``scratch_sizes``."""
-    sizes = scratch_sizes(kernels, n_points, training)
+    sizes = scratch_sizes(kernels, n_points, device, training)
     return Scratch(
         wp.empty(sizes.fragments, dtype=wp.uint32, device=device),
         wp.empty(sizes.activations, dtype=wp.uint32, device=device) if sizes.activations else None,
@@ -131,12 +135,21 @@ def n_blocks(n_points: int) -> int:
     return -(-n_points // BLOCK)
 
 
-def n_chunks(blocks: int) -> int:
+def most_chunks(device: Any) -> int:
+    """Thread blocks of the one kernel that a device runs at a time; those of an H100 on a CPU."""
+    device = wp.get_device(device)
+    if not device.is_cuda:
+        return 396
+    shared = device.max_shared_memory_per_block + _SYSTEM_BYTES  # a multiprocessor's
+    return device.sm_count * max(min(_RESIDENT, shared // _RESIDENT_BYTES), 1)
+
+
+def n_chunks(blocks: int, device: Any) -> int:
     """Thread blocks of the one kernel, each with a partial weight gradient, for so many blocks.
 
-    By the points' number alone, so that sums do not depend on the device.
+    As many as run at a time: another turn for a few would take as long as for all.
     """
-    return min(-(-blocks * BLOCK // GROUP), MAX_CHUNKS)
+    return min(-(-blocks * BLOCK // GROUP), most_chunks(device))
 
 
 def slice_chunks(blocks: int) -> int:
@@ -148,7 +161,7 @@ def check_scratch(
     kernels: MlpCudaKernels, n_points: int, scratch: Scratch, device: wp.Device, training: bool
 ) -> None:
     """Raise ShapeError unless the scratch arrays are long enough."""
-    sizes = scratch_sizes(kernels, n_points, training)
+    sizes = scratch_sizes(kernels, n_points, device, training)
     for name in ("fragments", "activations", "partials"):
         array, wanted = getattr(scratch, name), getattr(sizes, name)
         length = 0 if array is None else array.shape[0]

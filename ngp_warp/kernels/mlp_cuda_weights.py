@@ -186,12 +186,13 @@ if (job < {n_first}) {{{first}
 def reduce_text(layout: MlpLayout) -> str:
     """Snippet of ``reduce(tid, partials, n_chunks, unscale, gradient)``: sums in a fixed order.
 
-    A warp sums 8 weights, each quarter of it every fourth chunk: more loads in flight.
+    A warp sums 8 weights, each quarter of it every fourth chunk, 8 loads at a time.
     """
     return f"""{PRIMITIVES}
 const int weight = warp * 8 + (lane & 7);
 float sum = 0.0f;
 if (weight < {layout.n_weights}) {{
+    #pragma unroll 8
     for (int chunk = lane >> 3; chunk < n_chunks; chunk += 4)
         sum += partials.data[(size_t)chunk * {layout.n_weights} + weight];
 }}

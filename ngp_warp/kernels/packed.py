@@ -128,23 +128,28 @@ def keep_kernel(
     kept.distance[k] = packed.distance[i]
     kept.length[k] = packed.length[i]
     kept.thickness[k] = packed.thickness[i]
+    # a point's rows lie 32 floats apart
+    source = blocked_at(i, 0, 3)
+    target = blocked_at(k, 0, 3)
     for row in range(3):
-        kept.positions[blocked_at(k, row, 3)] = packed.positions[blocked_at(i, row, 3)]
+        kept.positions[target + row * 32] = packed.positions[source + row * 32]
+    source = blocked_at(i, 0, n_features)
+    target = blocked_at(k, 0, n_features)
     for row in range(n_features):
-        value = packed.features[blocked_at(i, row, n_features)]
-        kept.features[blocked_at(k, row, n_features)] = value
-    n_rows = n_geometry + n_direction + n_latents
+        kept.features[target + row * 32] = packed.features[source + row * 32]
+    source = blocked_at(i, 0, n_geometry)
+    target = blocked_at(k, 0, n_geometry + n_direction + n_latents)
     for row in range(n_geometry):
-        value = packed.geometry[blocked_at(i, row, n_geometry)]
-        kept.color_input[blocked_at(k, row, n_rows)] = value
+        kept.color_input[target + row * 32] = packed.geometry[source + row * 32]
+    target += n_geometry * 32
     for row in range(n_direction):
-        value = harmonics[r * n_direction + row]
-        kept.color_input[blocked_at(k, n_geometry + row, n_rows)] = value
+        kept.color_input[target + row * 32] = harmonics[r * n_direction + row]
+    target += n_direction * 32
     for row in range(n_latents):
         value = float(0.0)
         if view[r] >= 0:
             value = latents[view[r] * n_latents + row]
-        kept.color_input[blocked_at(k, n_geometry + n_direction + row, n_rows)] = value
+        kept.color_input[target + row * 32] = value
 
 
 @wp.kernel
@@ -160,11 +165,11 @@ def geometry_gradient_kernel(
 ):
     """The density network's outputs go into the colour network; the first is also the density."""
     i = begin + wp.tid()
-    for row in range(n_geometry):
-        g = d_color_input[blocked_at(i, row, n_color_rows)]
-        if row == 0:
-            g += d_raw[i]
-        d_geometry[blocked_at(i, row, n_geometry)] = g
+    source = blocked_at(i, 0, n_color_rows)
+    target = blocked_at(i, 0, n_geometry)
+    d_geometry[target] = d_color_input[source] + d_raw[i]
+    for row in range(1, n_geometry):
+        d_geometry[target + row * 32] = d_color_input[source + row * 32]
 
 
 @wp.kernel

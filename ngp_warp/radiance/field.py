@@ -64,6 +64,7 @@ class RadianceField:
             half=settings.encoding.half,
             quantization=settings.encoding.quantization,
             fixed_point=deterministic and device != "cpu",
+            flagged=self.encoding.flagged if isinstance(self.encoding, GridEncoding) else None,
             trainable=trainable,
         )
         self.weights = make_weights(

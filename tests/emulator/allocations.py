@@ -22,10 +22,15 @@ _REGULAR = 0
 
 
 class Allocations(Graphs):
-    """The functions of Warp's library that deal with a device's memory."""
+    """The functions of Warp's library that deal with a device's memory.
+
+    Attributes:
+        memory_size: bytes that it has; more may be allocated.
+    """
 
     def __init__(self, core: Any):
         super().__init__(core)
+        self.memory_size = _MEMORY
         self.memory = GlobalMemory()
         self._buffers: dict[int, np.ndarray] = {}
         self._owners: dict[int, Graph] = {}
@@ -37,7 +42,8 @@ class Allocations(Graphs):
         return sum(b.nbytes for b in self._buffers.values())
 
     def wp_cuda_device_get_memory_info(self, ordinal: int, free: Any, total: Any) -> None:
-        for pointer, value in ((free, max(_MEMORY - self.memory_used, 0)), (total, _MEMORY)):
+        left = max(self.memory_size - self.memory_used, 0)
+        for pointer, value in ((free, left), (total, self.memory_size)):
             if pointer is not None:
                 pointer._obj.value = value
 

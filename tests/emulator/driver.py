@@ -23,7 +23,7 @@ _ANSWERS = {
     "wp_cuda_device_get_count": 1,
     "wp_cuda_device_get_name": b"emulated sm_90",
     "wp_cuda_device_get_arch": ARCH,
-    "wp_cuda_device_get_sm_count": 1,
+    "wp_cuda_device_get_sm_count": 132,
     "wp_cuda_device_get_max_shared_memory": 227 << 10,
     "wp_cuda_device_get_uuid": None,  # all zeros
     "wp_cuda_device_get_pci_domain_id": 0,

@@ -1,14 +1,14 @@
 """What a kernel asks of a GPU: instructions of warps, and sectors of global memory.
 
 A warp's access goes to memory in sectors of 32 bytes, however few of their bytes it wants; lanes in
-one sector share it. That is the unit in which a GPU's caches are asked, and their limit.
+one sector share it. A multiprocessor looks up one line of its cache, 128 bytes, in a cycle.
 """
 
 from dataclasses import dataclass, field
 
 import numpy as np
 
-WARP, SECTOR = 32, 32
+WARP, SECTOR, LINE = 32, 32, 128
 KINDS = ("read", "write", "add")
 
 
@@ -21,6 +21,7 @@ class Traffic:
         instructions: of warps; a warp whose lanes part counts once for each way.
         requests: instructions of warps that access global memory, by kind.
         sectors: that these want, by kind.
+        lines: that these lie in.
         bytes: that their lanes want, by kind.
     """
 
@@ -28,6 +29,7 @@ class Traffic:
     instructions: int = 0
     requests: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
     sectors: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
+    lines: int = 0
     bytes: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
 
     def note_instructions(self, n_threads: int, group: np.ndarray | None, count: int) -> None:
@@ -38,7 +40,8 @@ class Traffic:
     def note_access(self, kind: str, address: np.ndarray, threads: np.ndarray, size: int) -> None:
         """Note an access of each thread at its address, aligned to its size in bytes."""
         warps = threads.astype(np.uint64) // np.uint64(WARP)
-        places = address // np.uint64(SECTOR) | warps << np.uint64(48)
+        sectors = np.unique(address // np.uint64(SECTOR) | warps << np.uint64(48))
         self.requests[kind] += len(np.unique(warps))
-        self.sectors[kind] += len(np.unique(places))
+        self.sectors[kind] += len(sectors)
+        self.lines += len(np.unique(sectors // np.uint64(LINE // SECTOR)))
         self.bytes[kind] += size * len(address)
