@@ -136,7 +136,8 @@ def least_ms(
       features.
     - scatter: as many random additions, or the same bytes.
     - network: 6 n W operations of the tensor cores, or 4 n (2 L F + 2 C) bytes.
-    - Adam: the gradient of every entry; 7 more floats and a count twice of one that is touched.
+    - Adam, without flags: the gradient of every entry; 7 more floats and a count twice of one that
+      is touched.
     """
     field, n, d = step.field, step.size.n_points, step.size.n_dims
     e, bandwidth = field.encoding, rate(limits, "bandwidth")

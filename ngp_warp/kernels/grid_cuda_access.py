@@ -1,7 +1,7 @@
 """C++ text of the grid's accesses of memory on CUDA: a cell's entries, and their gradients.
 
-Source: the PTX ISA, ``ld.global.nc`` and ``red``. To be put where ``id[c]``, ``w[c]`` and ``offset``
-are known: see grid_cuda, which says why corners share accesses.
+Source: the PTX ISA, ``ld.global.nc`` and ``red``. To be put where ``id[c]``, ``w[c]`` and
+``offset`` are known: see grid_cuda, which says why corners share accesses.
 """
 
 from ngp_warp.kernels.grid import GridShape
