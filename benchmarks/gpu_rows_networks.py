@@ -260,6 +260,7 @@ def rows(small: bool) -> list[Row]:
         "half": {"half": True},
         "quantized": {"half": True, "quantization": 0.5},
         "fixed point": {"fixed_point": True},
+        "flagged": {"flagged": True},
     }
     for name, settings in adams.items():
         others = {"table read": ROUNDED}

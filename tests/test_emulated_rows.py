@@ -28,6 +28,7 @@ ALWAYS = {
     "loss huber",
     "eikonal step 3D",
     "Adam, half",
+    "Adam, flagged",
     "radiance step",
     "occupancy grid",
     "marks of occupied cells",
