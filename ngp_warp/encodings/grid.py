@@ -204,11 +204,11 @@ class GridEncoding:
         check_size("table", table, self.n_params, self.device)
         check_size("out", out, n_blocks * n_rows * 32, self.device)
         self._check_aligned("table", table)
-        args = [x, table, self.scale, self.meta, self.n_levels, n_rows, n_blocks]
         if self.backend == "vector":
             n_runs = -(-n_blocks // vector.BLOCKS_PER_ITEM)
+            args = [x, table, self.scale, self.meta, self.n_levels, n_rows, n_blocks, out]
             kernel = vector.forward_kernel(self.shape)
-            return launch.record(kernel, n_runs * self.n_levels, [*args, out], self.device)
+            return launch.record(kernel, n_runs * self.n_levels, args, self.device)
         n_items, per_item = grid_cuda.items(n_blocks * 32, self.n_levels)
         args = [x, table, self.scale, self.meta, self.n_levels, per_item, n_rows, n_blocks]
         args += [count, out]
@@ -229,8 +229,8 @@ class GridEncoding:
             d_out: gradient of the features, laid out like ``out``; zero where a block is padded.
             d_table: flat float32 [n_params], added to; or int64 for a sum in fixed point
                 (``FIXED_POINT``) that does not depend on the order, portable backend only.
-            touched: uint8 [n_entries / GROUP], set to 1 where something was added; None on CUDA:
-                nobody wants to know.
+            touched: uint8 [n_entries / GROUP], set to 1 where something was added; or None, on CUDA
+                alone.
             n_rows: rows of ``d_out``.
         """
         n_blocks = self.n_blocks(x)
