@@ -31,7 +31,8 @@ _MEMORY = 1 << 33
 # Kernels that want less than this share of a step's instructions and sectors are summed up.
 _SMALL = 0.005
 
-_COLUMNS = ("launches", "instructions", "read", "write", "add", "lines")
+_KINDS = ("read", "write", "add")
+_COLUMNS = ("launches", "instructions", *_KINDS, "lines")
 
 Row = dict[str, Any]
 
@@ -97,7 +98,7 @@ def count(made: tuple[Stages, Any], device: Any) -> list[Row]:
         row["launches"] += traffic.launches
         row["instructions"] += traffic.instructions
         row["lines"] += traffic.lines
-        for kind in ("read", "write", "add"):
+        for kind in _KINDS:
             row[kind] += traffic.sectors[kind]
     found = [{"kernel": name, **row} for name, row in rows.items()]
     return sorted(found, key=lambda row: row["instructions"], reverse=True)
@@ -121,11 +122,12 @@ def lookup_us(row: Mapping[str, Any]) -> float:
 def _table(rows: list[Row]) -> list[list[str]]:
     """Return the lines of a step: kernels, the small ones together, the sum."""
     whole = totals(rows)
-    sectors = sum(whole[kind] for kind in ("read", "write", "add"))
 
     def large(row: Row) -> bool:
-        own = sum(row[kind] for kind in ("read", "write", "add"))
-        return row["instructions"] > _SMALL * whole["instructions"] or own > _SMALL * sectors
+        sectors, all_sectors = (sum(r[kind] for kind in _KINDS) for r in (row, whole))
+        return (
+            row["instructions"] > _SMALL * whole["instructions"] or sectors > _SMALL * all_sectors
+        )
 
     lines = [row for row in rows if large(row)]
     small = [row for row in rows if not large(row)]

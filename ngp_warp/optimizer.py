@@ -252,7 +252,7 @@ class Adam:
         return launch.record(kernel, k.weight_items(p.value.size), args, self.device)
 
     def _update_table(self, p: Parameters) -> launch.Launch:
-        c = self.config
+        c, k = self.config, self._kernels
         step = kernels.TableStep(
             n_features=p.n_features,
             beta1=float(c.beta1),
@@ -267,12 +267,8 @@ class Adam:
         args = [n_groups, self.schedule, self._correction, p.gradient, p.touched, p.value]
         args += [p.half_value or self._none, p.first_moment, p.second_moment, p.count]
         args += [p.quantum or self._no_quantum]
-        if self._kernels is kernels:
-            n_items = kernels.table_items(n_groups)
-        else:
-            listed = step.flagged and self.device != "cpu"
-            n_items = portable.table_items(n_groups, p.n_features, listed=listed)
-        kernel = self._kernels.table_kernel(step)
+        n_items = k.table_items(n_groups, step, self.device)
+        kernel = k.table_kernel(step)
         return launch.record(kernel, n_items, args, self.device, block_dim=portable.BLOCK)
 
     def _clear(self, touched: wp.array) -> launch.Launch:

@@ -27,11 +27,6 @@ LEARNING_RATE, CORRECTED_RATE, N_SCHEDULE = 0, 1, 2
 COUNT_MAX = 65535
 
 
-def table_items(n_groups: int) -> int:
-    """Return the number of items of ``table_kernel``."""
-    return -(-n_groups // FLAGS_PER_ITEM)
-
-
 def weight_items(n: int) -> int:
     """Return the number of items of ``weights_kernel``."""
     return -(-n // WEIGHTS_PER_ITEM)
@@ -58,6 +53,11 @@ class TableStep:
     """Round the copy to multiples of ``quantum``."""
     flagged: bool = True
     """Look at flagged groups alone; False: portable backend only."""
+
+
+def table_items(n_groups: int, step: TableStep, device: str) -> int:
+    """Return the number of items of ``table_kernel``, whatever the step."""
+    return -(-n_groups // FLAGS_PER_ITEM)
 
 
 @functools.cache

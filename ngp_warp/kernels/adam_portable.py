@@ -19,15 +19,15 @@ BLOCK = 256
 _LISTED = 4 * BLOCK
 
 
-def table_items(n_groups: int, n_features: int, *, listed: bool) -> int:
+def table_items(n_groups: int, step: TableStep, device: str) -> int:
     """Return the number of items of ``table_kernel``.
 
-    One for four values, or for an entry that has more; where flagged groups are ``listed``, as on
-    CUDA, a thread block for ``_LISTED`` groups.
+    One for four values, or for an entry that has more; on CUDA, where flagged groups are listed, a
+    thread block for ``_LISTED`` groups.
     """
-    if listed:
+    if step.flagged and device != "cpu":
         return -(-n_groups // _LISTED) * BLOCK
-    return n_groups * GROUP * n_features // max(n_features, _WIDTH)
+    return n_groups * GROUP * step.n_features // _width(step)
 
 
 def weight_items(n: int) -> int:

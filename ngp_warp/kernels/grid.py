@@ -26,6 +26,8 @@ DENSE, HASH, TILED = 0, 1, 2
 # multiple of it.
 GROUP = 4
 BLOCKS_PER_ITEM = 64
+# Of the hash, an axis each; the first is 1, so that neighbours along x lie together.
+PRIMES = (1, 2654435761, 805459861)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +38,11 @@ class GridShape:
     n_features: int
     interpolation: str
     dtype: str = "float32"
+
+    @property
+    def n_corners(self) -> int:
+        """Entries that a point reads of a level."""
+        return 1 if self.interpolation == "nearest" else 2**self.n_dims
 
 
 _FRACTION = {
@@ -57,21 +64,21 @@ _AXIS = """
 
 def corners(shape: GridShape) -> str:
     """Return the text that sets id[c] and w[c] of the corners of 16 points at X."""
-    n = 1 if shape.interpolation == "nearest" else 2**shape.n_dims
+    n = shape.n_corners
     text = [
         _AXIS.format(d=d) + _FRACTION[shape.interpolation].format(d=d) for d in range(shape.n_dims)
     ]
     text.append(f"u16 id[{n}]; v16 w[{n}];")
     three = shape.n_dims == 3
     text.append("u16 dense0 = u0 + u1 * stride_y" + (" + u2 * stride_z;" if three else ";"))
-    text.append("u16 h1 = u1 * 2654435761u;" + (" u16 h2 = u2 * 805459861u;" if three else ""))
+    text.append(f"u16 h1 = u1 * {PRIMES[1]}u;" + (f" u16 h2 = u2 * {PRIMES[2]}u;" if three else ""))
     dense, hashed, weights = [], [], []
     for c in range(n):
         bit = [(c >> d) & 1 for d in range(3)]
         add = f"{bit[0]}u" + " + stride_y" * bit[1] + " + stride_z" * bit[2]
         dense.append(f"id[{c}] = dense0 + ({add});")
-        key = f"(u0 + {bit[0]}u) ^ (h1 + {2654435761 * bit[1]}u)"
-        key += f" ^ (h2 + {805459861 * bit[2]}u)" if three else ""
+        key = f"(u0 + {bit[0]}u) ^ (h1 + {PRIMES[1] * bit[1]}u)"
+        key += f" ^ (h2 + {PRIMES[2] * bit[2]}u)" if three else ""
         hashed.append(f"id[{c}] = ({key}) & (size - 1u);")
         factors = [f"s{d}" if bit[d] else f"(1.f - s{d})" for d in range(shape.n_dims)]
         weights.append(f"w[{c}] = {'(v16)(1.f)' if n == 1 else ' * '.join(factors)};")
@@ -94,7 +101,7 @@ const float scale_l = scale.data[level];
 
 def gather_text(shape: GridShape) -> str:
     """Return the text that sets O[f * 32 + 16 points] = sum over corners of w[c] T[id[c]][f]."""
-    n_corners = 1 if shape.interpolation == "nearest" else 2**shape.n_dims
+    n_corners = shape.n_corners
     body = _gather(shape, n_corners)
     if shape.n_features == 2 and shape.dtype == "float32":
         body = _GATHER_PAIRS.replace("SCALAR", body).replace("N_CORNERS", str(n_corners))
@@ -273,7 +280,7 @@ for (int block = first; block < end; ++block) for (int v = 0; v < 2; ++v) {{
 def backward_kernel(shape: GridShape) -> wp.Kernel:
     """Return the kernel that scatters the features' gradients into the table's, for a level."""
     n = shape.n_features
-    n_corners = 1 if shape.interpolation == "nearest" else 2**shape.n_dims
+    n_corners = shape.n_corners
     text = f"""{TYPES}
 typedef float vF __attribute__((ext_vector_type({n}), aligned(4)));
 {LEVEL}

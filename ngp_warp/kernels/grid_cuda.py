@@ -21,16 +21,16 @@ from ngp_warp.kernels.grid import (
     MODE,
     N_META,
     OFFSET,
+    PRIMES,
     SIZE,
     STRIDE_Y,
     STRIDE_Z,
     GridShape,
 )
-from ngp_warp.kernels.grid_cuda_access import gather_text, n_corners, scatter_text
+from ngp_warp.kernels.grid_cuda_access import gather_text, scatter_text
 from ngp_warp.kernels.grid_portable import FIXED_POINT, table_array
 from ngp_warp.launch import module_options
 
-_PRIMES = (1, 2654435761, 805459861)
 # Threads that a GPU should have to choose from: an H100 holds 270,000 at a time.
 _ENOUGH = 1 << 18
 _MOST_LEVELS = 4
@@ -98,11 +98,11 @@ for (unsigned level = first; level < end; ++level) {{
 
 def _corners(shape: GridShape) -> str:
     """Return the text that sets id[c] and w[c]."""
-    n, axes = n_corners(shape), range(shape.n_dims)
+    n, axes = shape.n_corners, range(shape.n_dims)
     keys: dict[str, list[str]] = {"hash": [], "dense": []}
     for d in axes:
         stride = ("1u", "stride_y", f"m_[{STRIDE_Z}]")[d]
-        for kind, factor in (("hash", f"{_PRIMES[d]}u"), ("dense", stride)):
+        for kind, factor in (("hash", f"{PRIMES[d]}u"), ("dense", stride)):
             product = f"u{d}" if d == 0 else f"u{d} * {factor}"
             keys[kind].append(f"const unsigned a{d} = {product}, b{d} = a{d} + {factor};")
     parts = [[f"{'ab'[(c >> d) & 1]}{d}" for d in axes] for c in range(n)]
@@ -133,14 +133,14 @@ def _weights(shape: GridShape) -> str:
     axes = range(shape.n_dims)
     text = "".join(f"const float t{d} = 1.f - s{d};\n" for d in axes)
     products = [
-        " * ".join(f"{'ts'[(c >> d) & 1]}{d}" for d in axes) for c in range(n_corners(shape))
+        " * ".join(f"{'ts'[(c >> d) & 1]}{d}" for d in axes) for c in range(shape.n_corners)
     ]
     return text + f"const float w[{len(products)}] = {{ {', '.join(products)} }};"
 
 
 def forward_text(shape: GridShape) -> str:
     """Return the snippet of a thread's features."""
-    n, n_features = n_corners(shape), shape.n_features
+    n, n_features = shape.n_corners, shape.n_features
     leave_out = "if (count.data && point >= (unsigned)count.data[0]) return;"
     body = f"""
 float y[{n_features}] = {{}};
@@ -163,7 +163,7 @@ for (int f = 0; f < {n_features}; ++f) O[f * 32] = y[f];
 
 def backward_text(shape: GridShape, fixed_point: bool) -> str:
     """Return the snippet of a thread's additions to the table's gradient."""
-    n, n_features = n_corners(shape), shape.n_features
+    n, n_features = shape.n_corners, shape.n_features
     row = f"((size_t)block * n_rows + level * {n_features}) * 32 + lane"
     index = f"((size_t)offset + id[c]) * {n_features} + f"
     one_by_one = f"""

@@ -10,18 +10,13 @@ from ngp_warp.kernels.grid import GridShape
 WIDEST = 16
 
 
-def n_corners(shape: GridShape) -> int:
-    """Return the entries that a point reads of a level."""
-    return 1 if shape.interpolation == "nearest" else 2**shape.n_dims
-
-
 def _entry_bytes(shape: GridShape) -> int:
     return shape.n_features * (2 if shape.dtype == "float16" else 4)
 
 
 def _paired(shape: GridShape, n_bytes: int) -> bool:
     """Return whether corners x and x + 1 may share an access."""
-    return n_corners(shape) > 1 and 2 * n_bytes <= WIDEST
+    return shape.n_corners > 1 and 2 * n_bytes <= WIDEST
 
 
 def _words(n_bytes: int) -> tuple[int, str, str]:
@@ -68,7 +63,7 @@ const size_t entries = address(__cvta_generic_to_global({array}.data), offset, {
 
 def gather_text(shape: GridShape) -> str:
     """Return CUDA's text that adds to y[f] the sum over corners of w[c] T[id[c]][f]."""
-    n, n_bytes = n_corners(shape), _entry_bytes(shape)
+    n, n_bytes = shape.n_corners, _entry_bytes(shape)
     lines = [_ENTRIES.format(array="table", n_bytes=n_bytes)]
     if _paired(shape, n_bytes):
         lines += _load_pairs(n, n_bytes)
@@ -128,7 +123,7 @@ def _red(address: str, values: list[str]) -> str:
 
 def scatter_text(shape: GridShape) -> str:
     """Return CUDA's text that adds w[c] g[f] to the entries of the corners."""
-    n, n_features = n_corners(shape), shape.n_features
+    n, n_features = shape.n_corners, shape.n_features
     n_bytes = 4 * n_features
     lines = [_ENTRIES.format(array="d_table", n_bytes=n_bytes)]
     at = [_address(n_bytes, f"id[{c}]") for c in range(n)]

@@ -21,6 +21,7 @@ from ngp_warp.kernels.grid import (
     MODE,
     N_META,
     OFFSET,
+    PRIMES,
     SIZE,
     STRIDE_Y,
     STRIDE_Z,
@@ -31,8 +32,8 @@ from ngp_warp.launch import module_options
 # Sums of integers do not depend on their order: gradients of a mean lie between 1e-11 and 5e5.
 FIXED_POINT = 2.0**44
 
-_PRIME_Y = wp.constant(wp.uint32(2654435761))
-_PRIME_Z = wp.constant(wp.uint32(805459861))
+_PRIME_Y = wp.constant(wp.uint32(PRIMES[1]))
+_PRIME_Z = wp.constant(wp.uint32(PRIMES[2]))
 
 
 @functools.cache
@@ -148,7 +149,7 @@ def functions(shape: GridShape) -> SimpleNamespace:
     return SimpleNamespace(
         position=position, fraction=fraction, slope=slope, curvature=curvature, weight=weight,
         weight_gradient=weight_gradient, hessian_times=hessian_times, entry=entry,
-        n_corners=1 if shape.interpolation == "nearest" else 2**shape.n_dims,
+        n_corners=shape.n_corners,
     )  # fmt: skip
 
 
