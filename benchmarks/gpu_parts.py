@@ -112,12 +112,12 @@ PARTS = {
     "agreement": Part(90, None),
     "limits": Part(12, _limits),
     # before all that trains: it compiles the primitives' kernels, one process for each
-    "memory": Part(40, _memory),
+    "memory": Part(25, _memory),
     "steps": Part(55, _steps),
     "deterministic": Part(20, _deterministic),
     "quality": Part(130, _quality),
     "render": Part(25, _render),
-    "cold_start": Part(80, _cold_start),
+    "cold_start": Part(60, _cold_start),
     "curves": Part(60, _curves),
 }
 """In the order in which they are run; shares are seconds, with some to spare on an H200."""
