@@ -15,8 +15,11 @@ from nerf_scenes import RADIUS, poses, write_scene
 import ngp_warp
 from ngp_warp import launch, trainer
 from ngp_warp.cli import app
+from ngp_warp.config import GridEncodingConfig
 from ngp_warp.errors import ConfigError, DataError, ShapeError
 from ngp_warp.primitives.nerf.config import NerfConfig, resolve
+from ngp_warp.primitives.nerf.data import load
+from ngp_warp.primitives.nerf.task import estimate
 
 STEPS = 600
 SHORT = 60
@@ -162,6 +165,26 @@ def test_opacities_decide_how_much_light_is_drawn_together(short: ngp_warp.Run) 
         options: dict[str, Any] = {"aabb_scale": 1, "has_alpha": has_alpha, "has_depth": False}
         assert resolve(NerfConfig(), "cpu", **options).distortion_weight == weight
         assert resolve(given, "cpu", **options).distortion_weight == 0.0
+
+
+def test_the_finest_detail_follows_the_photos_until_the_devices_most(scene: Path) -> None:
+    def finest(device: str, **settings: Any) -> int | None:
+        config = NerfConfig(**settings)
+        data = load(scene, config, lambda progress: None)
+        return estimate(data, config, device)[0].encoding.finest_resolution
+
+    pixels = load(scene, NerfConfig(), lambda progress: None).pixels_across()
+    smaller = load(scene, NerfConfig(downscale=2), lambda progress: None).pixels_across()
+    assert smaller == pytest.approx(pixels / 2)
+    assert finest("cpu") == finest("cuda:0") == pytest.approx(2.46 * pixels, abs=8)
+    fixed = GridEncodingConfig(finest_resolution=300)
+    assert finest("cpu", encoding=fixed) == 300
+    known: Any = {"aabb_scale": 4, "has_alpha": False, "has_depth": False}
+    for device, most in (("cpu", 1024), ("cuda:0", 2048)):
+        large = resolve(NerfConfig(), device, pixels_across=5000.0, **known)
+        assert large.encoding.finest_resolution == 4 * most
+    least = resolve(NerfConfig(), "cpu", pixels_across=1.0, **known)
+    assert least.encoding.finest_resolution == 4 * 64
 
 
 def test_a_step_has_at_most_the_rays_that_are_allowed(scene: Path, tmp_path: Path) -> None:

@@ -35,6 +35,16 @@ class NerfData:
     held: ViewSet | None
     """None: no view is held back."""
 
+    def pixels_across(self) -> float:
+        """Return the pixels along a side of the cube of the finest detail, in the median view."""
+        side = 1.0 / (self.frame.scale * self.frame.aabb_scale)
+        centre, found = self.frame.centre, []
+        for view in self.train.views:
+            # from within the cube, what lies half a side ahead
+            distance = max(float(np.linalg.norm(view.pose[:, 3] - centre)), side / 2)
+            found.append(view.lens.fx * side / distance)
+        return float(np.median(found))
+
     def describe(self) -> dict[str, Any]:
         """Return what a checkpoint keeps: cameras, frame, what the photos are like."""
         return {

@@ -113,6 +113,7 @@ def estimate(data: NerfData, config: NerfConfig, device: str) -> tuple[NerfConfi
         aabb_scale=data.frame.aabb_scale,
         has_alpha=photos.has_alpha,
         has_depth=has_depth,
+        pixels_across=data.pixels_across(),
     )
     arrays = (photos.pixels, photos.masks, photos.depths)
     need = {"photos": sum(a.nbytes for a in arrays if a is not None)}
