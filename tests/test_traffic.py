@@ -60,6 +60,46 @@ def test_neighbours_along_x_share_an_access(emulated_cuda, n_dims, n_features):
     assert backward.sectors["write"] == 0  # no flag
 
 
+def additions(device, x, d_out, dtype=float):
+    """Bytes that a level of 64x64 cells of four features is given: what lanes add on their own."""
+    config = GridEncodingConfig(
+        n_levels=1, n_features_per_level=4, log2_hashmap_size=14, base_resolution=64,
+        per_level_scale=1.0,
+    )  # fmt: skip
+    grid = GridEncoding(2, resolve(config), CUDA)
+    x, d_out = (wp.array(v.astype(np.float32).ravel(), device=CUDA) for v in (x, d_out))
+    d_table = wp.zeros(grid.n_params, dtype=dtype, device=CUDA)
+    device.traffic = {}
+    try:
+        grid.backward(x, d_out, d_table, None, 4).run()
+        (traffic,) = device.traffic.values()
+    finally:
+        device.traffic = None
+    return traffic.bytes["add"]
+
+
+@pytest.mark.parametrize(("dtype", "value_bytes"), [(float, 4), (wp.int64, 8)])
+def test_lanes_of_one_cell_add_as_one(emulated_cuda, dtype, value_bytes):
+    rng = np.random.default_rng(0)
+    cells = rng.integers(0, 3, (8, 2, 32))  # 9 cells, in any order
+    cells[0] = 1
+    x = (cells * 8 + 8 + rng.uniform(-0.4, 0.4, cells.shape)) / 63
+    x[7] = rng.permutation(60)[:32] / 63  # nobody shares
+    d_out = rng.normal(size=(8, 4, 32))
+    d_out[1, :, 5:] = 0  # who has nothing does not add, first of its cell or not
+    d_out[2, :, ::2] = 0
+    d_out[3] = 0
+    moves = np.any(d_out != 0, axis=1)
+    found = np.floor(x * 63 + 0.5).astype(int)
+    lanes = sum(
+        len({(u, v) for u, v, m in zip(*block, here, strict=True) if m})
+        for block, here in zip(found, moves, strict=True)
+    )
+    assert lanes < moves.sum() / 2
+    corner = 4 * value_bytes
+    assert additions(emulated_cuda, x, d_out, dtype) == lanes * 4 * corner
+
+
 def test_a_step_of_the_network_writes_no_activations(emulated_cuda):
     step = ReferenceStep(StepSize(n_dims=3, batch_log2=10, table_log2=10), CUDA)
     rows = traffic.count((step.stages, step), emulated_cuda)

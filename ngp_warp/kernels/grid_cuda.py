@@ -163,8 +163,8 @@ for (int f = 0; f < {n_features}; ++f) O[f * 32] = y[f];
 
 
 def _product(c: int | str, f: int | str, fixed_point: bool) -> str:
-    product = f"w[{c}] * g[{f}]"
-    return f"(long long)wp::round((double)({product}) * {FIXED_POINT!r})" if fixed_point else product
+    value = f"w[{c}] * g[{f}]"
+    return f"(long long)wp::round((double)({value}) * {FIXED_POINT!r})" if fixed_point else value
 
 
 def _merged_additions(shape: GridShape, fixed_point: bool) -> str:
