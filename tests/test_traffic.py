@@ -129,7 +129,7 @@ def test_a_step_is_counted_whole_and_changes_nothing(emulated_cuda):
 
 def test_the_page_has_every_kernel_or_their_sum():
     names = [f"kernel_{i}" for i in range(12)]
-    numbers = {"launches": 1, "read": 10**6, "write": 10**5, "add": 0, "lines": 10**6}
+    numbers = {"launches": 1, "read": 10**6, "write": 10**5, "add": 0, "lines": 10**6, "added": 0}
     steps = {"a step": [{"kernel": n, "instructions": 10**6, **numbers} for n in names[:9]]}
     steps["a step"] += [
         {"kernel": n, **dict.fromkeys(numbers, 1), "instructions": 1} for n in names[9:]
@@ -140,7 +140,7 @@ def test_the_page_has_every_kernel_or_their_sum():
     assert "| 3 others |" in page
     # 9 million at 4 a cycle on 132 multiprocessors of 1.755 GHz, and 9 million lines
     last = page.splitlines()[-1]
-    assert last == "| all | 12 | 9.00 | 9.00 | 0.90 | 0.00 | 10 | 39 |"
+    assert last == "| all | 12 | 9.00 | 9.00 | 0.90 | 0.00 | 0.00 | 10 | 39 |"
 
 
 def test_an_h100_issues_four_instructions_a_cycle():
