@@ -32,7 +32,7 @@ _MEMORY = 1 << 33
 _SMALL = 0.005
 
 _KINDS = ("read", "write", "add")
-_COLUMNS = ("launches", "instructions", *_KINDS, "lines")
+_COLUMNS = ("launches", "instructions", *_KINDS, "added", "lines")
 
 Row = dict[str, Any]
 
@@ -98,6 +98,7 @@ def count(made: tuple[Stages, Any], device: Any) -> list[Row]:
         row["launches"] += traffic.launches
         row["instructions"] += traffic.instructions
         row["lines"] += traffic.lines
+        row["added"] += traffic.bytes["add"]
         for kind in _KINDS:
             row[kind] += traffic.sectors[kind]
     found = [{"kernel": name, **row} for name, row in rows.items()]
@@ -134,7 +135,8 @@ def _table(rows: list[Row]) -> list[list[str]]:
     if small:
         lines.append({"kernel": f"{len(small)} others", **totals(small)})
     lines.append({"kernel": "all", **whole})
-    head = ["kernel", "launches", "instructions", "read", "written", "added to", "issue", "lookup"]
+    head = ["kernel", "launches", "instructions", "read", "written", "added to", "added", "issue",
+            "lookup"]  # fmt: skip
     return [head] + [
         [
             row["kernel"].replace("_portable", "").replace("_cuda", ""), str(row["launches"]),
@@ -170,7 +172,8 @@ time.**
 
 Millions of instructions of warps (of PTX: machine code has some more for a division, fewer for an
 address), and of sectors of 32 bytes of global memory that warps read, write and add to; a warp's
-lanes that lie in one sector share it. What caches answer is not told apart.
+lanes that lie in one sector share it. What caches answer is not told apart. "Added" are the
+megabytes that all lanes add: additions to one address are made one after another.
 
 The last two columns are microseconds that an H100 would need at least: to issue the instructions
 ({_PROCESSORS} multiprocessors of {_CLOCK / 1e9:.3f} GHz, {_ISSUED} instructions a cycle each), and

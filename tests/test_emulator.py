@@ -62,6 +62,15 @@ def test_a_ballot_has_a_bit_for_each_lane():
         assert bits in found
 
 
+def test_a_match_has_a_bit_for_each_lane_of_the_same_value():
+    values = A32 % 5
+    text = "match.any.sync.b32 %r19, %r11, 0xffffffff;"
+    found = each(text, np.int32, values, result=np.uint32)
+    for warp, got in zip(values.reshape(-1, 32), found.reshape(-1, 32), strict=True):
+        wanted = [sum(1 << lane for lane in range(32) if warp[lane] == v) for v in warp]
+        assert got.tolist() == wanted
+
+
 def test_a_barrier_orders_a_block():
     """Threads of a block of two warps read what the other warp has written to shared memory."""
     out = words(np.zeros(N, np.int32))
@@ -304,7 +313,8 @@ def test_variables_of_inner_scopes_are_kept_apart():
         "bar.red.popc.u32 %r3, 0, %p1;", "barrier.cluster.arrive;", "setp.lo.f32 %p1, %f1, %f2;",
         "setp.eq.s32 %p1, %r0, 0; @%p1 shfl.sync.idx.b32 %r3, %r0, 0, 31, -1;",
         "{ .reg .b64 %r<3>; mov.b64 %r1, 0; }",
-        "shfl.idx.b32 %r3, %r0, 0, 31;", "bar.warp.sync 1;", "mov.u32 %r3, 010;",
+        "shfl.idx.b32 %r3, %r0, 0, 31;", "bar.warp.sync 1;", "match.any.sync.b32 %r3, %r0, 7;",
+        "match.all.sync.b32 %r3|%p1, %r0, -1;", "mov.u32 %r3, 010;",
         "$a: mov.u32 %r3, 1; $a: mov.u32 %r3, 2;", "min.xorsign.abs.f32 %f1, %f2, %f3;",
     ],
 )  # fmt: skip

@@ -46,6 +46,24 @@ def test_table_gradient_is_the_twins(device, backend, shape):
 
 
 @pytest.mark.parametrize("dtype", [wp.float32, wp.int64], ids=["floats", "integers"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_points_that_share_cells_add_up(device, shape, dtype):
+    """On CUDA lanes of one cell add as one: few cells, in any order; all lanes, some, or none."""
+    case = make(shape, "hash", device, "portable")
+    rng = np.random.default_rng(9)
+    case.x = case.x[rng.integers(0, 7, case.n)]
+    case.x[:32] = case.x[0]
+    case.d_out *= rng.random((case.n, 1)) < 0.7  # some have no gradient
+    d_table, _ = case.backward(dtype)
+    d_table = d_table / FIXED_POINT if dtype == wp.int64 else d_table
+    wanted = case.twin_backward()[0]
+    assert np.abs(d_table - wanted).max() < TABLE_TOLERANCE
+    case.x[case.n // 2] = 1 - case.x[case.n // 2]
+    case.d_out[case.n // 2] = 1.0
+    assert np.abs(d_table - case.twin_backward()[0]).max() > 0.1
+
+
+@pytest.mark.parametrize("dtype", [wp.float32, wp.int64], ids=["floats", "integers"])
 def test_flags_are_set_where_there_are_some(device, dtype):
     """On CUDA too, whose optimizer wants them of the largest tables alone."""
     case = make((2, 4, "linear", "float32"), "dense", device, "portable")

@@ -60,6 +60,46 @@ def test_neighbours_along_x_share_an_access(emulated_cuda, n_dims, n_features):
     assert backward.sectors["write"] == 0  # no flag
 
 
+def additions(device, x, d_out, dtype=float):
+    """Bytes that a level of 64x64 cells of four features is given: what lanes add on their own."""
+    config = GridEncodingConfig(
+        n_levels=1, n_features_per_level=4, log2_hashmap_size=14, base_resolution=64,
+        per_level_scale=1.0,
+    )  # fmt: skip
+    grid = GridEncoding(2, resolve(config), CUDA)
+    x, d_out = (wp.array(v.astype(np.float32).ravel(), device=CUDA) for v in (x, d_out))
+    d_table = wp.zeros(grid.n_params, dtype=dtype, device=CUDA)
+    device.traffic = {}
+    try:
+        grid.backward(x, d_out, d_table, None, 4).run()
+        (traffic,) = device.traffic.values()
+    finally:
+        device.traffic = None
+    return traffic.bytes["add"]
+
+
+@pytest.mark.parametrize(("dtype", "value_bytes"), [(float, 4), (wp.int64, 8)])
+def test_lanes_of_one_cell_add_as_one(emulated_cuda, dtype, value_bytes):
+    rng = np.random.default_rng(0)
+    cells = rng.integers(0, 3, (8, 2, 32))  # 9 cells, in any order
+    cells[0] = 1
+    x = (cells * 8 + 8 + rng.uniform(-0.4, 0.4, cells.shape)) / 63
+    x[7] = rng.permutation(60)[:32] / 63  # nobody shares
+    d_out = rng.normal(size=(8, 4, 32))
+    d_out[1, :, 5:] = 0  # who has nothing does not add, first of its cell or not
+    d_out[2, :, ::2] = 0
+    d_out[3] = 0
+    moves = np.any(d_out != 0, axis=1)
+    found = np.floor(x * 63 + 0.5).astype(int)
+    lanes = sum(
+        len({(u, v) for u, v, m in zip(*block, here, strict=True) if m})
+        for block, here in zip(found, moves, strict=True)
+    )
+    assert lanes < moves.sum() / 2
+    corner = 4 * value_bytes
+    assert additions(emulated_cuda, x, d_out, dtype) == lanes * 4 * corner
+
+
 def test_a_step_of_the_network_writes_no_activations(emulated_cuda):
     step = ReferenceStep(StepSize(n_dims=3, batch_log2=10, table_log2=10), CUDA)
     rows = traffic.count((step.stages, step), emulated_cuda)
@@ -89,7 +129,7 @@ def test_a_step_is_counted_whole_and_changes_nothing(emulated_cuda):
 
 def test_the_page_has_every_kernel_or_their_sum():
     names = [f"kernel_{i}" for i in range(12)]
-    numbers = {"launches": 1, "read": 10**6, "write": 10**5, "add": 0, "lines": 10**6}
+    numbers = {"launches": 1, "read": 10**6, "write": 10**5, "add": 0, "lines": 10**6, "added": 0}
     steps = {"a step": [{"kernel": n, "instructions": 10**6, **numbers} for n in names[:9]]}
     steps["a step"] += [
         {"kernel": n, **dict.fromkeys(numbers, 1), "instructions": 1} for n in names[9:]
@@ -100,7 +140,7 @@ def test_the_page_has_every_kernel_or_their_sum():
     assert "| 3 others |" in page
     # 9 million at 4 a cycle on 132 multiprocessors of 1.755 GHz, and 9 million lines
     last = page.splitlines()[-1]
-    assert last == "| all | 12 | 9.00 | 9.00 | 0.90 | 0.00 | 10 | 39 |"
+    assert last == "| all | 12 | 9.00 | 9.00 | 0.90 | 0.00 | 0.00 | 10 | 39 |"
 
 
 def test_an_h100_issues_four_instructions_a_cycle():

@@ -14,6 +14,7 @@ import functools
 
 import warp as wp
 
+from ngp_warp.kernels import grid_cuda_merge as merge
 from ngp_warp.kernels.grid import (
     DENSE,
     GROUP,
@@ -27,7 +28,7 @@ from ngp_warp.kernels.grid import (
     STRIDE_Z,
     GridShape,
 )
-from ngp_warp.kernels.grid_cuda_access import gather_text, scatter_text
+from ngp_warp.kernels.grid_cuda_access import entries_text, gather_text, scatter_text
 from ngp_warp.kernels.grid_portable import FIXED_POINT, table_array
 from ngp_warp.launch import module_options
 
@@ -161,22 +162,45 @@ for (int f = 0; f < {n_features}; ++f) O[f * 32] = y[f];
     return _levels(shape, leave_out, body)
 
 
+def _product(c: int | str, f: int | str, fixed_point: bool) -> str:
+    value = f"w[{c}] * g[{f}]"
+    return f"(long long)wp::round((double)({value}) * {FIXED_POINT!r})" if fixed_point else value
+
+
+def _merged_additions(shape: GridShape, fixed_point: bool) -> str:
+    """Return CUDA's text of a thread's additions: lanes that lie in one cell add as one."""
+    n = shape.n_features
+    value_type, n_bytes = ("long long", 8) if fixed_point else ("float", 4)
+    parts = [] if fixed_point else [entries_text(shape)]
+    for corners in merge.chunks(shape, n_bytes):
+        values = [_product(c, f, fixed_point) for c in corners for f in range(n)]
+        additions = scatter_text(shape, corners)
+        if fixed_point:
+            array = "(unsigned long long*)d_table.data"
+            additions = "\n".join(
+                f"atomicAdd({array} + ((size_t)offset + id[{c}]) * {n} + {f}, "
+                f"(unsigned long long)v[{k * n + f}]);"
+                for k, c in enumerate(corners)
+                for f in range(n)
+            )
+        parts.append(f"""{{
+{value_type} v[{len(values)}] = {{ {", ".join(values)} }};
+{merge.sum_text(len(values))}
+if (adds) {{
+{additions}
+}}
+}}""")
+    return "\n".join(parts)
+
+
 def backward_text(shape: GridShape, fixed_point: bool) -> str:
-    """Return the snippet of a thread's additions to the table's gradient."""
+    """Return the snippet of a thread's additions to the table's gradient.
+
+    Items are whole blocks of 32 points, so that the lanes of a warp are one block's and run alike:
+    none may leave before the others.
+    """
     n, n_features = shape.n_corners, shape.n_features
     row = f"((size_t)block * n_rows + level * {n_features}) * 32 + lane"
-    index = f"((size_t)offset + id[c]) * {n_features} + f"
-    one_by_one = f"""
-WP_PRAGMA_UNROLL
-for (int c = 0; c < {n}; ++c)
-    WP_PRAGMA_UNROLL
-    for (int f = 0; f < {n_features}; ++f)"""
-    if fixed_point:
-        value = f"(long long)wp::round((double)(w[c] * g[f]) * {FIXED_POINT!r})"
-        scatter = f"""{one_by_one}
-        atomicAdd((unsigned long long*)d_table.data + {index}, (unsigned long long)({value}));"""
-    else:
-        value, scatter = "w[c] * g[f]", scatter_text(shape)
     body = f"""
 const float* G = d_out.data + {row};
 float g[{n_features}];
@@ -186,14 +210,20 @@ for (int f = 0; f < {n_features}; ++f) {{
     g[f] = G[f * 32];
     moves |= g[f] != 0.f;
 }}
-if (!moves) continue;  // padding, no sample: adding nothing would cost as much as anything
+// padding, no sample: adding nothing would cost as much as anything
 #ifdef __CUDA_ARCH__
-{scatter}
+if (!__any_sync({merge.FULL}, moves)) continue;
+{merge.find_text(shape)}
+{_merged_additions(shape, fixed_point)}
+if (adds && touched.data) {{
 #else
-{one_by_one}
-        d_table.data[{index}] += {value};
-#endif
+if (!moves) continue;
+for (int c = 0; c < {n}; ++c)
+    for (int f = 0; f < {n_features}; ++f)
+        d_table.data[((size_t)offset + id[c]) * {n_features} + f]
+            += {_product("c", "f", fixed_point)};
 if (touched.data) {{
+#endif
     WP_PRAGMA_UNROLL
     for (int c = 0; c < {n}; ++c)
         if (c % 2 == 0 || id[c] / {GROUP} != id[c - 1] / {GROUP})

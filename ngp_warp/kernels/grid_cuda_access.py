@@ -121,48 +121,45 @@ def _red(address: str, values: list[str]) -> str:
     )
 
 
-def scatter_text(shape: GridShape) -> str:
-    """Return CUDA's text that adds w[c] g[f] to the entries of the corners."""
-    n, n_features = shape.n_corners, shape.n_features
+def entries_text(shape: GridShape) -> str:
+    """Return CUDA's text that ``scatter_text`` needs once."""
+    return _ENTRIES.format(array="d_table", n_bytes=4 * shape.n_features)
+
+
+def scatter_text(shape: GridShape, corners: range) -> str:
+    """Return CUDA's text that adds v[0], v[1], ...: corners' entries, feature by feature."""
+    n_features = shape.n_features
     n_bytes = 4 * n_features
-    lines = [_ENTRIES.format(array="d_table", n_bytes=n_bytes)]
-    at = [_address(n_bytes, f"id[{c}]") for c in range(n)]
+    values = {c: [f"v[{k * n_features + f}]" for f in range(n_features)]
+              for k, c in enumerate(corners)}  # fmt: skip
+    at = {c: _address(n_bytes, f"id[{c}]") for c in corners}
     if _paired(shape, n_bytes):
-        vectors = "\n".join(_add_pair(c, n_features) for c in range(0, n, 2))
+        vectors = [_add_pair(c, values[c], values[c + 1]) for c in corners[::2]]
     else:
-        vectors = "\n".join(_add(at[c], c, n_features) for c in range(n))
-    scalars = "\n".join(
-        _red(f"{at[c]} + {4 * f}", [f"w[{c}] * g[{f}]"])
-        for c in range(n)
-        for f in range(n_features)
-    )
-    lines.append(f"#if __CUDA_ARCH__ >= 900\n{vectors}\n#else\n{scalars}\n#endif")
-    return "\n".join(lines)
+        vectors = [_add(at[c], values[c]) for c in corners]
+    scalars = [_red(f"{at[c]} + {4 * f}", [v]) for c in corners for f, v in enumerate(values[c])]
+    texts = ("\n".join(lines) for lines in (vectors, scalars))
+    return "#if __CUDA_ARCH__ >= 900\n{}\n#else\n{}\n#endif".format(*texts)
 
 
-def _add(address: str, c: int, n_features: int) -> str:
+def _add(address: str, values: list[str]) -> str:
     """Return the text that adds to one entry, four features at a time."""
-    step = min(n_features, 4)
+    n = len(values)
     return "\n".join(
-        _red(f"{address} + {4 * k}", [f"w[{c}] * g[{k + i}]" for i in range(step)])
-        for k in range(0, n_features, step)
+        _red(f"{address} + {4 * k}", values[k : k + 4]) for k in range(0, n, min(n, 4))
     )
 
 
-def _add_pair(c: int, n: int) -> str:
+def _add_pair(c: int, first: list[str], second: list[str]) -> str:
     """Return the text that adds to corners c and c + 1: at once, or where they lie apart, twice."""
-    first, second = [f"a{c}_{f}" for f in range(n)], [f"b{c}_{f}" for f in range(n)]
-    values = "".join(
-        f"const float {a} = w[{c}] * g[{f}], {b} = w[{c + 1}] * g[{f}];\n"
-        for f, (a, b) in enumerate(zip(first, second, strict=True))
-    )
+    n_bytes = 4 * len(first)
     odd = f"id[{c}] & 1u"
     both = [f"{odd} ? {b} : {a}" for a, b in zip(first, second, strict=True)]
     both += [f"{odd} ? {a} : {b}" for a, b in zip(first, second, strict=True)]
-    return f"""{values}
+    return f"""
 if ((id[{c}] ^ id[{c + 1}]) == 1u) {{
-    {_red(_address(4 * n, f"id[{c}] & ~1u"), both)}
+    {_red(_address(n_bytes, f"id[{c}] & ~1u"), both)}
 }} else {{
-    {_red(_address(4 * n, f"id[{c}]"), first)}
-    {_red(_address(4 * n, f"id[{c + 1}]"), second)}
+    {_red(_address(n_bytes, f"id[{c}]"), first)}
+    {_red(_address(n_bytes, f"id[{c + 1}]"), second)}
 }}"""

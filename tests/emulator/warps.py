@@ -21,8 +21,8 @@ def decode(program: Any, words: list[str], operands: list[str]) -> Step | None:
     Raises:
         PtxError: it is not emulated.
     """
-    function = {"shfl": _shuffle, "vote": _vote, "mma": _mma, "movmatrix": _transpose,
-                "ldmatrix": _load_matrices,
+    function = {"shfl": _shuffle, "vote": _vote, "match": _match, "mma": _mma,
+                "movmatrix": _transpose, "ldmatrix": _load_matrices,
                 "bar": _barrier, "barrier": _barrier}.get(words[0])  # fmt: skip
     return function(program, words, operands) if function else None
 
@@ -110,6 +110,22 @@ def _vote(program: Any, words: list[str], operands: list[str]) -> Step:
         else:
             bits = (p == p[:, :1]).all(axis=1)
         write(t, ix, np.repeat(bits, 32))
+
+    return step
+
+
+def _match(program: Any, words: list[str], operands: list[str]) -> Step:
+    """A bit for each lane that has the same value."""
+    if words[1:] != ["any", "sync", "b32"]:
+        raise PtxError("not emulated")
+    write = program.writes(operands[0], _WORD)
+    value, mask = (program.reads(o, _WORD) for o in operands[1:])
+
+    def step(t: Any, ix: Any) -> None:
+        _check_mask(mask(t, ix))
+        v = _warps(value(t, ix), t, ix)
+        same = (v[:, :, None] == v[:, None, :]).astype(np.uint64)
+        write(t, ix, (same << _LANES.astype(np.uint64)).sum(axis=2).astype(_WORD).reshape(-1))
 
     return step
 
