@@ -1,6 +1,7 @@
 """Packed ray marching: count, scan and fill as recorded launches of a fixed size.
 
-Kernels: ngp_warp/kernels/march.py. Twin: tests/reference/march.py.
+Kernels: ngp_warp/kernels/march.py, on CUDA with equal steps march_lanes.py. Twin:
+tests/reference/march.py.
 """
 
 from typing import Any, cast
@@ -9,6 +10,8 @@ import warp as wp
 
 from ngp_warp import launch
 from ngp_warp.kernels import march as kernels
+from ngp_warp.kernels import march_lanes
+from ngp_warp.kernels.lanes import lane_items
 from ngp_warp.launch import Call, Launch, Stages
 from ngp_warp.radiance.batch import RayBatch
 from ngp_warp.radiance.settings import RadianceSettings
@@ -65,15 +68,35 @@ class Samples:
 
     def march_stages(self, lattice: Any, bits: wp.array, batch: RayBatch) -> Stages:
         """Record the marching of a batch's rays through the cells that ``bits`` has."""
+        # lanes share a ray where the lattice is indexed
+        shared = self.device != "cpu" and lattice.cone_angle == 0.0
+        count, fill = (self._shared if shared else self._single)(lattice, bits, batch)
+        total = total_stage(self.end, self.capacity, self.total, self.device)
+        return [[count], scan_stage(self.counted, self.end, self.device), [fill, *total]]
+
+    def _single(self, lattice: Any, bits: wp.array, batch: RayBatch) -> tuple[Launch, Launch]:
+        """Record the counting and the filling, one item a ray."""
         device, n = self.device, self.n_rays
         rays = [batch.count, batch.origin, batch.direction]
         args = [lattice, bits, *rays, batch.jitter, batch.weight, self.span, self.counted]
         count = launch.record(kernels.count_kernel, n, args, device)
         args = [lattice, bits, *rays, self.span, self.counted, self.end, self.capacity]
         args += [self.n, batch.n_samples, self.positions, self.distance, self.length, self.ray]
-        fill = launch.record(kernels.fill_kernel, n, args, device)
-        total = total_stage(self.end, self.capacity, self.total, device)
-        return [[count], scan_stage(self.counted, self.end, device), [fill, *total]]
+        return count, launch.record(kernels.fill_kernel, n, args, device)
+
+    def _shared(self, lattice: Any, bits: wp.array, batch: RayBatch) -> tuple[Launch, Launch]:
+        """Record the same, a warp's lanes along a ray."""
+        n_warps = -(-self.n_rays // march_lanes.RAYS_OF_A_WARP)
+        n = lane_items(n_warps, self.device)
+        rays = [batch.count, batch.origin, batch.direction]
+        args = [lattice, bits, *rays, batch.jitter, batch.weight, n_warps, self.span, self.counted]
+        count = launch.record(march_lanes.count_kernel, n, args, self.device)
+        filled: Any = march_lanes.Filled()
+        for name in ("positions", "distance", "length", "ray"):
+            setattr(filled, name, getattr(self, name))
+        args = [lattice, bits, *rays, self.span, self.counted, self.end, self.capacity, n_warps]
+        args += [self.n, batch.n_samples, filled]
+        return count, launch.record(march_lanes.fill_kernel, n, args, self.device)
 
 
 def scan_stage(values: wp.array, sums: wp.array, device: str) -> list[Launch]:
