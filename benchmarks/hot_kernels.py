@@ -15,6 +15,7 @@ from ngp_warp.kernels import (
     grid_cuda,
     linear_portable,
     march,
+    march_lanes,
     occupancy,
     packed,
     radiance_counts,
@@ -143,7 +144,9 @@ def _scene() -> Iterator[Hot]:
     yield _of("scene", "make rays", rays)
     for name, kernel in (
         ("march, count", march.count_kernel),
+        ("march, count, equal steps", march_lanes.count_kernel),
         ("march, fill", march.fill_kernel),
+        ("march, fill, equal steps", march_lanes.fill_kernel),
         ("mark cells", march.meet_kernel),
         ("harmonics", harmonics.harmonics_kernel),
         ("transmittance", packed.transmittance_kernel),

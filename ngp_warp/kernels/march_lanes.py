@@ -10,7 +10,7 @@ On a CPU, where n is 1, the samples are the same. Not differentiable. Twin: test
 
 import warp as wp
 
-from ngp_warp.kernels.lanes import n_lanes
+from ngp_warp.kernels.lanes import lane_items, n_lanes
 from ngp_warp.kernels.march import (
     Lattice,
     cascade_of,
@@ -18,23 +18,60 @@ from ngp_warp.kernels.march import (
     inverse_of,
     ray_span,
     step_length,
-    vector_at,
 )
-from ngp_warp.kernels.occupancy import is_occupied
 from ngp_warp.launch import module_options
 
 wp.set_module_options(module_options())
 
 RAYS_OF_A_WARP = 4
-"""Most rays of a training step do not count: a warp each would cost more than marching them."""
+"""A warp's rays are prepared side by side, then marched one after another. Most rays of a training
+step do not count, too: a warp each would cost more than marching those that do."""
 
 _CELLS = wp.constant(128)
 _CUBE = wp.constant(128 * 128 * 128)
 _COARSE = wp.constant(16)
 _COARSE_CUBE = wp.constant(16 * 16 * 16)
 _FAR = wp.constant(1.0e30)
-# Of a position that is 1: ten roundings of a float, of which no more than five are made
+# Roundings of positions and exits add up to less than (15 + 6 |o|) 2^-24, see ``make_ray``
 _ROUNDING = wp.constant(10.0 * 2.0**-24)
+
+
+def warp_items(n_rays: int, device: str) -> int:
+    """Return the number of items of a launch."""
+    return lane_items(-(-n_rays // (1 if device == "cpu" else RAYS_OF_A_WARP)), device)
+
+
+@wp.func_native(f"""
+#ifdef __CUDA_ARCH__
+return {RAYS_OF_A_WARP};
+#else
+return 1;
+#endif
+""")
+def n_rays_of_warp() -> int:
+    """How many rays the lanes of a warp march."""
+    ...
+
+
+_VALUE = """
+#ifdef __CUDA_ARCH__
+return __shfl_sync(0xffffffffu, v, lane);
+#else
+return v;
+#endif
+"""
+
+
+@wp.func_native(_VALUE)
+def lane_value(v: float, lane: int) -> float:
+    """The value of a lane, for every lane."""
+    ...
+
+
+@wp.func_native(_VALUE)
+def lane_value_int(v: int, lane: int) -> int:
+    """The same of an integer."""
+    ...
 
 
 @wp.func_native("""
@@ -73,9 +110,34 @@ def lowest_bit(bits: int) -> int:
     ...
 
 
+# Plain accesses: strides of 64 bits and negative indices are a third of all instructions here.
+@wp.func_native("return values.data[i];")
+def float_at(values: wp.array[float], i: int) -> float:
+    """A value of a contiguous array."""
+    ...
+
+
+@wp.func_native("return (int)values.data[i];")
+def byte_at(values: wp.array[wp.uint8], i: int) -> int:
+    """The same of bytes."""
+    ...
+
+
+@wp.func_native("values.data[i] = v;")
+def put_float(values: wp.array[float], i: int, v: float):
+    """Write a value of a contiguous array."""
+    ...
+
+
+@wp.func
+def vector_at(values: wp.array[float], i: int):
+    """Three floats as a vector."""
+    return wp.vec3(float_at(values, i * 3), float_at(values, i * 3 + 1), float_at(values, i * 3 + 2))
+
+
 @wp.struct
 class Ray:
-    """A ray and where it leaves blocks: axis a's plane x = c is met at ``c inverse[a] + bias[a]``.
+    """A ray and where it leaves blocks: axis a's plane x = 0.5 + c at ``c inverse[a] + bias[a]``.
 
     ``bias`` is so much less that no rounding puts a point before that distance behind the plane.
     """
@@ -85,21 +147,17 @@ class Ray:
     inverse: wp.vec3
     bias: wp.vec3
     t0: float  # first lattice point
-    t1: float  # exit
-    step: float
-    rate: float  # 1 / step
+    t1: float  # exit; less than t0: a ray that is not marched
 
 
 @wp.func
-def make_ray(lattice: Lattice, o: wp.vec3, d: wp.vec3, t0: float, t1: float):
-    """A ray from its lattice's first point to its exit; planes are counted from the centre."""
+def make_ray(o: wp.vec3, d: wp.vec3, t0: float, t1: float):
+    """A ray from its lattice's first point to its exit."""
     ray = Ray()
     ray.o = o
     ray.d = d
     ray.t0 = t0
     ray.t1 = t1
-    ray.step = lattice.min_step
-    ray.rate = 1.0 / lattice.min_step
     ray.inverse = inverse_of(d)
     for axis in range(3):
         q = ray.inverse[axis]
@@ -110,9 +168,28 @@ def make_ray(lattice: Lattice, o: wp.vec3, d: wp.vec3, t0: float, t1: float):
 
 
 @wp.func
-def distance_at(ray: Ray, place: float):
+def lane_vector(v: wp.vec3, lane: int):
+    """The vector of a lane, for every lane."""
+    return wp.vec3(lane_value(v[0], lane), lane_value(v[1], lane), lane_value(v[2], lane))
+
+
+@wp.func
+def lane_ray(own: Ray, lane: int):
+    """The ray of a lane, for every lane."""
+    ray = Ray()
+    ray.o = lane_vector(own.o, lane)
+    ray.d = lane_vector(own.d, lane)
+    ray.inverse = lane_vector(own.inverse, lane)
+    ray.bias = lane_vector(own.bias, lane)
+    ray.t0 = lane_value(own.t0, lane)
+    ray.t1 = lane_value(own.t1, lane)
+    return ray
+
+
+@wp.func
+def distance_at(lattice: Lattice, ray: Ray, place: float):
     """t_k of a whole number k."""
-    return ray.t0 + place * ray.step
+    return ray.t0 + place * lattice.min_step
 
 
 @wp.func
@@ -124,7 +201,7 @@ def after_block(lattice: Lattice, ray: Ray, cell: wp.vec3i, cascade: int, place:
         ahead = wp.where(ray.inverse[axis] > 0.0, 8 - _CELLS / 2, -(_CELLS / 2))
         plane = float(((cell[axis] >> 3) << 3) + ahead) * side
         leaves = wp.min(leaves, plane * ray.inverse[axis] + ray.bias[axis])
-    return wp.max(wp.ceil((leaves - ray.t0) * ray.rate), place + 1.0)
+    return wp.max(wp.ceil((leaves - ray.t0) * lattice.rate), place + 1.0)
 
 
 @wp.func
@@ -142,15 +219,14 @@ def windows_with_cells(
     place = float((first + lane) * n_lanes())
     stop = place + float(n_lanes())
     found = wp.int32(0)
-    t = distance_at(ray, place)
+    t = distance_at(lattice, ray, place)
     while found == 0 and place < stop and t < ray.t1:
         p = ray.o + t * ray.d
-        cascade = cascade_of(lattice, p, ray.step)
+        cascade = cascade_of(lattice, p, lattice.min_step)
         cell = cell_of(lattice, p, cascade)
-        if bits[coarse_index(lattice, cell, cascade)] != wp.uint8(0):
-            found = 1
+        found = byte_at(bits, coarse_index(lattice, cell, cascade))
         place = after_block(lattice, ray, cell, cascade, place)
-        t = distance_at(ray, place)
+        t = distance_at(lattice, ray, place)
     return lane_bits(found)
 
 
@@ -160,25 +236,24 @@ def is_sample(lattice: Lattice, bits: wp.array[wp.uint8], ray: Ray, t: float):
     if t >= ray.t1:
         return 0
     p = ray.o + t * ray.d
-    cascade = cascade_of(lattice, p, ray.step)
+    cascade = cascade_of(lattice, p, lattice.min_step)
     cell = cell_of(lattice, p, cascade)
     index = cell[0] + _CELLS * (cell[1] + _CELLS * cell[2])
-    return is_occupied(bits, cascade * _CUBE + index)
+    return (byte_at(bits, (cascade * _CUBE + index) >> 3) >> (index & 7)) & 1
 
 
 @wp.func
-def count_samples(
-    lattice: Lattice, bits: wp.array[wp.uint8], ray: Ray, most: int, lane: int
-):
-    """Samples of a ray, at most ``most``; the same for every lane."""
+def count_samples(lattice: Lattice, bits: wp.array[wp.uint8], ray: Ray, lane: int):
+    """Samples of a ray, the same number for every lane."""
+    most = lattice.max_samples
     n = wp.int32(0)
     first = wp.int32(0)
-    while distance_at(ray, float(first * n_lanes())) < ray.t1 and n < most:
+    while distance_at(lattice, ray, float(first * n_lanes())) < ray.t1 and n < most:
         windows = windows_with_cells(lattice, bits, ray, first, lane)
         while windows != 0 and n < most:
             k = (first + lowest_bit(windows)) * n_lanes() + lane
             windows = windows & (windows - 1)
-            t = distance_at(ray, float(k))
+            t = distance_at(lattice, ray, float(k))
             n += n_bits(lane_bits(is_sample(lattice, bits, ray, t)))
         first += n_lanes()
     return wp.min(n, most)
@@ -195,31 +270,36 @@ def count_kernel(
     direction: wp.array[float],
     jitter: wp.array[float],
     weight: wp.array[float],
-    n_warps: int,
     # out
     span: wp.array[float],  # [n_rays * 3]: entry, first lattice point, exit
     n_samples: wp.array[int],  # [n_rays]; 0 for rays that do not count
 ):
-    """Samples of each ray; ``n_lanes`` items have rays w, w + n_warps ..."""
+    """Samples of each ray."""
     i = begin + wp.tid()
     lane = i % n_lanes()
-    r = i / n_lanes()
-    while r < n_samples.shape[0]:
-        n = wp.int32(0)
-        if r < count[0] and weight[r] > 0.0:
-            o = vector_at(origin, r)
-            d = vector_at(direction, r)
-            entry, t1 = ray_span(lattice, o, d)
-            t0 = entry + jitter[r] * step_length(lattice, entry)
-            ray = make_ray(lattice, o, d, t0, t1)
-            n = count_samples(lattice, bits, ray, lattice.max_samples, lane)
-            if lane == 0:
-                span[r * 3] = entry
-                span[r * 3 + 1] = t0
-                span[r * 3 + 2] = t1
-        if lane == 0:
-            n_samples[r] = n
-        r += n_warps
+    r = (i / n_lanes()) * n_rays_of_warp() + lane % n_rays_of_warp()
+    own = Ray()
+    own.t1 = -1.0
+    if r < count[0] and weight[r] > 0.0:
+        o = vector_at(origin, r)
+        d = vector_at(direction, r)
+        entry, t1 = ray_span(lattice, o, d)
+        own = make_ray(o, d, entry + jitter[r] * step_length(lattice, entry), t1)
+        if lane < n_rays_of_warp():
+            put_float(span, r * 3, entry)
+            put_float(span, r * 3 + 1, own.t0)
+            put_float(span, r * 3 + 2, own.t1)
+    n = wp.int32(0)
+    n_here = wp.min(count[0] - (i / n_lanes()) * n_rays_of_warp(), n_rays_of_warp())
+    j = wp.int32(0)
+    while j < n_here:
+        ray = lane_ray(own, j)
+        n_found = count_samples(lattice, bits, ray, lane)
+        if lane == j:
+            n = n_found
+        j += 1
+    if lane < n_rays_of_warp() and r < n_samples.shape[0]:
+        n_samples[r] = n
 
 
 @wp.struct
@@ -236,10 +316,11 @@ class Filled:
 def put_sample(filled: Filled, lattice: Lattice, ray: Ray, r: int, t: float, i: int):
     """Write a sample of ray r at place i."""
     p = ray.o + t * ray.d
+    place = (i >> 5) * 96 + (i & 31)
     for axis in range(3):
-        filled.positions[(i / 32) * 96 + axis * 32 + i % 32] = p[axis]
-    filled.distance[i] = t
-    filled.length[i] = step_length(lattice, t)
+        put_float(filled.positions, place + axis * 32, p[axis])
+    put_float(filled.distance, i, t)
+    put_float(filled.length, i, step_length(lattice, t))
     filled.ray[i] = r
 
 
@@ -258,12 +339,12 @@ def fill_samples(
     at = wp.int32(begin)
     first = wp.int32(0)
     before = (1 << lane) - 1
-    while at < end and distance_at(ray, float(first * n_lanes())) < ray.t1:
+    while at < end and distance_at(lattice, ray, float(first * n_lanes())) < ray.t1:
         windows = windows_with_cells(lattice, bits, ray, first, lane)
         while windows != 0 and at < end:
             k = (first + lowest_bit(windows)) * n_lanes() + lane
             windows = windows & (windows - 1)
-            t = distance_at(ray, float(k))
+            t = distance_at(lattice, ray, float(k))
             found = is_sample(lattice, bits, ray, t)
             samples = lane_bits(found)
             i = at + n_bits(samples & before)
@@ -286,7 +367,6 @@ def fill_kernel(
     n_samples: wp.array[int],  # [n_rays]
     sums: wp.array[int],  # [n_rays], inclusive
     capacity: int,
-    n_warps: int,
     # out
     n_packed: wp.array[int],  # [n_rays]; 0 where a ray has no room
     reported: wp.array[int],  # [n_rays]; -1 where a ray has no room
@@ -295,17 +375,27 @@ def fill_kernel(
     """Samples of each ray at its place; rays that end behind ``capacity`` are left out whole."""
     i = begin + wp.tid()
     lane = i % n_lanes()
-    r = i / n_lanes()
-    while r < n_samples.shape[0]:
+    first = (i / n_lanes()) * n_rays_of_warp()
+    r = first + lane % n_rays_of_warp()
+    own = Ray()
+    n = wp.int32(0)
+    end = wp.int32(0)
+    if r < n_samples.shape[0]:
         end = sums[r]
         n = wp.where(end > capacity, 0, n_samples[r])
-        if lane == 0:
+        if lane < n_rays_of_warp():
             n_packed[r] = n
             if r < count[0]:
                 reported[r] = wp.where(n < n_samples[r], -1, n)
-        if n > 0:
-            o = vector_at(origin, r)
-            d = vector_at(direction, r)
-            ray = make_ray(lattice, o, d, span[r * 3 + 1], span[r * 3 + 2])
-            fill_samples(lattice, bits, ray, r, end - n, end, lane, filled)
-        r += n_warps
+    if n > 0:
+        t0 = float_at(span, r * 3 + 1)
+        t1 = float_at(span, r * 3 + 2)
+        own = make_ray(vector_at(origin, r), vector_at(direction, r), t0, t1)
+    j = wp.int32(0)
+    while j < n_rays_of_warp():
+        n_of_ray = lane_value_int(n, j)
+        if n_of_ray > 0:
+            ray = lane_ray(own, j)
+            ends = lane_value_int(end, j)
+            fill_samples(lattice, bits, ray, first + j, ends - n_of_ray, ends, lane, filled)
+        j += 1

@@ -11,7 +11,6 @@ import warp as wp
 from ngp_warp import launch
 from ngp_warp.kernels import march as kernels
 from ngp_warp.kernels import march_lanes
-from ngp_warp.kernels.lanes import lane_items
 from ngp_warp.launch import Call, Launch, Stages
 from ngp_warp.radiance.batch import RayBatch
 from ngp_warp.radiance.settings import RadianceSettings
@@ -24,6 +23,7 @@ def make_lattice(settings: RadianceSettings) -> Any:
     lattice.inner_half = 0.5**settings.n_cascades
     lattice.cone_angle = settings.cone_angle
     lattice.min_step = settings.min_step
+    lattice.rate = 1.0 / settings.min_step
     lattice.max_step = max(settings.max_step, settings.min_step)
     lattice.near = settings.near
     lattice.max_samples = settings.max_samples
@@ -66,10 +66,19 @@ class Samples:
         self.positions = floats(capacity * 3)
         self.distance, self.length, self.ray = floats(capacity), floats(capacity), ints(capacity)
 
-    def march_stages(self, lattice: Any, bits: wp.array, batch: RayBatch) -> Stages:
-        """Record the marching of a batch's rays through the cells that ``bits`` has."""
-        # lanes share a ray where the lattice is indexed
-        shared = self.device != "cpu" and lattice.cone_angle == 0.0
+    def march_stages(
+        self, lattice: Any, bits: wp.array, batch: RayBatch, *, shared: bool | None = None
+    ) -> Stages:
+        """Record the marching of a batch's rays through the cells that ``bits`` has.
+
+        Args:
+            lattice: how they step.
+            bits: of the occupancy grid.
+            batch: the rays.
+            shared: lanes share a ray, for equal steps only; None: where they do on CUDA.
+        """
+        if shared is None:
+            shared = self.device != "cpu" and lattice.cone_angle == 0.0
         count, fill = (self._shared if shared else self._single)(lattice, bits, batch)
         total = total_stage(self.end, self.capacity, self.total, self.device)
         return [[count], scan_stage(self.counted, self.end, self.device), [fill, *total]]
@@ -86,17 +95,17 @@ class Samples:
 
     def _shared(self, lattice: Any, bits: wp.array, batch: RayBatch) -> tuple[Launch, Launch]:
         """Record the same, a warp's lanes along a ray."""
-        n_warps = -(-self.n_rays // march_lanes.RAYS_OF_A_WARP)
-        n = lane_items(n_warps, self.device)
+        n = march_lanes.warp_items(self.n_rays, self.device)
         rays = [batch.count, batch.origin, batch.direction]
-        args = [lattice, bits, *rays, batch.jitter, batch.weight, n_warps, self.span, self.counted]
-        count = launch.record(march_lanes.count_kernel, n, args, self.device)
+        args = [lattice, bits, *rays, batch.jitter, batch.weight, self.span, self.counted]
+        count = launch.record(march_lanes.count_kernel, n, args, self.device, block_dim=128)
         filled: Any = march_lanes.Filled()
         for name in ("positions", "distance", "length", "ray"):
             setattr(filled, name, getattr(self, name))
-        args = [lattice, bits, *rays, self.span, self.counted, self.end, self.capacity, n_warps]
+        args = [lattice, bits, *rays, self.span, self.counted, self.end, self.capacity]
         args += [self.n, batch.n_samples, filled]
-        return count, launch.record(march_lanes.fill_kernel, n, args, self.device)
+        fill = launch.record(march_lanes.fill_kernel, n, args, self.device, block_dim=128)
+        return count, fill
 
 
 def scan_stage(values: wp.array, sums: wp.array, device: str) -> list[Launch]:

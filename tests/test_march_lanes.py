@@ -1,0 +1,102 @@
+"""The march that lanes share: the samples of the march of one item a ray, bit for bit."""
+
+import numpy as np
+import pytest
+
+from tests import radiance_case as case
+
+# aabb_scale, steps: fewer points than lanes, windows that blocks are longer and shorter than
+CASES = [(1, 8), (1, 128), (1, 1024), (4, 128), (8, 700), (1, 16384)]
+
+
+def batch_of(settings, device, *, n=201, seed=0):
+    """Rays of which some miss the box, begin in it, run along an axis or do not count."""
+    o, d = case.random_rays(n, seed)
+    o[-20:], d[-20:-10], d[-10:] = 1.5, (1, 0, 0), (0.6, 0, 0.8)
+    o[-50:-40], d[-50:-40] = (-0.25, 0.5, 0.5), (1, 1e-7, 0)
+    o[-60:-50], d[-60:-50] = (-0.25, 0.3, 0.5), (1, 0, -1e-12)
+    jitter = np.random.default_rng(seed).random((n, 1), np.float32)
+    weight = (np.arange(n) % 7 > 0).reshape(n, 1)
+    batch = case.ray_batch(settings, o, d, device, jitter=jitter, weight=weight)
+    batch.count.fill_(n - 3)
+    batch.n_samples.fill_(7)
+    return batch
+
+
+def found(settings, occupied, device, shared, **more):
+    """All that marching says: span, numbers, samples."""
+    batch = batch_of(settings, device)
+    grid = case.grid_of(settings, occupied, device)
+    samples = case.march(settings, grid, batch, shared=shared, **more)
+    arrays = [samples.counted, samples.end, samples.n, samples.total, batch.n_samples]
+    arrays += [samples.span, samples.positions, samples.distance, samples.length, samples.ray]
+    return [a.numpy() for a in arrays]
+
+
+def assert_same(settings, occupied, device, **more):
+    one = found(settings, occupied, device, False, **more)
+    for a, b in zip(one, found(settings, occupied, device, True, **more), strict=True):
+        np.testing.assert_array_equal(a.view(np.int32), b.view(np.int32))
+    return one
+
+
+@pytest.mark.parametrize("options", CASES)
+def test_samples_are_those_of_one_item_a_ray(options, device):
+    aabb_scale, steps = options
+    s = case.make_settings(aabb_scale=aabb_scale, steps=steps)
+    n = assert_same(s, case.blobs(s), device, capacity=2**20, max_samples=2**20)[0]
+    assert n.max() > 0
+    assert (n == 0).any()
+
+
+@pytest.mark.parametrize("most", [1, 31, 32, 33, 100])
+def test_a_ray_ends_at_the_same_sample(most, device):
+    s = case.make_settings(steps=1024)
+    n = assert_same(s, case.blobs(s), device, max_samples=most)[0]
+    assert n.max() == most
+
+
+def test_rays_without_room_are_the_same(device):
+    s = case.make_settings(steps=1024)
+    _, _, n, total, reported, *_ = assert_same(s, case.blobs(s), device, capacity=2048)
+    assert total[0] > 2048
+    assert (reported == -1).any()
+    assert (n > 0).any()
+
+
+@pytest.mark.parametrize("share", [0.0, 1e-3, 0.02])
+def test_single_cells_are_met(share, device):
+    # most blocks have one cell or none: a skip that is too long would miss it
+    s = case.make_settings(aabb_scale=2, steps=2048)
+    occupied = np.random.default_rng(1).random((s.n_cascades, 128, 128, 128)) < share
+    n = assert_same(s, occupied, device, capacity=2**18)[0]
+    assert (n.sum() > 50) == (share > 0)
+
+
+@pytest.mark.parametrize("tiny", [0.0, 1e-8, 1e-5, 1e-3])
+def test_rays_along_the_faces_of_blocks_are_the_same(tiny, device):
+    # where rounding decides on which side of a face a point lies
+    s = case.make_settings(steps=1024)
+    rng = np.random.default_rng(0)
+    o = rng.integers(0, 16, (300, 3)).astype(np.float32) / 16
+    d = np.full((300, 3), tiny) * rng.choice([-1, 1], (300, 3))
+    for axis in range(3):
+        o[axis::3, axis], d[axis::3, axis] = -3.25, 1
+    occupied = rng.random((1, 128, 128, 128)) < 0.003
+    grid = case.grid_of(s, occupied, device)
+    ends = []
+    for shared in (False, True):
+        batch = case.ray_batch(s, o, d, device, jitter=np.zeros((300, 1)))
+        samples = case.march(s, grid, batch, shared=shared)
+        ends.append((samples.end.numpy(), samples.distance.numpy()))
+    np.testing.assert_array_equal(ends[0][0], ends[1][0])
+    np.testing.assert_array_equal(ends[0][1], ends[1][1])
+    assert ends[0][0][-1] > 100
+
+
+def test_the_agreement_can_fail(device):
+    s = case.make_settings()
+    occupied = case.blobs(s)
+    one = found(s, occupied, device, False)
+    other = found(s, np.roll(occupied, 1, axis=3), device, True)
+    assert (one[0] != other[0]).any()
