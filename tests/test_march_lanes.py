@@ -2,7 +2,11 @@
 
 import numpy as np
 import pytest
+import warp as wp
 
+from ngp_warp import launch
+from ngp_warp.kernels import march, march_lanes
+from ngp_warp.radiance.marching import make_lattice
 from tests import radiance_case as case
 
 # aabb_scale, steps: fewer points than lanes, windows that blocks are longer and shorter than
@@ -100,3 +104,70 @@ def test_the_agreement_can_fail(device):
     one = found(s, occupied, device, False)
     other = found(s, np.roll(occupied, 1, axis=3), device, True)
     assert (one[0] != other[0]).any()
+
+
+@wp.kernel
+def skip_kernel(
+    begin: int,
+    lattice: march.Lattice,
+    origin: wp.array[float],
+    direction: wp.array[float],
+    margin: float,
+    # out
+    skipped: wp.array[int],  # points that are skipped
+    wrong: wp.array[int],  # of them in another block
+):
+    """Walk a ray from block to block, looking at every point that is skipped."""
+    r = begin + wp.tid()
+    o = march_lanes.vector_at(origin, r)
+    d = march_lanes.vector_at(direction, r)
+    t0, t1 = march.ray_span(lattice, o, d)
+    ray = march_lanes.make_ray(o, d, t0, t1)
+    for axis in range(3):
+        ray.bias[axis] = ray.bias[axis] + margin * wp.abs(ray.inverse[axis])
+    place = float(0.0)
+    while march_lanes.distance_at(lattice, ray, place) < t1:
+        p = o + march_lanes.distance_at(lattice, ray, place) * d
+        cascade = march.cascade_of(lattice, p, lattice.min_step)
+        cell = march.cell_of(lattice, p, cascade)
+        after = march_lanes.after_block(lattice, ray, cell, cascade, place)
+        block = march_lanes.coarse_index(lattice, cell, cascade)
+        place += 1.0
+        while place < after and march_lanes.distance_at(lattice, ray, place) < t1:
+            p = o + march_lanes.distance_at(lattice, ray, place) * d
+            cascade = march.cascade_of(lattice, p, lattice.min_step)
+            cell = march.cell_of(lattice, p, cascade)
+            skipped[r] += 1
+            if march_lanes.coarse_index(lattice, cell, cascade) != block:
+                wrong[r] += 1
+            place += 1.0
+
+
+def skips(settings, o, d, device, margin=0.0):
+    """How many points are skipped, and how many of them wrongly."""
+    arrays = [wp.array(x.astype(np.float32).reshape(-1), device=device) for x in (o, d)]
+    counts = [wp.zeros(len(o), dtype=int, device=device) for _ in range(2)]
+    args = [make_lattice(settings), *arrays, margin, *counts]
+    launch.launch(skip_kernel, len(o), args, device)
+    return [c.numpy().sum() for c in counts]
+
+
+@pytest.mark.parametrize("away", [0.0, 3.0, 30.0])
+@pytest.mark.parametrize(("aabb_scale", "steps"), [(1, 512), (1, 4096), (16, 100)])
+def test_skipped_points_are_in_the_block(aabb_scale, steps, away, device):
+    s = case.make_settings(aabb_scale=aabb_scale, steps=steps)
+    o, d = case.random_rays(128)
+    rng = np.random.default_rng(0)
+    # along the faces of blocks, and nearly so
+    o[64:] = rng.integers(0, 16, (64, 3)) / 16
+    d[64:, 0] = rng.choice([0, 1e-7, -1e-5, 1e-3], 64)
+    d /= np.linalg.norm(d, axis=1, keepdims=True)
+    n, wrong = skips(s, o - away * d, d, device)
+    assert n > 4000
+    assert wrong == 0
+
+
+def test_skips_can_be_too_long(device):
+    s = case.make_settings(steps=4096)
+    o, d = case.random_rays(128)
+    assert skips(s, o - 3 * d, d, device, margin=1e-4)[1] > 0

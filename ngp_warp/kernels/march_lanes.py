@@ -132,7 +132,9 @@ def put_float(values: wp.array[float], i: int, v: float):
 @wp.func
 def vector_at(values: wp.array[float], i: int):
     """Three floats as a vector."""
-    return wp.vec3(float_at(values, i * 3), float_at(values, i * 3 + 1), float_at(values, i * 3 + 2))
+    return wp.vec3(
+        float_at(values, i * 3), float_at(values, i * 3 + 1), float_at(values, i * 3 + 2)
+    )
 
 
 @wp.struct
@@ -212,9 +214,7 @@ def coarse_index(lattice: Lattice, cell: wp.vec3i, cascade: int):
 
 
 @wp.func
-def windows_with_cells(
-    lattice: Lattice, bits: wp.array[wp.uint8], ray: Ray, first: int, lane: int
-):
+def windows_with_cells(lattice: Lattice, bits: wp.array[wp.uint8], ray: Ray, first: int, lane: int):
     """Bit i: a point of window first + i is in a block of 8^3 cells that is not empty."""
     place = float((first + lane) * n_lanes())
     stop = place + float(n_lanes())
