@@ -5,7 +5,8 @@ lattice is indexed, t_k = t_0 + k min_step, so that lanes need not wait for each
 n windows of n lattice points each: every lane looks through one window for blocks of 8^3 cells that
 are not empty, then all lanes together look up the points of each window that has any.
 
-On a CPU, where n is 1, the samples are the same. Not differentiable. Twin: tests/reference/march.py.
+On a CPU, where n is 1, the samples are the same. Not differentiable. Twin:
+tests/reference/march.py.
 """
 
 import warp as wp
@@ -195,14 +196,21 @@ def distance_at(lattice: Lattice, ray: Ray, place: float):
 
 
 @wp.func
-def after_block(lattice: Lattice, ray: Ray, cell: wp.vec3i, cascade: int, place: float):
-    """Index of a lattice point, all points from ``place`` to it in the same block of 8^3 cells."""
+def block_exit(lattice: Lattice, ray: Ray, cell: wp.vec3i, cascade: int):
+    """Distance before which a ray does not leave a cell's block of 8^3 cells."""
     side = lattice.inner_half * float(1 << cascade) / 64.0
     leaves = float(_FAR)
     for axis in range(3):
         ahead = wp.where(ray.inverse[axis] > 0.0, 8 - _CELLS / 2, -(_CELLS / 2))
         plane = float(((cell[axis] >> 3) << 3) + ahead) * side
         leaves = wp.min(leaves, plane * ray.inverse[axis] + ray.bias[axis])
+    return leaves
+
+
+@wp.func
+def after_block(lattice: Lattice, ray: Ray, cell: wp.vec3i, cascade: int, place: float):
+    """Index of a lattice point, all points from ``place`` to it in the same block of 8^3 cells."""
+    leaves = block_exit(lattice, ray, cell, cascade)
     return wp.max(wp.ceil((leaves - ray.t0) * lattice.rate), place + 1.0)
 
 
@@ -231,12 +239,12 @@ def windows_with_cells(lattice: Lattice, bits: wp.array[wp.uint8], ray: Ray, fir
 
 
 @wp.func
-def is_sample(lattice: Lattice, bits: wp.array[wp.uint8], ray: Ray, t: float):
-    """Whether a lattice point is in the box and in an occupied cell."""
-    if t >= ray.t1:
+def is_sample(lattice: Lattice, bits: wp.array[wp.uint8], ray: Ray, t: float, end: float):
+    """Whether a lattice point is before ``end`` and in an occupied cell."""
+    if t >= end:
         return 0
     p = ray.o + t * ray.d
-    cascade = cascade_of(lattice, p, lattice.min_step)
+    cascade = cascade_of(lattice, p, step_length(lattice, t))
     cell = cell_of(lattice, p, cascade)
     index = cell[0] + _CELLS * (cell[1] + _CELLS * cell[2])
     return (byte_at(bits, (cascade * _CUBE + index) >> 3) >> (index & 7)) & 1
@@ -254,7 +262,7 @@ def count_samples(lattice: Lattice, bits: wp.array[wp.uint8], ray: Ray, lane: in
             k = (first + lowest_bit(windows)) * n_lanes() + lane
             windows = windows & (windows - 1)
             t = distance_at(lattice, ray, float(k))
-            n += n_bits(lane_bits(is_sample(lattice, bits, ray, t)))
+            n += n_bits(lane_bits(is_sample(lattice, bits, ray, t, ray.t1)))
         first += n_lanes()
     return wp.min(n, most)
 
@@ -345,7 +353,7 @@ def fill_samples(
             k = (first + lowest_bit(windows)) * n_lanes() + lane
             windows = windows & (windows - 1)
             t = distance_at(lattice, ray, float(k))
-            found = is_sample(lattice, bits, ray, t)
+            found = is_sample(lattice, bits, ray, t, ray.t1)
             samples = lane_bits(found)
             i = at + n_bits(samples & before)
             if found != 0 and i < end:
