@@ -15,6 +15,8 @@ from ngp_warp.kernels import (
     grid_cuda,
     linear_portable,
     march,
+    march_growing,
+    march_lanes,
     occupancy,
     packed,
     radiance_counts,
@@ -143,7 +145,12 @@ def _scene() -> Iterator[Hot]:
     yield _of("scene", "make rays", rays)
     for name, kernel in (
         ("march, count", march.count_kernel),
+        ("march, count, equal steps", march_lanes.count_kernel),
         ("march, fill", march.fill_kernel),
+        ("march, fill, equal steps", march_lanes.fill_kernel),
+        ("march, starts, growing steps", march_growing.start_kernel),
+        ("march, count, growing steps", march_growing.count_kernel),
+        ("march, fill, growing steps", march_growing.fill_kernel),
         ("mark cells", march.meet_kernel),
         ("harmonics", harmonics.harmonics_kernel),
         ("transmittance", packed.transmittance_kernel),

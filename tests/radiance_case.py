@@ -87,12 +87,12 @@ def run(stages):
         launch.run_all(stage)
 
 
-def march(settings, grid, batch, capacity=2**16, max_samples=1024):
+def march(settings, grid, batch, capacity=2**16, max_samples=1024, shared=None):
     """Samples of a batch after marching."""
     lattice = make_lattice(settings)
     lattice.max_samples = max_samples
     samples = Samples(batch.capacity, capacity, batch.device)
-    run(samples.march_stages(lattice, grid.bits, batch))
+    run(samples.march_stages(lattice, grid.bits, batch, shared=shared))
     return samples
 
 

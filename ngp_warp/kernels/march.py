@@ -37,6 +37,7 @@ class Lattice:
     inner_half: float  # half a side of the smallest cascade: 2^-n_cascades
     cone_angle: float
     min_step: float
+    rate: float  # 1 / min_step
     max_step: float
     near: float
     max_samples: int

@@ -1,6 +1,7 @@
 """Packed ray marching: count, scan and fill as recorded launches of a fixed size.
 
-Kernels: ngp_warp/kernels/march.py. Twin: tests/reference/march.py.
+Kernels: ngp_warp/kernels/march.py, on CUDA march_lanes.py and march_growing.py. Twin:
+tests/reference/march.py.
 """
 
 from typing import Any, cast
@@ -9,6 +10,8 @@ import warp as wp
 
 from ngp_warp import launch
 from ngp_warp.kernels import march as kernels
+from ngp_warp.kernels import march_growing, march_lanes
+from ngp_warp.kernels.lanes import lane_items
 from ngp_warp.launch import Call, Launch, Stages
 from ngp_warp.radiance.batch import RayBatch
 from ngp_warp.radiance.settings import RadianceSettings
@@ -21,6 +24,7 @@ def make_lattice(settings: RadianceSettings) -> Any:
     lattice.inner_half = 0.5**settings.n_cascades
     lattice.cone_angle = settings.cone_angle
     lattice.min_step = settings.min_step
+    lattice.rate = 1.0 / settings.min_step
     lattice.max_step = max(settings.max_step, settings.min_step)
     lattice.near = settings.near
     lattice.max_samples = settings.max_samples
@@ -63,17 +67,67 @@ class Samples:
         self.positions = floats(capacity * 3)
         self.distance, self.length, self.ray = floats(capacity), floats(capacity), ints(capacity)
 
-    def march_stages(self, lattice: Any, bits: wp.array, batch: RayBatch) -> Stages:
-        """Record the marching of a batch's rays through the cells that ``bits`` has."""
+    def march_stages(
+        self, lattice: Any, bits: wp.array, batch: RayBatch, *, shared: bool | None = None
+    ) -> Stages:
+        """Record the marching of a batch's rays through the cells that ``bits`` has.
+
+        Args:
+            lattice: how they step.
+            bits: of the occupancy grid.
+            batch: the rays.
+            shared: lanes share a ray; None: on CUDA.
+        """
+        if shared is None:
+            shared = self.device != "cpu"
+        several = self._shared if lattice.cone_angle == 0.0 else self._growing
+        *counts, fill = (several if shared else self._single)(lattice, bits, batch)
+        total = total_stage(self.end, self.capacity, self.total, self.device)
+        scan = scan_stage(self.counted, self.end, self.device)
+        return [*([count] for count in counts), scan, [fill, *total]]
+
+    def _single(self, lattice: Any, bits: wp.array, batch: RayBatch) -> list[Launch]:
+        """Record the counting and the filling, one item a ray."""
         device, n = self.device, self.n_rays
         rays = [batch.count, batch.origin, batch.direction]
         args = [lattice, bits, *rays, batch.jitter, batch.weight, self.span, self.counted]
         count = launch.record(kernels.count_kernel, n, args, device)
         args = [lattice, bits, *rays, self.span, self.counted, self.end, self.capacity]
         args += [self.n, batch.n_samples, self.positions, self.distance, self.length, self.ray]
-        fill = launch.record(kernels.fill_kernel, n, args, device)
-        total = total_stage(self.end, self.capacity, self.total, device)
-        return [[count], scan_stage(self.counted, self.end, device), [fill, *total]]
+        return [count, launch.record(kernels.fill_kernel, n, args, device)]
+
+    def _shared(self, lattice: Any, bits: wp.array, batch: RayBatch) -> list[Launch]:
+        """Record the same for equal steps, a warp's lanes along a ray."""
+        n = march_lanes.warp_items(self.n_rays, self.device)
+        rays = [batch.count, batch.origin, batch.direction]
+        args = [lattice, bits, *rays, batch.jitter, batch.weight, self.span, self.counted]
+        count = launch.record(march_lanes.count_kernel, n, args, self.device, block_dim=128)
+        args = [lattice, bits, *rays, self.span, self.counted, self.end, self.capacity]
+        args += [self.n, batch.n_samples, self._filled()]
+        fill = launch.record(march_lanes.fill_kernel, n, args, self.device, block_dim=128)
+        return [count, fill]
+
+    def _growing(self, lattice: Any, bits: wp.array, batch: RayBatch) -> list[Launch]:
+        """Record the same for growing steps."""
+        n = march_lanes.warp_items(self.n_rays, self.device)
+        n_starts = lane_items(self.n_rays, self.device)
+        starts = wp.zeros(n_starts, dtype=wp.float32, device=self.device)
+        rays = [batch.count, batch.origin, batch.direction]
+        args = [lattice, *rays, batch.jitter, batch.weight, self.span, starts]
+        start = launch.record(march_growing.start_kernel, self.n_rays, args, self.device)
+        args = [lattice, bits, *rays, batch.weight, self.span, starts, self.counted]
+        count = launch.record(march_growing.count_kernel, n, args, self.device, block_dim=128)
+        args = [lattice, bits, *rays, self.span, starts, self.counted, self.end, self.capacity]
+        args += [self.n, batch.n_samples, self._filled()]
+        fill = launch.record(march_growing.fill_kernel, n, args, self.device, block_dim=128)
+        return [start, count, fill]
+
+    def _filled(self) -> Any:
+        """Return the arrays of samples for the kernels."""
+        filled: Any = march_lanes.Filled()
+        for name in ("positions", "distance", "length", "ray"):
+            setattr(filled, name, getattr(self, name))
+        return filled
 
 
 def scan_stage(values: wp.array, sums: wp.array, device: str) -> list[Launch]:
