@@ -12,6 +12,7 @@ from ngp_warp.kernels import composite as kernels
 from ngp_warp.kernels import packed, radiance_counts
 from ngp_warp.kernels.lanes import lane_items
 from ngp_warp.kernels.loss import LOSSES
+from ngp_warp.kernels.ray_lanes import ray_items
 from tests import radiance_case as case
 from tests.reference import composite as twin
 
@@ -109,7 +110,8 @@ class Case:
         self.d_rgb = wp.zeros(self.capacity * 3, dtype=float, device=self.device)
         args = [self.in_, self.kept, self.rgb, counts, s.depth_weight, s.distortion_weight]
         args += [self.weights, behind, self.out, self.d_rgb, self.d_raw]
-        launch.launch(kernels.train_kernel(shape), n_rays, args, self.device)
+        n_items = ray_items(n_rays, self.device)
+        launch.launch(kernels.train_kernel(shape), n_items, args, self.device)
         return self
 
     def gradients(self):
@@ -179,7 +181,8 @@ def test_colour_opacity_and_depth_are_the_twins(device):
     settings, rays = case.make_settings(aabb_scale=2), make_rays()
     got = Case(rays, settings, device)
     kernel = kernels.render_kernel(settings.exposure, settings.color_space)
-    launch.launch(kernel, len(rays), [got.in_, got.kept, got.rgb, got.out], device)
+    n_items = ray_items(len(rays), device)
+    launch.launch(kernel, n_items, [got.in_, got.kept, got.rgb, got.out], device)
     rendered = {name: getattr(got.batch, name).numpy() for name in ("color", "opacity", "depth")}
     for r, ray in enumerate(rays):
         color, opacity, depth = twin.blend(
@@ -238,7 +241,7 @@ def test_a_ray_ends_where_nothing_passes(min_transmittance, device):
     n_kept = wp.zeros(4, dtype=int, device=device)
     args = [*arrays, geometry, 16, wp.array(length, dtype=float, device=device), 2.0]
     args += [min_transmittance, thickness_, n_kept]
-    launch.launch(packed.transmittance_kernel, 4, args, device)
+    launch.launch(packed.transmittance_kernel, ray_items(4, device), args, device)
     wanted = twin.density(raw) * length * 2
     parts = np.split(np.arange(96), np.cumsum(n)[:-1])
     kept = [twin.kept(wanted[p], min_transmittance) for p in parts]

@@ -8,6 +8,14 @@ samples are in their order. Twins: tests/reference/composite.py, tests/reference
 import warp as wp
 
 from ngp_warp.kernels.lanes import lane_sum_int, n_lanes
+from ngp_warp.kernels.ray_lanes import (
+    any_lane,
+    of_last_lane,
+    product_before,
+    ray_lanes,
+    ray_sum,
+    ray_sum_int,
+)
 from ngp_warp.launch import module_options
 
 wp.set_module_options(module_options())
@@ -60,15 +68,32 @@ def transmittance_kernel(
     n_kept: wp.array[int],  # [n_rays]
 ):
     """s = density * length * aabb_scale; samples are kept while T >= min_transmittance."""
-    r = begin + wp.tid()
+    lane = (begin + wp.tid()) % ray_lanes()
+    r = (begin + wp.tid()) / ray_lanes()
+    first = wp.int32(0)
+    last = wp.int32(0)
+    if r < n.shape[0]:
+        last = end[r]
+        first = last - n[r]
     transmittance = float(1.0)
-    i = end[r] - n[r]
-    while i < end[r] and transmittance >= min_transmittance:
-        s = density_of(geometry[blocked_at(i, 0, n_rows)]) * (length[i] * aabb_scale)
-        thickness[i] = s
-        transmittance *= wp.exp(-s)
-        i += 1
-    n_kept[r] = i - (end[r] - n[r])
+    kept = wp.int32(0)
+    round = first
+    while any_lane(round < last and transmittance >= min_transmittance):
+        i = round + lane
+        passes = float(1.0)
+        s = float(0.0)
+        if i < last and transmittance >= min_transmittance:
+            s = density_of(geometry[blocked_at(i, 0, n_rows)]) * (length[i] * aabb_scale)
+            passes = wp.exp(-s)
+        before = product_before(transmittance, passes)
+        if i < last and before >= min_transmittance:
+            thickness[i] = s
+            kept += 1
+        transmittance = of_last_lane(before * passes)
+        round += ray_lanes()
+    kept = ray_sum_int(kept)
+    if lane == 0 and r < n.shape[0]:
+        n_kept[r] = kept
 
 
 @wp.struct

@@ -17,6 +17,7 @@ from ngp_warp.kernels import march, packed
 from ngp_warp.kernels import spherical_harmonics as harmonics
 from ngp_warp.kernels.grid_portable import FIXED_POINT
 from ngp_warp.kernels.lanes import lane_items
+from ngp_warp.kernels.ray_lanes import ray_items
 from ngp_warp.launch import Call, Launch, Stages
 from ngp_warp.networks.mlp import make_network
 from ngp_warp.networks.network import Network
@@ -147,7 +148,7 @@ class StagedRadiance:
         stages = self._forward_stages(settings, batch, work)
         kernel = kernels.render_kernel(self.settings.exposure, self.settings.color_space)
         args = [work.rays, work.kept, work.rgb, work.out]
-        return [*stages, self._record(kernel, batch.capacity, args)]
+        return [*stages, self._record(kernel, self._lanes(batch.capacity), args)]
 
     def density(
         self, points: wp.array, density: wp.array, count: wp.array, geometry: wp.array | None = None
@@ -174,6 +175,9 @@ class StagedRadiance:
 
     def _sums(self, n: int) -> int:
         return lane_items(n, self.device)
+
+    def _lanes(self, n_rays: int) -> int:
+        return ray_items(n_rays, self.device)
 
     def _record(
         self, kernel: Any, n_items: int, args: list[Any], shards: int | None = None
@@ -206,7 +210,7 @@ class StagedRadiance:
         stages += self._geometry_stages(*arrays, part(samples.total, 1, 2))
         args = [samples.n, samples.end, marched.geometry, N_GEOMETRY, samples.length]
         args += [float(s.aabb_scale), s.min_transmittance, marched.thickness, work.kept.n]
-        stages.append(self._record(packed.transmittance_kernel, n, args))
+        stages.append(self._record(packed.transmittance_kernel, self._lanes(n), args))
         stages.append(scan_stage(work.kept.n, work.kept.end, self.device))
         latents = self._no_latents if self.latents is None else self.latents.value
         args = [marched, self.encoding.n_outputs, N_GEOMETRY, work.harmonics, N_DIRECTION]
@@ -228,7 +232,8 @@ class StagedRadiance:
         ]
         args = [work.rays, work.kept, work.rgb, depth_counts, s.depth_weight, s.distortion_weight]
         args += [g.weights, g.behind, work.out, g.rgb, g.raw]
-        return [*stages, self._record(kernels.train_kernel(shape), batch.capacity, args)]
+        n_items = self._lanes(batch.capacity)
+        return [*stages, self._record(kernels.train_kernel(shape), n_items, args)]
 
     def _backward_stages(self, batch: RayBatch, work: Work, g: Gradients) -> Stages:
         """Record the gradients of table, weights, latents and rays."""
