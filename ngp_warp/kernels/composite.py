@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import warp as wp
 
 from ngp_warp.kernels.loss import LOSSES
-from ngp_warp.kernels.packed import Kept, blocked_at
+from ngp_warp.kernels.packed import Kept, blocked_at, samples_of
 from ngp_warp.kernels.ray_lanes import (
     any_lane,
     of_first_lane,
@@ -136,17 +136,6 @@ def _loss(name: str) -> tuple[wp.Function, wp.Function]:
 
 
 @wp.func
-def samples_of(rays: Rays, kept: Kept, r: int):
-    """Where a ray's samples begin and end; nowhere if there is no such ray."""
-    first = wp.int32(0)
-    end = wp.int32(0)
-    if r < rays.count[0]:
-        end = kept.end[r]
-        first = end - kept.n[r]
-    return first, end
-
-
-@wp.func
 def color_at(rgb: wp.array[float], k: int):
     """The color of a sample."""
     at = blocked_at(k, 0, 3)
@@ -179,7 +168,7 @@ def render_kernel(exposure: bool, color_space: str) -> wp.Kernel:
         r = (begin + wp.tid()) / ray_lanes()
         if not any_lane(r < rays.count[0]):
             return
-        first, end = samples_of(rays, kept, r)
+        first, end = samples_of(rays.count[0], kept.n, kept.end, r)
         t_now = float(1.0)
         color = wp.vec3(0.0, 0.0, 0.0)
         depth = float(0.0)
@@ -269,7 +258,7 @@ def train_kernel(shape: CompositeShape) -> wp.Kernel:
         item = (begin + wp.tid()) / ray_lanes()
         if not any_lane(item < rays.count[0]):
             return
-        first, end = samples_of(rays, kept, item)
+        first, end = samples_of(rays.count[0], kept.n, kept.end, item)
         rounds = ray_rounds(end - first)
         # a lane without a ray takes part in the warp's sums, and writes nothing
         r = wp.min(item, rays.count[0] - 1)

@@ -186,15 +186,25 @@ if (job < {n_first}) {{{first}
 def reduce_text(layout: MlpLayout) -> str:
     """Snippet of ``reduce(tid, partials, n_chunks, unscale, gradient)``: sums in a fixed order.
 
-    A warp sums 8 weights, each quarter of it every fourth chunk, 8 loads at a time.
+    A warp sums 8 weights, each quarter of it every fourth chunk, 32 loads at a time: a hundred of
+    them, eight at a time, would be twelve waits. What is not there counts as zero.
     """
     return f"""{PRIMITIVES}
 const int weight = warp * 8 + (lane & 7);
 float sum = 0.0f;
 if (weight < {layout.n_weights}) {{
-    #pragma unroll 8
-    for (int chunk = lane >> 3; chunk < n_chunks; chunk += 4)
-        sum += partials.data[(size_t)chunk * {layout.n_weights} + weight];
+    for (int first = lane >> 3; first < n_chunks; first += 4 * 32) {{
+        float part[32];
+        #pragma unroll
+        for (int i = 0; i < 32; ++i) {{
+            const int chunk = first + 4 * i;
+            part[i] = 0.0f;
+            if (chunk < n_chunks)
+                part[i] = partials.data[(size_t)chunk * {layout.n_weights} + weight];
+        }}
+        #pragma unroll
+        for (int i = 0; i < 32; ++i) sum += part[i];
+    }}
 }}
 converge();
 sum = lane_sum(lane_sum(sum, 8), 16);

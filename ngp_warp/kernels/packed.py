@@ -33,6 +33,17 @@ def blocked_at(i: int, row: int, n_rows: int):
 
 
 @wp.func
+def samples_of(n_rays: int, n: wp.array[int], end: wp.array[int], r: int):
+    """Where a ray's samples begin and end; nowhere if there is no such ray."""
+    first = wp.int32(0)
+    last = wp.int32(0)
+    if r < n_rays:
+        last = end[r]
+        first = last - n[r]
+    return first, last
+
+
+@wp.func
 def density_of(raw: float):
     """Density of the density network's first output."""
     return wp.exp(wp.min(raw, _MAX_RAW))
@@ -70,11 +81,7 @@ def transmittance_kernel(
     """s = density * length * aabb_scale; samples are kept while T >= min_transmittance."""
     lane = (begin + wp.tid()) % ray_lanes()
     r = (begin + wp.tid()) / ray_lanes()
-    first = wp.int32(0)
-    last = wp.int32(0)
-    if r < n.shape[0]:
-        last = end[r]
-        first = last - n[r]
+    first, last = samples_of(n.shape[0], n, end, r)
     transmittance = float(1.0)
     kept = wp.int32(0)
     round = first
@@ -94,6 +101,30 @@ def transmittance_kernel(
     kept = ray_sum_int(kept)
     if lane == 0 and r < n.shape[0]:
         n_kept[r] = kept
+
+
+# Loads of eight rows are under way at a time: a compiler that does not know the arrays to be two
+# would wait for each.
+@wp.func_native("""
+const float* from = source.data + at;
+float* into = target.data + to;
+#ifdef __CUDA_ARCH__
+for (int row = 0; row < n_rows; row += 8) {
+    float v[8];
+    #pragma unroll
+    for (int j = 0; j < 8; ++j) if (row + j < n_rows) v[j] = from[(row + j) * step];
+    #pragma unroll
+    for (int j = 0; j < 8; ++j) if (row + j < n_rows) into[(row + j) * 32] = v[j];
+}
+#else
+for (int row = 0; row < n_rows; ++row) into[row * 32] = from[row * step];
+#endif
+""")
+def copy_rows(
+    source: wp.array[float], at: int, step: int, n_rows: int, target: wp.array[float], to: int
+):
+    """Values that lie ``step`` apart become rows of one point of a blocked array."""
+    ...
 
 
 @wp.struct
@@ -153,22 +184,15 @@ def keep_kernel(
     kept.distance[k] = packed.distance[i]
     kept.length[k] = packed.length[i]
     kept.thickness[k] = packed.thickness[i]
-    # a point's rows lie 32 floats apart
-    source = blocked_at(i, 0, 3)
-    target = blocked_at(k, 0, 3)
-    for row in range(3):
-        kept.positions[target + row * 32] = packed.positions[source + row * 32]
+    copy_rows(packed.positions, blocked_at(i, 0, 3), 32, 3, kept.positions, blocked_at(k, 0, 3))
     source = blocked_at(i, 0, n_features)
     target = blocked_at(k, 0, n_features)
-    for row in range(n_features):
-        kept.features[target + row * 32] = packed.features[source + row * 32]
+    copy_rows(packed.features, source, 32, n_features, kept.features, target)
     source = blocked_at(i, 0, n_geometry)
     target = blocked_at(k, 0, n_geometry + n_direction + n_latents)
-    for row in range(n_geometry):
-        kept.color_input[target + row * 32] = packed.geometry[source + row * 32]
+    copy_rows(packed.geometry, source, 32, n_geometry, kept.color_input, target)
     target += n_geometry * 32
-    for row in range(n_direction):
-        kept.color_input[target + row * 32] = harmonics[r * n_direction + row]
+    copy_rows(harmonics, r * n_direction, 1, n_direction, kept.color_input, target)
     target += n_direction * 32
     for row in range(n_latents):
         value = float(0.0)
@@ -185,16 +209,20 @@ def geometry_gradient_kernel(
     n_color_rows: int,
     d_raw: wp.array[float],  # [capacity]
     n_geometry: int,
+    n_kept: wp.array[int],  # [1]
     # out
-    d_geometry: wp.array[float],  # [n_blocks, n_geometry, 32]
+    d_geometry: wp.array[float],  # [n_blocks, n_geometry, 32]; zero where there is no sample
 ):
     """The density network's outputs go into the colour network; the first is also the density."""
     i = begin + wp.tid()
-    source = blocked_at(i, 0, n_color_rows)
     target = blocked_at(i, 0, n_geometry)
+    if i >= n_kept[0]:
+        for row in range(n_geometry):
+            d_geometry[target + row * 32] = 0.0
+        return
+    source = blocked_at(i, 0, n_color_rows)
     d_geometry[target] = d_color_input[source] + d_raw[i]
-    for row in range(1, n_geometry):
-        d_geometry[target + row * 32] = d_color_input[source + row * 32]
+    copy_rows(d_color_input, source + 32, 32, n_geometry - 1, d_geometry, target + 32)
 
 
 @wp.kernel
@@ -212,14 +240,18 @@ def ray_sum_kernel(
     sums: wp.array[float],  # [n_rays * n_summed]
 ):
     """Sum over a ray's kept samples of some rows."""
-    r = begin + wp.tid()
-    if r >= count[0]:
+    lane = (begin + wp.tid()) % ray_lanes()
+    r = (begin + wp.tid()) / ray_lanes()
+    if not any_lane(r < count[0]):
         return
+    first, last = samples_of(count[0], n, end, r)
     for row in range(n_summed):
         total = float(0.0)
-        for k in range(end[r] - n[r], end[r]):
+        for k in range(first + lane, last, ray_lanes()):
             total += blocked[blocked_at(k, first_row + row, n_rows)]
-        sums[r * n_summed + row] = total
+        total = ray_sum(total)
+        if lane == 0 and r < count[0]:
+            sums[r * n_summed + row] = total
 
 
 @wp.kernel
@@ -237,18 +269,25 @@ def ray_gradient_kernel(
     d_direction: wp.array[float],  # [n_rays * 3]
 ):
     """Positions are x = o + t d at fixed t: sums of dx and of t dx."""
-    r = begin + wp.tid()
-    if r >= count[0]:
+    lane = (begin + wp.tid()) % ray_lanes()
+    r = (begin + wp.tid()) / ray_lanes()
+    if not any_lane(r < count[0]):
         return
+    first, last = samples_of(count[0], n, end, r)
     for axis in range(3):
         g = float(0.0)
-        gt = d_harmonics[r * 3 + axis]
-        for k in range(end[r] - n[r], end[r]):
+        gt = float(0.0)
+        if lane == 0 and r < count[0]:
+            gt = d_harmonics[r * 3 + axis]
+        for k in range(first + lane, last, ray_lanes()):
             dx = d_positions[blocked_at(k, axis, 3)]
             g += dx
             gt += distance[k] * dx
-        d_origin[r * 3 + axis] = g
-        d_direction[r * 3 + axis] = gt
+        g = ray_sum(g)
+        gt = ray_sum(gt)
+        if lane == 0 and r < count[0]:
+            d_origin[r * 3 + axis] = g
+            d_direction[r * 3 + axis] = gt
 
 
 @wp.kernel
@@ -296,7 +335,6 @@ def counters_kernel(
     begin: int,
     # in
     count: wp.array[int],  # [1]
-    n_rays: int,
     n_chunks: int,
     counted: wp.array[int],  # [n_rays]: samples, of rays without room too
     n_kept: wp.array[int],  # [n_rays]
@@ -308,7 +346,8 @@ def counters_kernel(
     item = begin + wp.tid()
     chunk = item / n_lanes()
     lane = item % n_lanes()
-    size = (n_rays + n_chunks - 1) / n_chunks
+    # of the rays there are: most batches are smaller than what there is room for
+    size = (count[0] + n_chunks - 1) / n_chunks
     first = wp.min(chunk * size, count[0])
     end = wp.min((chunk + 1) * size, count[0])
     samples = wp.int32(0)

@@ -9,6 +9,7 @@ import warp as wp
 
 from ngp_warp import launch
 from ngp_warp.kernels import march as kernels
+from ngp_warp.kernels.lanes import lane_items
 from ngp_warp.launch import Call, Launch, Stages
 from ngp_warp.radiance.batch import RayBatch
 from ngp_warp.radiance.settings import RadianceSettings
@@ -89,7 +90,7 @@ def scan_stage(values: wp.array, sums: wp.array, device: str) -> list[Launch]:
 def total_stage(sums: wp.array, capacity: int, total: wp.array, device: str) -> list[Launch]:
     """Record the total of inclusive sums, and that of the rays that have room."""
     args = [sums, sums.size, capacity, total]
-    return [launch.record(kernels.total_kernel, 1, args, device)]
+    return [launch.record(kernels.total_kernel, lane_items(1, device), args, device)]
 
 
 def part(array: wp.array, begin: int, end: int) -> wp.array:

@@ -125,7 +125,7 @@ class StagedRadiance:
         stages += self._loss_stages(batch, work, gradients)
         stages += self._backward_stages(batch, work, gradients)
         counters = wp.zeros(N_CHUNKS * 4, dtype=wp.int64, device=self.device)
-        args = [batch.count, batch.capacity, N_CHUNKS, work.samples.counted, work.kept.n]
+        args = [batch.count, N_CHUNKS, work.samples.counted, work.kept.n]
         args += [batch.n_samples, counters]
         stages.append(self._record(packed.counters_kernel, self._sums(N_CHUNKS), args))
         found = totals, last, n_rays
@@ -227,7 +227,7 @@ class StagedRadiance:
         shape = kernels.CompositeShape(s.loss, s.color_space, s.exposure, s.background_gradients)
         depth_counts = self._floats(kernels.DEPTH_CHUNKS)
         stages = [
-            *depth_stages(batch, depth_counts),
+            *(depth_stages(batch, depth_counts) if s.depth_weight > 0.0 else []),
             [Launch([Call(a.zero_)], self.device) for a in (g.rgb, g.raw)],
         ]
         args = [work.rays, work.kept, work.rgb, depth_counts, s.depth_weight, s.distortion_weight]
@@ -246,7 +246,7 @@ class StagedRadiance:
         *passes, last = self.color_network.backward(
             w_color, kept.color_input, g.rgb, g.color_input, dw_color, scale, n_kept
         )
-        args = [g.color_input, work.n_color_rows, g.raw, N_GEOMETRY, g.geometry]
+        args = [g.color_input, work.n_color_rows, g.raw, N_GEOMETRY, n_kept, g.geometry]
         join = self._record(packed.geometry_gradient_kernel, capacity, args)
         stages = [[p] for p in passes]
         stages.append([last, *join, *self._sum_rows(batch, work, g)])
@@ -272,7 +272,7 @@ class StagedRadiance:
         launches = []
         for row, n, out in wanted:
             args = [batch.count, work.kept.n, work.kept.end, g.color_input, work.n_color_rows]
-            n_items = batch.capacity if n else 0
+            n_items = self._lanes(batch.capacity) if n else 0
             launches += self._record(packed.ray_sum_kernel, n_items, [*args, row, n, out])
         return launches
 
@@ -289,7 +289,7 @@ class StagedRadiance:
         turn = self._record(harmonics.harmonics_gradient_kernel, n, args)
         args = [batch.count, kept.n, kept.end, kept.distance, d_positions, d_direction]
         args += [batch.d_origin, batch.d_direction]
-        last = self._record(packed.ray_gradient_kernel, n, args)
+        last = self._record(packed.ray_gradient_kernel, self._lanes(n), args)
         return [[first, *turn], *([p] for p in rest), last]
 
     def _latent_stages(self, batch: RayBatch, g: Gradients) -> Stages:
