@@ -49,6 +49,7 @@ class CompositeShape:
     color_space: str
     exposure: bool
     background_gradients: bool
+    distortion: bool
 
 
 @wp.struct
@@ -325,12 +326,11 @@ def train_kernel(shape: CompositeShape) -> wp.Kernel:
                 g_depth = depth_weight * depth_slope_of(depth, rays.depth_target[r]) / n_depths
         per_span = float(0.0)
         entry = float(0.0)
-        if counted and distortion_weight > 0.0 and first < end:
-            entry = rays.span[r * 3]
-            per_span = 1.0 / (rays.span[r * 3 + 2] - entry)
-        distorts = any_lane(per_span > 0.0)
         low = wp.vec3(0.0, 0.0, 0.0)
-        if distorts:
+        if wp.static(shape.distortion):
+            if counted and first < end:
+                entry = rays.span[r * 3]
+                per_span = 1.0 / (rays.span[r * 3 + 2] - entry)
             low = distortion_sums(kept, weights, first, end, lane, entry, per_span)
             total += distortion_weight * low[0]
         if writes:
@@ -348,11 +348,12 @@ def train_kernel(shape: CompositeShape) -> wp.Kernel:
             if k < end:
                 w = weights[k]
                 distance = kept.distance[k]
-                length = kept.length[k]
                 emitted = color_at(rgb, k)
+                if wp.static(shape.distortion):
+                    length = kept.length[k]
             gw = wp.dot(g, emitted)
             gw += g_depth * distance
-            if distorts:
+            if wp.static(shape.distortion):
                 x = (distance - entry) * per_span
                 w_before = sum_behind(low[1], -w) - w
                 wx_before = sum_behind(low[2], -(w * x)) - w * x

@@ -42,23 +42,39 @@ def is_occupied(bits: wp.array[wp.uint8], cell: int):
     return (int(bits[cell / 8]) >> (cell % 8)) & 1
 
 
+@wp.func_native("""
+const auto* cells = bits.data + first;
+#ifdef __CUDA_ARCH__
+const int j = lane % 8 * 16, k = lane / 8 * 2048;
+return cells[j + k] != 0 || cells[j + k + 4 * 2048] != 0;
+#else
+for (int k = 0; k < 8; ++k)
+    for (int j = 0; j < 8; ++j)
+        if (cells[k * 2048 + j * 16] != 0) return 1;
+return 0;
+#endif
+""")
+def any_of_coarse(bits: wp.array[wp.uint8], first: int, lane: int) -> int:
+    """Whether any of a coarse cell's 64 bytes has a bit: two of them for each lane on CUDA.
+
+    They lie 16 bytes apart along y and 16 * 128 along z.
+    """
+    ...
+
+
 @wp.func
 def coarse_byte(bits: wp.array[wp.uint8], coarse: int, lane: int):
     """1 where any of a coarse cell's 8^3 cells is occupied; 8 cells along x are one byte.
 
-    The lanes of a sum share the coarse cell's 64 bytes.
+    The lanes of a sum share it.
     """
     cascade = coarse / _COARSE_CUBE
     x = coarse % _COARSE
     y = (coarse / _COARSE) % _COARSE
     z = (coarse / (_COARSE * _COARSE)) % _COARSE
-    found = wp.int32(0)
-    for jk in range(lane, 64, n_lanes()):
-        row = (cascade * _CELLS + z * 8 + jk / 8) * _CELLS + y * 8 + jk % 8
-        if bits[row * _COARSE + x] != wp.uint8(0):
-            found = 1
-            break
-    return wp.where(lane_sum_int(found) > 0, wp.uint8(1), wp.uint8(0))
+    row = (cascade * _CELLS + z * 8) * _CELLS + y * 8
+    found = lane_sum_int(any_of_coarse(bits, row * _COARSE + x, lane))
+    return wp.where(found > 0, wp.uint8(1), wp.uint8(0))
 
 
 @wp.kernel

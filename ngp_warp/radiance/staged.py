@@ -224,7 +224,9 @@ class StagedRadiance:
     def _loss_stages(self, batch: RayBatch, work: Work, g: Gradients) -> Stages:
         """Record the rays' losses, and their gradients in colours and raw densities."""
         s = self.settings
-        shape = kernels.CompositeShape(s.loss, s.color_space, s.exposure, s.background_gradients)
+        shape = kernels.CompositeShape(
+            s.loss, s.color_space, s.exposure, s.background_gradients, s.distortion_weight > 0.0
+        )
         depth_counts = self._floats(kernels.DEPTH_CHUNKS)
         stages = [
             *(depth_stages(batch, depth_counts) if s.depth_weight > 0.0 else []),
