@@ -1,5 +1,7 @@
 """Sums that lanes share along a ray: the bits of a plain loop, whatever other rays do."""
 
+# ruff: noqa: UP018 (Warp's variables)
+
 import numpy as np
 import pytest
 import warp as wp

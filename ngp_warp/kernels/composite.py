@@ -18,7 +18,14 @@ from dataclasses import dataclass
 import warp as wp
 
 from ngp_warp.kernels.loss import LOSSES
-from ngp_warp.kernels.packed import Kept, blocked_at, samples_of
+from ngp_warp.kernels.packed import (
+    Kept,
+    put_rows,
+    put_value,
+    rows_at,
+    samples_of,
+    value_at,
+)
 from ngp_warp.kernels.ray_lanes import (
     any_lane,
     of_first_lane,
@@ -137,13 +144,6 @@ def _loss(name: str) -> tuple[wp.Function, wp.Function]:
 
 
 @wp.func
-def color_at(rgb: wp.array[float], k: int):
-    """The color of a sample."""
-    at = blocked_at(k, 0, 3)
-    return wp.vec3(rgb[at], rgb[at + 32], rgb[at + 64])
-
-
-@wp.func
 def vector_sum(v: wp.vec3):
     """The sum of the vectors of a ray's lanes."""
     return wp.vec3(ray_sum(v[0]), ray_sum(v[1]), ray_sum(v[2]))
@@ -179,9 +179,9 @@ def render_kernel(exposure: bool, color_space: str) -> wp.Kernel:
             distance = float(0.0)
             emitted = wp.vec3(0.0, 0.0, 0.0)
             if k < end:
-                passes = wp.exp(-kept.thickness[k])
-                distance = kept.distance[k]
-                emitted = color_at(rgb, k)
+                passes = wp.exp(-value_at(kept.thickness, k))
+                distance = value_at(kept.distance, k)
+                emitted = rows_at(rgb, k)
             before = product_before(t_now, passes)
             after = before * passes
             w = before - after
@@ -204,7 +204,13 @@ def render_kernel(exposure: bool, color_space: str) -> wp.Kernel:
 
 @wp.func
 def distortion_sums(
-    kept: Kept, weights: wp.array[float], first: int, end: int, lane: int, entry: float, per_span: float
+    kept: Kept,
+    weights: wp.array[float],
+    first: int,
+    end: int,
+    lane: int,
+    entry: float,
+    per_span: float,
 ):
     """The distortion of a ray's weights, sum of w, and sum of w x.
 
@@ -218,9 +224,9 @@ def distortion_sums(
         x = float(0.0)
         length = float(0.0)
         if k < end:
-            w = weights[k]
-            x = (kept.distance[k] - entry) * per_span
-            length = kept.length[k]
+            w = value_at(weights, k)
+            x = (value_at(kept.distance, k) - entry) * per_span
+            length = value_at(kept.length, k)
         w_before = sum_before(sums[1], w)
         wx_before = sum_before(sums[2], w * x)
         own = 2.0 * w * (x * w_before - wx_before) + w * w * length * per_span / 3.0
@@ -273,21 +279,21 @@ def train_kernel(shape: CompositeShape) -> wp.Kernel:
             distance = float(0.0)
             emitted = wp.vec3(0.0, 0.0, 0.0)
             if k < end:
-                passes = wp.exp(-kept.thickness[k])
-                distance = kept.distance[k]
-                emitted = color_at(rgb, k)
+                passes = wp.exp(-value_at(kept.thickness, k))
+                distance = value_at(kept.distance, k)
+                emitted = rows_at(rgb, k)
             before = product_before(t_end, passes)
             after = before * passes
             w = before - after
             if k < end:
-                weights[k] = w
-                behind[k] = after
+                put_value(weights, k, w)
+                put_value(behind, k, after)
             t_end = of_last_lane(after)
             depth += w * distance
             color += w * emitted
         depth = ray_sum(depth)
         color = vector_sum(color)
-        weight = rays.weight[r]
+        weight = value_at(rays.weight, r)
         if rays.n_samples[r] < 0:
             weight = 0.0
         counted = weight > 0.0
@@ -297,9 +303,9 @@ def train_kernel(shape: CompositeShape) -> wp.Kernel:
         g = wp.vec3(0.0, 0.0, 0.0)
         suffix = float(0.0)
         for c in range(3):
-            b = rays.background[r * 3 + c]
+            b = value_at(rays.background, r * 3 + c)
             shown, d_shown, d_stops = expose(color[c] + t_end * b, rays.exposure, r * 3 + c)
-            t = rays.target[r * 3 + c]
+            t = value_at(rays.target, r * 3 + c)
             g_shown = float(0.0)
             if counted:
                 total += weight * value_of(shown, t) / 3.0
@@ -308,7 +314,7 @@ def train_kernel(shape: CompositeShape) -> wp.Kernel:
             g[c] = g_shown * d_shown
             suffix += g[c] * b * t_end
             if writes:
-                out.color[r * 3 + c] = shown
+                put_value(out.color, r * 3 + c, shown)
                 if wp.static(shape.background_gradients):
                     out.d_background[r * 3 + c] = g[c] * t_end
                 if wp.static(shape.exposure):
@@ -334,10 +340,10 @@ def train_kernel(shape: CompositeShape) -> wp.Kernel:
             low = distortion_sums(kept, weights, first, end, lane, entry, per_span)
             total += distortion_weight * low[0]
         if writes:
-            out.opacity[r] = 1.0 - t_end
-            out.depth[r] = depth
-            out.loss[r * 2] = total
-            out.loss[r * 2 + 1] = squares
+            put_value(out.opacity, r, 1.0 - t_end)
+            put_value(out.depth, r, depth)
+            put_value(out.loss, r * 2, total)
+            put_value(out.loss, r * 2 + 1, squares)
         high = wp.vec2(0.0, 0.0)
         for back in range(rounds):
             k = first + (rounds - 1 - back) * ray_lanes() + lane
@@ -346,11 +352,11 @@ def train_kernel(shape: CompositeShape) -> wp.Kernel:
             length = float(0.0)
             emitted = wp.vec3(0.0, 0.0, 0.0)
             if k < end:
-                w = weights[k]
-                distance = kept.distance[k]
-                emitted = color_at(rgb, k)
+                w = value_at(weights, k)
+                distance = value_at(kept.distance, k)
+                emitted = rows_at(rgb, k)
                 if wp.static(shape.distortion):
-                    length = kept.length[k]
+                    length = value_at(kept.length, k)
             gw = wp.dot(g, emitted)
             gw += g_depth * distance
             if wp.static(shape.distortion):
@@ -366,10 +372,9 @@ def train_kernel(shape: CompositeShape) -> wp.Kernel:
                 high = wp.vec2(of_first_lane(w_behind + w), of_first_lane(wx_behind + w * x))
             g_behind = sum_behind(suffix, w * gw)
             if k < end:
-                at = blocked_at(k, 0, 3)
-                for c in range(3):
-                    d_rgb[at + c * 32] = w * g[c]
-                d_raw[k] = kept.thickness[k] * (behind[k] * gw - g_behind)
+                put_rows(d_rgb, k, w * g)
+                g_thickness = value_at(behind, k) * gw - g_behind
+                put_value(d_raw, k, value_at(kept.thickness, k) * g_thickness)
             suffix = of_first_lane(g_behind + w * gw)
 
     return composite

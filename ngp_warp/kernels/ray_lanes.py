@@ -1,7 +1,7 @@
 """Sums along a ray that 8 lanes of a warp share on CUDA, and one item makes on a CPU.
 
-Lane l of a ray takes samples l, l + 8, ...: neighbours read neighbours, and a ray waits an eighth as
-often. What lies before or behind a sample is summed in the samples' own order, so that it has the
+Lane l of a ray takes samples l, l + 8, ...: neighbours read neighbours, and a ray waits an eighth
+as often. What lies before or behind a sample is summed in the samples' own order: it has the
 bits of a plain loop; a sum over the lanes has an order of its own, always the same. Not
 differentiable. On a CPU ``ray_lanes`` is 1 and the functions return what a plain loop would have.
 
