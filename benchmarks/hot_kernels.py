@@ -138,8 +138,8 @@ def _optimizer() -> Iterator[Hot]:
 
 
 def _scene() -> Iterator[Hot]:
-    shape = composite.CompositeShape("huber", "srgb", False, False)
-    refined = composite.CompositeShape("huber", "srgb", True, True)
+    shape = composite.CompositeShape("huber", "srgb", False, False, False)
+    refined = composite.CompositeShape("huber", "srgb", True, True, True)
     yield _of("scene", "draw pixels", draw.pick_kernel(wp.uint8, False, False))
     rays = draw.ray_kernel(wp.uint8, False, False, "random", "srgb", False)
     yield _of("scene", "make rays", rays)
@@ -156,7 +156,7 @@ def _scene() -> Iterator[Hot]:
         ("transmittance", packed.transmittance_kernel),
         ("keep", packed.keep_kernel),
         ("composite, train", composite.train_kernel(shape)),
-        ("composite, train, exposures and backgrounds", composite.train_kernel(refined)),
+        ("composite, train, all refined", composite.train_kernel(refined)),
         ("composite, render", composite.render_kernel(False, "srgb")),
         ("join gradients", packed.geometry_gradient_kernel),
         ("rays' gradients", packed.ray_gradient_kernel),

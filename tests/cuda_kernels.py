@@ -116,8 +116,8 @@ KERNELS = {
     adam_portable.weights_kernel: [(*ADAM, 1e-6)],
     composite.render_kernel: [(False, "srgb"), (True, "srgb"), (True, "linear")],
     composite.train_kernel: [
-        (composite.CompositeShape("huber", "srgb", False, False),),
-        (composite.CompositeShape("relative_l2", "srgb", True, True),),
+        (composite.CompositeShape("huber", "srgb", False, False, False),),
+        (composite.CompositeShape("relative_l2", "srgb", True, True, True),),
     ],
     contract.input_kernel: [()],
     contract.tangent_kernel: [()],

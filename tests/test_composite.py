@@ -12,6 +12,7 @@ from ngp_warp.kernels import composite as kernels
 from ngp_warp.kernels import packed, radiance_counts
 from ngp_warp.kernels.lanes import lane_items
 from ngp_warp.kernels.loss import LOSSES
+from ngp_warp.kernels.ray_lanes import ray_items
 from tests import radiance_case as case
 from tests.reference import composite as twin
 
@@ -102,14 +103,17 @@ class Case:
         args += [self.batch.depth_target, self.batch.weight, counts]
         n_items = lane_items(kernels.DEPTH_CHUNKS, self.device)
         launch.launch(radiance_counts.depth_kernel, n_items, args, self.device)
-        shape = kernels.CompositeShape(s.loss, s.color_space, s.exposure, s.background_gradients)
+        shape = kernels.CompositeShape(
+            s.loss, s.color_space, s.exposure, s.background_gradients, s.distortion_weight > 0.0
+        )
         self.weights, behind, self.d_raw = (
             wp.zeros(self.capacity, dtype=float, device=self.device) for _ in range(3)
         )
         self.d_rgb = wp.zeros(self.capacity * 3, dtype=float, device=self.device)
         args = [self.in_, self.kept, self.rgb, counts, s.depth_weight, s.distortion_weight]
         args += [self.weights, behind, self.out, self.d_rgb, self.d_raw]
-        launch.launch(kernels.train_kernel(shape), n_rays, args, self.device)
+        n_items = ray_items(n_rays, self.device)
+        launch.launch(kernels.train_kernel(shape), n_items, args, self.device)
         return self
 
     def gradients(self):
@@ -168,6 +172,42 @@ def test_losses_and_gradients_are_the_twins(options, device):
     assert max(np.abs(g["stops"]).max(initial=0) for g in gradients) > 1e-4
 
 
+def long_rays():
+    """Rays of up to 200 samples, through which some light passes."""
+    rays = []
+    for seed, n in enumerate([200, 0, 8, 65, 1, 130, 9]):
+        rng = np.random.default_rng(seed)
+        ray = make_rays(2, seed)[1] | {"t": np.sort(rng.uniform(0.5, 1.5, n))}
+        ray |= {"raw": rng.uniform(-4, -0.5, n), "colors": rng.uniform(0.1, 0.9, (n, 3))}
+        rays.append(ray | {"length": rng.uniform(0.005, 0.02, n)})
+    return rays
+
+
+def test_long_rays_are_the_twins(device):
+    settings, rays = full_settings(), long_rays()
+    got = Case(rays, settings, device).train()
+    wanted = [sum(twin.ray_loss(ray, settings)) for ray in with_thickness(rays, settings)]
+    # float32 sums of 200 samples
+    np.testing.assert_allclose(got.batch.loss.numpy()[::2], wanted, rtol=1e-4, atol=1e-6)
+    assert 0.05 < got.batch.opacity.numpy()[0] < 0.95
+    for r, name in itertools.product((0, 3, 4), GRADIENTS):
+        expected = differences(rays, settings, name, r)
+        np.testing.assert_allclose(got.gradients()[r][name], expected, rtol=2e-4, atol=2e-6)
+
+
+@pytest.mark.parametrize("distortion_weight", [0.0, 0.2])
+def test_a_ray_has_the_same_bits_among_other_rays(distortion_weight, device):
+    settings, rays = full_settings(distortion_weight=distortion_weight), long_rays() + make_rays()
+    forth = Case(rays, settings, device).train()
+    back = Case(rays[::-1], settings, device).train()
+    for name in ("color", "opacity", "depth", "loss"):
+        a, b = (getattr(c.batch, name).numpy().reshape(len(rays), -1) for c in (forth, back))
+        np.testing.assert_array_equal(a, b[::-1])
+    for a, b in zip(forth.gradients(), back.gradients()[::-1], strict=True):
+        for name in GRADIENTS:
+            np.testing.assert_array_equal(a[name], b[name])
+
+
 def test_the_comparison_can_fail(device):
     settings, rays = full_settings(), make_rays()
     gradients = Case(rays, settings, device).train().gradients()
@@ -179,7 +219,8 @@ def test_colour_opacity_and_depth_are_the_twins(device):
     settings, rays = case.make_settings(aabb_scale=2), make_rays()
     got = Case(rays, settings, device)
     kernel = kernels.render_kernel(settings.exposure, settings.color_space)
-    launch.launch(kernel, len(rays), [got.in_, got.kept, got.rgb, got.out], device)
+    n_items = ray_items(len(rays), device)
+    launch.launch(kernel, n_items, [got.in_, got.kept, got.rgb, got.out], device)
     rendered = {name: getattr(got.batch, name).numpy() for name in ("color", "opacity", "depth")}
     for r, ray in enumerate(rays):
         color, opacity, depth = twin.blend(
@@ -230,17 +271,18 @@ def test_a_density_beyond_the_clamp_can_fall_again(device):
 @pytest.mark.parametrize("min_transmittance", [0.0, 1e-4, 0.3])
 def test_a_ray_ends_where_nothing_passes(min_transmittance, device):
     rng = np.random.default_rng(0)
-    n = np.array([0, 40, 24, 32])
-    raw, length = rng.uniform(2, 5, 96), rng.uniform(0.005, 0.02, 96)
+    n = np.array([0, 40, 24, 9, 120, 31])
+    total = int(n.sum())
+    raw, length = rng.uniform(2, 5, total), rng.uniform(0.005, 0.02, total)
     geometry = case.geometry_of(raw, device)
     arrays = [wp.array(v, dtype=int, device=device) for v in (n, np.cumsum(n))]
-    thickness_ = wp.zeros(96, dtype=float, device=device)
-    n_kept = wp.zeros(4, dtype=int, device=device)
+    thickness_ = wp.zeros(total, dtype=float, device=device)
+    n_kept = wp.zeros(len(n), dtype=int, device=device)
     args = [*arrays, geometry, 16, wp.array(length, dtype=float, device=device), 2.0]
     args += [min_transmittance, thickness_, n_kept]
-    launch.launch(packed.transmittance_kernel, 4, args, device)
+    launch.launch(packed.transmittance_kernel, ray_items(len(n), device), args, device)
     wanted = twin.density(raw) * length * 2
-    parts = np.split(np.arange(96), np.cumsum(n)[:-1])
+    parts = np.split(np.arange(total), np.cumsum(n)[:-1])
     kept = [twin.kept(wanted[p], min_transmittance) for p in parts]
     np.testing.assert_array_equal(n_kept.numpy(), kept)
     for p, k in zip(parts, kept, strict=True):

@@ -139,7 +139,7 @@ def test_accumulators_are_the_next_layers_a_fragment():
         (False, "weight_gradient_text", "transpose(v.z)", "transpose(v.y)"),
         (True, "prepare_text", "(r >> 1) * 8", "(r & 1) * 8"),
         (False, "propagate_text", "(lane >> 2) * 4", "(lane & 3) * 8"),
-        (True, "reduce_text", "lane_sum(lane_sum(sum, 8), 16)", "lane_sum(lane_sum(sum, 8), 8)"),
+        (True, "reduce_text", "parts[i * 8 + lane]", "parts[i * 4 + lane]"),
         (True, "gradient_text", "load_crossed(a[", "load_turned(a["),
         (True, "gradient_text", "group += n_chunks", "group += n_chunks + 1"),
         (True, "gradient_text", "(step >> 1) *", "(step >> 2) *"),

@@ -18,7 +18,25 @@ from dataclasses import dataclass
 import warp as wp
 
 from ngp_warp.kernels.loss import LOSSES
-from ngp_warp.kernels.packed import Kept, blocked_at
+from ngp_warp.kernels.packed import (
+    Kept,
+    put_rows,
+    put_value,
+    rows_at,
+    samples_of,
+    value_at,
+)
+from ngp_warp.kernels.ray_lanes import (
+    any_lane,
+    of_first_lane,
+    of_last_lane,
+    product_before,
+    ray_lanes,
+    ray_rounds,
+    ray_sum,
+    sum_before,
+    sum_behind,
+)
 from ngp_warp.kernels.vector import SCALAR
 from ngp_warp.launch import module_options
 
@@ -38,6 +56,7 @@ class CompositeShape:
     color_space: str
     exposure: bool
     background_gradients: bool
+    distortion: bool
 
 
 @wp.struct
@@ -124,6 +143,12 @@ def _loss(name: str) -> tuple[wp.Function, wp.Function]:
     return loss_value, loss_slope
 
 
+@wp.func
+def vector_sum(v: wp.vec3):
+    """The sum of the vectors of a ray's lanes."""
+    return wp.vec3(ray_sum(v[0]), ray_sum(v[1]), ray_sum(v[2]))
+
+
 @functools.cache
 def render_kernel(exposure: bool, color_space: str) -> wp.Kernel:
     """Return the kernel of a ray's colour, opacity and depth."""
@@ -140,19 +165,33 @@ def render_kernel(exposure: bool, color_space: str) -> wp.Kernel:
         out: Composited,
     ):
         """colour = sum of w c + T background; opacity = 1 - T; depth = sum of w t."""
-        r = begin + wp.tid()
-        if r >= rays.count[0]:
+        lane = (begin + wp.tid()) % ray_lanes()
+        r = (begin + wp.tid()) / ray_lanes()
+        if not any_lane(r < rays.count[0]):
             return
+        first, end = samples_of(rays.count[0], kept.n, kept.end, r)
         t_now = float(1.0)
         color = wp.vec3(0.0, 0.0, 0.0)
         depth = float(0.0)
-        for k in range(kept.end[r] - kept.n[r], kept.end[r]):
-            after = t_now * wp.exp(-kept.thickness[k])
-            w = t_now - after
-            t_now = after
-            depth += w * kept.distance[k]
-            at = blocked_at(k, 0, 3)
-            color += w * wp.vec3(rgb[at], rgb[at + 32], rgb[at + 64])
+        for j in range(ray_rounds(end - first)):
+            k = first + j * ray_lanes() + lane
+            passes = float(1.0)
+            distance = float(0.0)
+            emitted = wp.vec3(0.0, 0.0, 0.0)
+            if k < end:
+                passes = wp.exp(-value_at(kept.thickness, k))
+                distance = value_at(kept.distance, k)
+                emitted = rows_at(rgb, k)
+            before = product_before(t_now, passes)
+            after = before * passes
+            w = before - after
+            t_now = of_last_lane(after)
+            depth += w * distance
+            color += w * emitted
+        depth = ray_sum(depth)
+        color = vector_sum(color)
+        if lane > 0 or r >= rays.count[0]:
+            return
         for c in range(3):
             p = color[c] + t_now * rays.background[r * 3 + c]
             shown, _, _ = expose(p, rays.exposure, r * 3 + c)
@@ -164,19 +203,36 @@ def render_kernel(exposure: bool, color_space: str) -> wp.Kernel:
 
 
 @wp.func
-def distortion_sums(kept: Kept, weights: wp.array[float], r: int, entry: float, per_span: float):
+def distortion_sums(
+    kept: Kept,
+    weights: wp.array[float],
+    first: int,
+    end: int,
+    lane: int,
+    entry: float,
+    per_span: float,
+):
     """The distortion of a ray's weights, sum of w, and sum of w x.
 
     x is the distance in shares of the way through the box; the distortion is the sum over i, j of
     w_i w_j |x_i - x_j| + sum of w_i^2 length_i / 3, by the sums of what lies before a sample.
     """
     sums = wp.vec3(0.0, 0.0, 0.0)
-    for k in range(kept.end[r] - kept.n[r], kept.end[r]):
-        w = weights[k]
-        x = (kept.distance[k] - entry) * per_span
-        own = 2.0 * w * (x * sums[1] - sums[2]) + w * w * kept.length[k] * per_span / 3.0
-        sums += wp.vec3(own, w, w * x)
-    return sums
+    for j in range(ray_rounds(end - first)):
+        k = first + j * ray_lanes() + lane
+        w = float(0.0)
+        x = float(0.0)
+        length = float(0.0)
+        if k < end:
+            w = value_at(weights, k)
+            x = (value_at(kept.distance, k) - entry) * per_span
+            length = value_at(kept.length, k)
+        w_before = sum_before(sums[1], w)
+        wx_before = sum_before(sums[2], w * x)
+        own = 2.0 * w * (x * w_before - wx_before) + w * w * length * per_span / 3.0
+        w_last = of_last_lane(w_before + w)
+        sums = wp.vec3(sums[0] + own, w_last, of_last_lane(wx_before + w * x))
+    return wp.vec3(ray_sum(sums[0]), sums[1], sums[2])
 
 
 @functools.cache
@@ -205,23 +261,39 @@ def train_kernel(shape: CompositeShape) -> wp.Kernel:
         d_raw: wp.array[float],  # [capacity], the same
     ):
         """Loss of a ray; gradients of the mean loss (see the head of this module)."""
-        r = begin + wp.tid()
-        if r >= rays.count[0]:
+        lane = (begin + wp.tid()) % ray_lanes()
+        item = (begin + wp.tid()) / ray_lanes()
+        if not any_lane(item < rays.count[0]):
             return
-        first = kept.end[r] - kept.n[r]
+        first, end = samples_of(rays.count[0], kept.n, kept.end, item)
+        rounds = ray_rounds(end - first)
+        # a lane without a ray takes part in the warp's sums, and writes nothing
+        r = wp.min(item, rays.count[0] - 1)
+        writes = lane == 0 and item == r
         t_end = float(1.0)
         color = wp.vec3(0.0, 0.0, 0.0)
         depth = float(0.0)
-        for k in range(first, kept.end[r]):
-            after = t_end * wp.exp(-kept.thickness[k])
-            w = t_end - after
-            weights[k] = w
-            behind[k] = after
-            t_end = after
-            depth += w * kept.distance[k]
-            at = blocked_at(k, 0, 3)
-            color += w * wp.vec3(rgb[at], rgb[at + 32], rgb[at + 64])
-        weight = rays.weight[r]
+        for j in range(rounds):
+            k = first + j * ray_lanes() + lane
+            passes = float(1.0)
+            distance = float(0.0)
+            emitted = wp.vec3(0.0, 0.0, 0.0)
+            if k < end:
+                passes = wp.exp(-value_at(kept.thickness, k))
+                distance = value_at(kept.distance, k)
+                emitted = rows_at(rgb, k)
+            before = product_before(t_end, passes)
+            after = before * passes
+            w = before - after
+            if k < end:
+                put_value(weights, k, w)
+                put_value(behind, k, after)
+            t_end = of_last_lane(after)
+            depth += w * distance
+            color += w * emitted
+        depth = ray_sum(depth)
+        color = vector_sum(color)
+        weight = value_at(rays.weight, r)
         if rays.n_samples[r] < 0:
             weight = 0.0
         counted = weight > 0.0
@@ -231,10 +303,9 @@ def train_kernel(shape: CompositeShape) -> wp.Kernel:
         g = wp.vec3(0.0, 0.0, 0.0)
         suffix = float(0.0)
         for c in range(3):
-            b = rays.background[r * 3 + c]
+            b = value_at(rays.background, r * 3 + c)
             shown, d_shown, d_stops = expose(color[c] + t_end * b, rays.exposure, r * 3 + c)
-            t = rays.target[r * 3 + c]
-            out.color[r * 3 + c] = shown
+            t = value_at(rays.target, r * 3 + c)
             g_shown = float(0.0)
             if counted:
                 total += weight * value_of(shown, t) / 3.0
@@ -242,45 +313,68 @@ def train_kernel(shape: CompositeShape) -> wp.Kernel:
                 g_shown = weight * slope_of(shown, t) * per_ray / 3.0
             g[c] = g_shown * d_shown
             suffix += g[c] * b * t_end
-            if wp.static(shape.background_gradients):
-                out.d_background[r * 3 + c] = g[c] * t_end
-            if wp.static(shape.exposure):
-                out.d_exposure[r * 3 + c] = g_shown * d_stops
-        out.opacity[r] = 1.0 - t_end
-        out.depth[r] = depth
+            if writes:
+                put_value(out.color, r * 3 + c, shown)
+                if wp.static(shape.background_gradients):
+                    out.d_background[r * 3 + c] = g[c] * t_end
+                if wp.static(shape.exposure):
+                    out.d_exposure[r * 3 + c] = g_shown * d_stops
         g_depth = float(0.0)
-        if counted and depth_weight > 0.0 and rays.depth_target[r] > 0.0:
+        measured = counted and depth_weight > 0.0 and rays.depth_target[r] > 0.0
+        if any_lane(measured):
             n_depths = float(0.0)
             # no constant: unrolled, the loads would take 249 registers
-            for chunk in range(depth_counts.shape[0]):
+            for chunk in range(lane, depth_counts.shape[0], ray_lanes()):
                 n_depths += depth_counts[chunk]
-            total += depth_weight * depth_value_of(depth, rays.depth_target[r])
-            g_depth = depth_weight * depth_slope_of(depth, rays.depth_target[r]) / n_depths
+            n_depths = ray_sum(n_depths)
+            if measured:
+                total += depth_weight * depth_value_of(depth, rays.depth_target[r])
+                g_depth = depth_weight * depth_slope_of(depth, rays.depth_target[r]) / n_depths
         per_span = float(0.0)
+        entry = float(0.0)
         low = wp.vec3(0.0, 0.0, 0.0)
-        if counted and distortion_weight > 0.0 and first < kept.end[r]:
-            per_span = 1.0 / (rays.span[r * 3 + 2] - rays.span[r * 3])
-            low = distortion_sums(kept, weights, r, rays.span[r * 3], per_span)
+        if wp.static(shape.distortion):
+            if counted and first < end:
+                entry = rays.span[r * 3]
+                per_span = 1.0 / (rays.span[r * 3 + 2] - entry)
+            low = distortion_sums(kept, weights, first, end, lane, entry, per_span)
             total += distortion_weight * low[0]
-        out.loss[r * 2] = total
-        out.loss[r * 2 + 1] = squares
+        if writes:
+            put_value(out.opacity, r, 1.0 - t_end)
+            put_value(out.depth, r, depth)
+            put_value(out.loss, r * 2, total)
+            put_value(out.loss, r * 2 + 1, squares)
         high = wp.vec2(0.0, 0.0)
-        for back in range(kept.n[r]):
-            k = kept.end[r] - 1 - back
-            w = weights[k]
-            at = blocked_at(k, 0, 3)
-            gw = wp.dot(g, wp.vec3(rgb[at], rgb[at + 32], rgb[at + 64]))
-            gw += g_depth * kept.distance[k]
-            if per_span > 0.0:
-                x = (kept.distance[k] - rays.span[r * 3]) * per_span
-                low -= wp.vec3(0.0, w, w * x)
-                slope = 2.0 * (x * low[1] - low[2] + high[1] - x * high[0])
-                slope += 2.0 / 3.0 * w * kept.length[k] * per_span
+        for back in range(rounds):
+            k = first + (rounds - 1 - back) * ray_lanes() + lane
+            w = float(0.0)
+            distance = float(0.0)
+            length = float(0.0)
+            emitted = wp.vec3(0.0, 0.0, 0.0)
+            if k < end:
+                w = value_at(weights, k)
+                distance = value_at(kept.distance, k)
+                emitted = rows_at(rgb, k)
+                if wp.static(shape.distortion):
+                    length = value_at(kept.length, k)
+            gw = wp.dot(g, emitted)
+            gw += g_depth * distance
+            if wp.static(shape.distortion):
+                x = (distance - entry) * per_span
+                w_before = sum_behind(low[1], -w) - w
+                wx_before = sum_behind(low[2], -(w * x)) - w * x
+                w_behind = sum_behind(high[0], w)
+                wx_behind = sum_behind(high[1], w * x)
+                slope = 2.0 * (x * w_before - wx_before + wx_behind - x * w_behind)
+                slope += 2.0 / 3.0 * w * length * per_span
                 gw += distortion_weight * per_ray * slope
-                high += wp.vec2(w, w * x)
-            for c in range(3):
-                d_rgb[at + c * 32] = w * g[c]
-            d_raw[k] = kept.thickness[k] * (behind[k] * gw - suffix)
-            suffix += w * gw
+                low = wp.vec3(0.0, of_first_lane(w_before), of_first_lane(wx_before))
+                high = wp.vec2(of_first_lane(w_behind + w), of_first_lane(wx_behind + w * x))
+            g_behind = sum_behind(suffix, w * gw)
+            if k < end:
+                put_rows(d_rgb, k, w * g)
+                g_thickness = value_at(behind, k) * gw - g_behind
+                put_value(d_raw, k, value_at(kept.thickness, k) * g_thickness)
+            suffix = of_first_lane(g_behind + w * gw)
 
     return composite

@@ -12,6 +12,7 @@ Samples are packed ray by ray. Not differentiable. Twin: tests/reference/march.p
 
 import warp as wp
 
+from ngp_warp.kernels.lanes import lane_sum_int, n_lanes
 from ngp_warp.kernels.occupancy import MAX_THRESHOLD, is_occupied
 from ngp_warp.launch import module_options
 
@@ -329,6 +330,13 @@ def fill_kernel(
         k, t = next_point(lattice, t0, k, t)
 
 
+@wp.func
+def place_of(low: int, high: int, lane: int):
+    """Where a lane looks between low and high; 64 bits, for their distance times the lanes."""
+    part = wp.int64(high - low) * wp.int64(lane + 1) / wp.int64(n_lanes() + 1)
+    return low + int(part)
+
+
 @wp.kernel
 def total_kernel(
     begin: int,
@@ -339,15 +347,23 @@ def total_kernel(
     # out
     total: wp.array[int],  # [2]: all samples; those that have room
 ):
-    """The last sum, and the last that is not above the capacity; one item."""
+    """The last sum, and the last that is not above the capacity; one sum's lanes.
+
+    They look at as many places at once, and go on between two of them.
+    """
+    lane = begin + wp.tid()
     low = wp.int32(0)
     high = wp.int32(n)
     while low < high:
-        middle = (low + high) / 2
-        if sums[middle] > capacity:
-            high = middle
-        else:
-            low = middle + 1
+        place = place_of(low, high, lane)
+        passed = lane_sum_int(wp.where(sums[place] > capacity, 0, 1))
+        first = low
+        if passed > 0:
+            low = place_of(first, high, passed - 1) + 1
+        if passed < n_lanes():
+            high = place_of(first, high, passed)
+    if lane > 0:
+        return
     total[0] = sums[n - 1]
     total[1] = wp.where(low > 0, sums[wp.max(low - 1, 0)], 0)
 

@@ -188,7 +188,7 @@ def _gradients(
         chunks = network.slice_chunks(blocks)
         arguments = (scratch, x, target, n_points, dx, loss_sums, scale, unscale, counted)
         _gradient_slices(stage, layout, *arguments)
-    n_threads = -(-layout.n_weights // 32) * BLOCK_DIM
+    n_threads = -(-layout.n_weights // 8) * BLOCK_DIM
     _launch(stage, stage.reduce, n_threads, [scratch.partials, chunks, unscale, dweights], device)
 
 

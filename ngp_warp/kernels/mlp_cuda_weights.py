@@ -186,17 +186,38 @@ if (job < {n_first}) {{{first}
 def reduce_text(layout: MlpLayout) -> str:
     """Snippet of ``reduce(tid, partials, n_chunks, unscale, gradient)``: sums in a fixed order.
 
-    A warp sums 8 weights, each quarter of it every fourth chunk, 8 loads at a time.
+    A block of four warps sums 8 weights, each eighth of a warp every 16th chunk: hundreds of them,
+    which lie far apart, all under way at a time. What is not there counts as zero.
     """
     return f"""{PRIMITIVES}
-const int weight = warp * 8 + (lane & 7);
+#ifdef __CUDA_ARCH__
+__shared__ float parts[128];
+auto meet = []() {{ __syncthreads(); }};
+#else
+static float parts[128];
+auto meet = []() {{ wp_cpu_tile_sync(); }};
+#endif
+const int weight = (tid >> 7) * 8 + (lane & 7), chunk0 = (warp & 3) * 4 + (lane >> 3);
 float sum = 0.0f;
 if (weight < {layout.n_weights}) {{
-    #pragma unroll 8
-    for (int chunk = lane >> 3; chunk < n_chunks; chunk += 4)
-        sum += partials.data[(size_t)chunk * {layout.n_weights} + weight];
+    for (int first = chunk0; first < n_chunks; first += 16 * 32) {{
+        float part[32];
+        #pragma unroll
+        for (int i = 0; i < 32; ++i) {{
+            const int chunk = first + 16 * i;
+            part[i] = 0.0f;
+            if (chunk < n_chunks)
+                part[i] = partials.data[(size_t)chunk * {layout.n_weights} + weight];
+        }}
+        #pragma unroll
+        for (int i = 0; i < 32; ++i) sum += part[i];
+    }}
 }}
-converge();
-sum = lane_sum(lane_sum(sum, 8), 16);
-if (lane < 8 && weight < {layout.n_weights}) gradient.data[weight] = sum * unscale;
+parts[tid & 127] = sum;
+meet();
+if ((tid & 127) < 8 && weight < {layout.n_weights}) {{
+    float total = 0.0f;
+    for (int i = 0; i < 16; ++i) total += parts[i * 8 + lane];
+    gradient.data[weight] = total * unscale;
+}}
 """

@@ -9,7 +9,7 @@ slices of one update lie 64 cells apart, so that an item of ``bits_kernel`` owns
 
 import warp as wp
 
-from ngp_warp.kernels.lanes import lane_sum, n_lanes
+from ngp_warp.kernels.lanes import lane_sum, lane_sum_int, n_lanes
 from ngp_warp.kernels.random import random_key, random_unit
 from ngp_warp.launch import module_options
 
@@ -17,8 +17,10 @@ wp.set_module_options(module_options())
 
 EARLY_STEPS = 256
 """Steps in which two slices are updated instead of one: the field changes fast."""
-CHUNKS = 128
-"""Parts of a slice, each summed by itself: fixed, so that sums do not depend on threads."""
+CHUNKS, CHUNKS_CUDA = 128, 512
+"""Parts of a slice, each summed by itself: fixed, so that sums do not depend on threads.
+
+On CUDA a lane has one cell of a part, or one for each cascade."""
 MAX_THRESHOLD = 0.01
 """Optical thickness of the shortest step above which a cell is occupied at any mean."""
 MEAN_SHARE = 0.5
@@ -26,7 +28,6 @@ MEAN_SHARE = 0.5
 would be a random half of them."""
 
 _EARLY = wp.constant(EARLY_STEPS)
-_CHUNKS = wp.constant(CHUNKS)
 _MAX_THRESHOLD = wp.constant(MAX_THRESHOLD)
 _MEAN_SHARE = wp.constant(MEAN_SHARE)
 _CELLS = wp.constant(128)
@@ -41,19 +42,39 @@ def is_occupied(bits: wp.array[wp.uint8], cell: int):
     return (int(bits[cell / 8]) >> (cell % 8)) & 1
 
 
+@wp.func_native("""
+const auto* cells = bits.data + first;
+#ifdef __CUDA_ARCH__
+const int j = lane % 8 * 16, k = lane / 8 * 2048;
+return cells[j + k] != 0 || cells[j + k + 4 * 2048] != 0;
+#else
+for (int k = 0; k < 8; ++k)
+    for (int j = 0; j < 8; ++j)
+        if (cells[k * 2048 + j * 16] != 0) return 1;
+return 0;
+#endif
+""")
+def any_of_coarse(bits: wp.array[wp.uint8], first: int, lane: int) -> int:
+    """Whether any of a coarse cell's 64 bytes has a bit: two of them for each lane on CUDA.
+
+    They lie 16 bytes apart along y and 16 * 128 along z.
+    """
+    ...
+
+
 @wp.func
-def coarse_byte(bits: wp.array[wp.uint8], coarse: int):
-    """1 where any of a coarse cell's 8^3 cells is occupied; 8 cells along x are one byte."""
+def coarse_byte(bits: wp.array[wp.uint8], coarse: int, lane: int):
+    """1 where any of a coarse cell's 8^3 cells is occupied; 8 cells along x are one byte.
+
+    The lanes of a sum share it.
+    """
     cascade = coarse / _COARSE_CUBE
     x = coarse % _COARSE
     y = (coarse / _COARSE) % _COARSE
     z = (coarse / (_COARSE * _COARSE)) % _COARSE
-    for k in range(8):
-        for j in range(8):
-            row = (cascade * _CELLS + z * 8 + k) * _CELLS + y * 8 + j
-            if bits[row * _COARSE + x] != wp.uint8(0):
-                return wp.uint8(1)
-    return wp.uint8(0)
+    row = (cascade * _CELLS + z * 8) * _CELLS + y * 8
+    found = lane_sum_int(any_of_coarse(bits, row * _COARSE + x, lane))
+    return wp.where(found > 0, wp.uint8(1), wp.uint8(0))
 
 
 @wp.kernel
@@ -155,11 +176,12 @@ def store_kernel(
     thickness: float,  # of the shortest step where the density is 1
     early_decay: float,
     decay: float,
+    n_chunks: int,
     # in and out
     met: wp.array[wp.uint8],  # [n_cascades * 128^3], set to zero
     values: wp.array[float],  # [n_cascades * 128^3]
     # out
-    partial_sums: wp.array[float],  # [2 * CHUNKS]
+    partial_sums: wp.array[float],  # [2 * n_chunks]
 ):
     """value = max(decay * value, density * thickness), and each chunk's sum of them.
 
@@ -167,14 +189,14 @@ def store_kernel(
     """
     lane = (begin + wp.tid()) % n_lanes()
     item = (begin + wp.tid()) / n_lanes()
-    j = item / _CHUNKS
+    j = item / n_chunks
     total = float(0.0)
     if j < plan[1]:
         low = first[plan[0] + j]
         n = first[plan[0] + j + 1] - low
-        k = item % _CHUNKS
+        k = item % n_chunks
         factor = wp.where(plan[1] == 2, early_decay, decay)
-        for i in range(low + n * k / _CHUNKS + lane, low + n * (k + 1) / _CHUNKS, n_lanes()):
+        for i in range(low + n * k / n_chunks + lane, low + n * (k + 1) / n_chunks, n_lanes()):
             cell = cells[i]
             kept = wp.where(met[cell] == wp.uint8(0), factor, 1.0) * values[cell]
             met[cell] = wp.uint8(0)
@@ -191,7 +213,8 @@ def threshold_kernel(
     begin: int,
     # in
     plan: wp.array[int],
-    partial_sums: wp.array[float],  # [2 * CHUNKS]
+    partial_sums: wp.array[float],  # [2 * n_chunks]
+    n_chunks: int,
     n_slices: int,
     n_used: float,
     # in and out
@@ -205,8 +228,8 @@ def threshold_kernel(
     for j in range(2):
         part = float(0.0)
         if j < plan[1]:
-            for k in range(lane, _CHUNKS, n_lanes()):
-                part += partial_sums[j * _CHUNKS + k]
+            for k in range(lane, n_chunks, n_lanes()):
+                part += partial_sums[j * n_chunks + k]
         parts[j] = lane_sum(part)
     total = float(0.0)
     for s in range(lane, n_slices, n_lanes()):
@@ -259,12 +282,15 @@ def coarse_kernel(
     bits: wp.array[wp.uint8],
 ):
     """The bytes of the coarse cells that the updated slices pass through."""
-    item = begin + wp.tid()
+    lane = (begin + wp.tid()) % n_lanes()
+    item = (begin + wp.tid()) / n_lanes()
     per_slice = n_cascades * _COARSE * _COARSE
     j = item / per_slice
     if j < plan[1]:
         coarse = (item % per_slice) * _COARSE + planes[plan[0] + j] / 8
-        bits[n_cascades * (_CUBE / 8) + coarse] = coarse_byte(bits, coarse)
+        byte = coarse_byte(bits, coarse, lane)
+        if lane == 0:
+            bits[n_cascades * (_CUBE / 8) + coarse] = byte
 
 
 @wp.kernel
@@ -294,5 +320,8 @@ def all_coarse_kernel(
     bits: wp.array[wp.uint8],
 ):
     """The byte of each coarse cell."""
-    item = begin + wp.tid()
-    bits[n_cascades * (_CUBE / 8) + item] = coarse_byte(bits, item)
+    lane = (begin + wp.tid()) % n_lanes()
+    item = (begin + wp.tid()) / n_lanes()
+    byte = coarse_byte(bits, item, lane)
+    if lane == 0:
+        bits[n_cascades * (_CUBE / 8) + item] = byte

@@ -8,6 +8,14 @@ samples are in their order. Twins: tests/reference/composite.py, tests/reference
 import warp as wp
 
 from ngp_warp.kernels.lanes import lane_sum_int, n_lanes
+from ngp_warp.kernels.ray_lanes import (
+    any_lane,
+    of_last_lane,
+    product_before,
+    ray_lanes,
+    ray_sum,
+    ray_sum_int,
+)
 from ngp_warp.launch import module_options
 
 wp.set_module_options(module_options())
@@ -18,10 +26,52 @@ MAX_RAW = 15.0
 _MAX_RAW = wp.constant(MAX_RAW)
 
 
-@wp.func
-def blocked_at(i: int, row: int, n_rows: int):
+@wp.func_native("return (i & ~31) * n_rows + row * 32 + (i & 31);")
+def blocked_at(i: int, row: int, n_rows: int) -> int:
     """Index of a row of point i in a blocked array."""
-    return ((i / 32) * n_rows + row) * 32 + i % 32
+    ...
+
+
+# Warp's own access looks for negative indices and strides: eight instructions instead of two.
+@wp.func_native("return values.data[i];")
+def value_at(values: wp.array[float], i: int) -> float:
+    """A value of an array."""
+    ...
+
+
+@wp.func_native("values.data[i] = v;")
+def put_value(values: wp.array[float], i: int, v: float):
+    """Set a value of an array."""
+    ...
+
+
+@wp.func_native("""
+const float* rows = values.data + (i & ~31) * 3 + (i & 31);
+return wp::vec3(rows[0], rows[32], rows[64]);
+""")
+def rows_at(values: wp.array[float], i: int) -> wp.vec3:
+    """The three rows of a point of a blocked array."""
+    ...
+
+
+@wp.func_native("""
+float* rows = values.data + (i & ~31) * 3 + (i & 31);
+for (int row = 0; row < 3; ++row) rows[row * 32] = v[row];
+""")
+def put_rows(values: wp.array[float], i: int, v: wp.vec3):
+    """Set the three rows of a point of a blocked array."""
+    ...
+
+
+@wp.func
+def samples_of(n_rays: int, n: wp.array[int], end: wp.array[int], r: int):
+    """Where a ray's samples begin and end; nowhere if there is no such ray."""
+    first = wp.int32(0)
+    last = wp.int32(0)
+    if r < n_rays:
+        last = end[r]
+        first = last - n[r]
+    return first, last
 
 
 @wp.func
@@ -60,15 +110,53 @@ def transmittance_kernel(
     n_kept: wp.array[int],  # [n_rays]
 ):
     """s = density * length * aabb_scale; samples are kept while T >= min_transmittance."""
-    r = begin + wp.tid()
+    lane = (begin + wp.tid()) % ray_lanes()
+    r = (begin + wp.tid()) / ray_lanes()
+    first, last = samples_of(n.shape[0], n, end, r)
     transmittance = float(1.0)
-    i = end[r] - n[r]
-    while i < end[r] and transmittance >= min_transmittance:
-        s = density_of(geometry[blocked_at(i, 0, n_rows)]) * (length[i] * aabb_scale)
-        thickness[i] = s
-        transmittance *= wp.exp(-s)
-        i += 1
-    n_kept[r] = i - (end[r] - n[r])
+    kept = wp.int32(0)
+    round = first
+    while any_lane(round < last and transmittance >= min_transmittance):
+        i = round + lane
+        passes = float(1.0)
+        s = float(0.0)
+        if i < last and transmittance >= min_transmittance:
+            raw = value_at(geometry, blocked_at(i, 0, n_rows))
+            s = density_of(raw) * (value_at(length, i) * aabb_scale)
+            passes = wp.exp(-s)
+        before = product_before(transmittance, passes)
+        if i < last and before >= min_transmittance:
+            put_value(thickness, i, s)
+            kept += 1
+        transmittance = of_last_lane(before * passes)
+        round += ray_lanes()
+    kept = ray_sum_int(kept)
+    if lane == 0 and r < n.shape[0]:
+        n_kept[r] = kept
+
+
+# Loads of eight rows are under way at a time: a compiler that does not know the arrays to be two
+# would wait for each.
+@wp.func_native("""
+const float* from = source.data + at;
+float* into = target.data + to;
+#ifdef __CUDA_ARCH__
+for (int row = 0; row < n_rows; row += 8) {
+    float v[8];
+    #pragma unroll
+    for (int j = 0; j < 8; ++j) if (row + j < n_rows) v[j] = from[(row + j) * step];
+    #pragma unroll
+    for (int j = 0; j < 8; ++j) if (row + j < n_rows) into[(row + j) * 32] = v[j];
+}
+#else
+for (int row = 0; row < n_rows; ++row) into[row * 32] = from[row * step];
+#endif
+""")
+def copy_rows(
+    source: wp.array[float], at: int, step: int, n_rows: int, target: wp.array[float], to: int
+):
+    """Values that lie ``step`` apart become rows of one point of a blocked array."""
+    ...
 
 
 @wp.struct
@@ -128,22 +216,15 @@ def keep_kernel(
     kept.distance[k] = packed.distance[i]
     kept.length[k] = packed.length[i]
     kept.thickness[k] = packed.thickness[i]
-    # a point's rows lie 32 floats apart
-    source = blocked_at(i, 0, 3)
-    target = blocked_at(k, 0, 3)
-    for row in range(3):
-        kept.positions[target + row * 32] = packed.positions[source + row * 32]
+    copy_rows(packed.positions, blocked_at(i, 0, 3), 32, 3, kept.positions, blocked_at(k, 0, 3))
     source = blocked_at(i, 0, n_features)
     target = blocked_at(k, 0, n_features)
-    for row in range(n_features):
-        kept.features[target + row * 32] = packed.features[source + row * 32]
+    copy_rows(packed.features, source, 32, n_features, kept.features, target)
     source = blocked_at(i, 0, n_geometry)
     target = blocked_at(k, 0, n_geometry + n_direction + n_latents)
-    for row in range(n_geometry):
-        kept.color_input[target + row * 32] = packed.geometry[source + row * 32]
+    copy_rows(packed.geometry, source, 32, n_geometry, kept.color_input, target)
     target += n_geometry * 32
-    for row in range(n_direction):
-        kept.color_input[target + row * 32] = harmonics[r * n_direction + row]
+    copy_rows(harmonics, r * n_direction, 1, n_direction, kept.color_input, target)
     target += n_direction * 32
     for row in range(n_latents):
         value = float(0.0)
@@ -160,16 +241,20 @@ def geometry_gradient_kernel(
     n_color_rows: int,
     d_raw: wp.array[float],  # [capacity]
     n_geometry: int,
+    n_kept: wp.array[int],  # [1]
     # out
-    d_geometry: wp.array[float],  # [n_blocks, n_geometry, 32]
+    d_geometry: wp.array[float],  # [n_blocks, n_geometry, 32]; zero where there is no sample
 ):
     """The density network's outputs go into the colour network; the first is also the density."""
     i = begin + wp.tid()
-    source = blocked_at(i, 0, n_color_rows)
     target = blocked_at(i, 0, n_geometry)
+    if i >= n_kept[0]:
+        for row in range(n_geometry):
+            d_geometry[target + row * 32] = 0.0
+        return
+    source = blocked_at(i, 0, n_color_rows)
     d_geometry[target] = d_color_input[source] + d_raw[i]
-    for row in range(1, n_geometry):
-        d_geometry[target + row * 32] = d_color_input[source + row * 32]
+    copy_rows(d_color_input, source + 32, 32, n_geometry - 1, d_geometry, target + 32)
 
 
 @wp.kernel
@@ -187,14 +272,18 @@ def ray_sum_kernel(
     sums: wp.array[float],  # [n_rays * n_summed]
 ):
     """Sum over a ray's kept samples of some rows."""
-    r = begin + wp.tid()
-    if r >= count[0]:
+    lane = (begin + wp.tid()) % ray_lanes()
+    r = (begin + wp.tid()) / ray_lanes()
+    if not any_lane(r < count[0]):
         return
+    first, last = samples_of(count[0], n, end, r)
     for row in range(n_summed):
         total = float(0.0)
-        for k in range(end[r] - n[r], end[r]):
+        for k in range(first + lane, last, ray_lanes()):
             total += blocked[blocked_at(k, first_row + row, n_rows)]
-        sums[r * n_summed + row] = total
+        total = ray_sum(total)
+        if lane == 0 and r < count[0]:
+            sums[r * n_summed + row] = total
 
 
 @wp.kernel
@@ -212,18 +301,25 @@ def ray_gradient_kernel(
     d_direction: wp.array[float],  # [n_rays * 3]
 ):
     """Positions are x = o + t d at fixed t: sums of dx and of t dx."""
-    r = begin + wp.tid()
-    if r >= count[0]:
+    lane = (begin + wp.tid()) % ray_lanes()
+    r = (begin + wp.tid()) / ray_lanes()
+    if not any_lane(r < count[0]):
         return
+    first, last = samples_of(count[0], n, end, r)
     for axis in range(3):
         g = float(0.0)
-        gt = d_harmonics[r * 3 + axis]
-        for k in range(end[r] - n[r], end[r]):
+        gt = float(0.0)
+        if lane == 0 and r < count[0]:
+            gt = d_harmonics[r * 3 + axis]
+        for k in range(first + lane, last, ray_lanes()):
             dx = d_positions[blocked_at(k, axis, 3)]
             g += dx
             gt += distance[k] * dx
-        d_origin[r * 3 + axis] = g
-        d_direction[r * 3 + axis] = gt
+        g = ray_sum(g)
+        gt = ray_sum(gt)
+        if lane == 0 and r < count[0]:
+            d_origin[r * 3 + axis] = g
+            d_direction[r * 3 + axis] = gt
 
 
 @wp.kernel
@@ -271,7 +367,6 @@ def counters_kernel(
     begin: int,
     # in
     count: wp.array[int],  # [1]
-    n_rays: int,
     n_chunks: int,
     counted: wp.array[int],  # [n_rays]: samples, of rays without room too
     n_kept: wp.array[int],  # [n_rays]
@@ -283,7 +378,8 @@ def counters_kernel(
     item = begin + wp.tid()
     chunk = item / n_lanes()
     lane = item % n_lanes()
-    size = (n_rays + n_chunks - 1) / n_chunks
+    # of the rays there are: most batches are smaller than what there is room for
+    size = (count[0] + n_chunks - 1) / n_chunks
     first = wp.min(chunk * size, count[0])
     end = wp.min((chunk + 1) * size, count[0])
     samples = wp.int32(0)

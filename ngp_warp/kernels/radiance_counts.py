@@ -42,11 +42,11 @@ def finish_kernel(
     """
     lane = begin + wp.tid()
     sums = wp.vector(dtype=wp.int64, length=4)
+    for c in range(lane, n_chunks, n_lanes()):
+        for k in range(4):
+            sums[k] += counters[c * 4 + k]
     for k in range(4):
-        part = wp.int64(0)
-        for c in range(lane, n_chunks, n_lanes()):
-            part += counters[c * 4 + k]
-        sums[k] = lane_sum_long(part)
+        sums[k] = lane_sum_long(sums[k])
     if lane > 0:
         return
     for k in range(4):

@@ -143,7 +143,7 @@ def scan_stage(values: wp.array, sums: wp.array, device: str) -> list[Launch]:
 def total_stage(sums: wp.array, capacity: int, total: wp.array, device: str) -> list[Launch]:
     """Record the total of inclusive sums, and that of the rays that have room."""
     args = [sums, sums.size, capacity, total]
-    return [launch.record(kernels.total_kernel, 1, args, device)]
+    return [launch.record(kernels.total_kernel, lane_items(1, device), args, device)]
 
 
 def part(array: wp.array, begin: int, end: int) -> wp.array:

@@ -92,7 +92,8 @@ class OccupancyGrid:
         self.density = wp.zeros(self.capacity, dtype=float, device=device)
         self.count = wp.zeros(1, dtype=int, device=device)
         self._plan = wp.zeros(3, dtype=int, device=device)
-        self._partial_sums = wp.zeros(2 * kernels.CHUNKS, dtype=float, device=device)
+        self._n_chunks = kernels.CHUNKS if device == "cpu" else kernels.CHUNKS_CUDA
+        self._partial_sums = wp.zeros(2 * self._n_chunks, dtype=float, device=device)
 
     @property
     def thickness(self) -> float:
@@ -163,13 +164,13 @@ class OccupancyGrid:
         ]
         stages += united or []
         args = [plan, first, cells, self.density, self.thickness, early, early**2]
-        args += [self.met, self.values, self._partial_sums]
-        n_items = lane_items(2 * kernels.CHUNKS, self.device)
+        args += [self._n_chunks, self.met, self.values, self._partial_sums]
+        n_items = lane_items(2 * self._n_chunks, self.device)
         stages.append(self._record(kernels.store_kernel, n_items, args))
         stages.append(self._threshold_stage())
         args = [plan, self.count, cells, self.values, self.threshold, self.bits]
         stages.append(self._record(kernels.bits_kernel, self.capacity, args))
-        n_coarse = 2 * self.n_cascades * COARSE**2
+        n_coarse = lane_items(2 * self.n_cascades * COARSE**2, self.device)
         args = [plan, self._planes, self.n_cascades, self.bits]
         stages.append(self._record(kernels.coarse_kernel, n_coarse, args))
         return stages
@@ -190,7 +191,7 @@ class OccupancyGrid:
         return [pick, *exchange.unite_marks(marks, self.device), put]
 
     def _threshold_stage(self) -> list[Launch]:
-        args = [self._plan, self._partial_sums, self.n_slices, float(self.n_used)]
+        args = [self._plan, self._partial_sums, self._n_chunks, self.n_slices, float(self.n_used)]
         args += [self.slice_sums, self.threshold]
         return self._record(kernels.threshold_kernel, lane_items(1, self.device), args)
 
@@ -202,7 +203,7 @@ class OccupancyGrid:
         args = [self.values, self.threshold, self.bits]
         launch.launch(kernels.all_bits_kernel, n_bytes, args, self.device)
         args = [self.n_cascades, self.bits]
-        n_coarse = self.n_cascades * COARSE**3
+        n_coarse = lane_items(self.n_cascades * COARSE**3, self.device)
         launch.launch(kernels.all_coarse_kernel, n_coarse, args, self.device)
 
     def occupied(self) -> np.ndarray:

@@ -17,6 +17,7 @@ from ngp_warp.kernels import march, packed
 from ngp_warp.kernels import spherical_harmonics as harmonics
 from ngp_warp.kernels.grid_portable import FIXED_POINT
 from ngp_warp.kernels.lanes import lane_items
+from ngp_warp.kernels.ray_lanes import ray_items
 from ngp_warp.launch import Call, Launch, Stages
 from ngp_warp.networks.mlp import make_network
 from ngp_warp.networks.network import Network
@@ -124,7 +125,7 @@ class StagedRadiance:
         stages += self._loss_stages(batch, work, gradients)
         stages += self._backward_stages(batch, work, gradients)
         counters = wp.zeros(N_CHUNKS * 4, dtype=wp.int64, device=self.device)
-        args = [batch.count, batch.capacity, N_CHUNKS, work.samples.counted, work.kept.n]
+        args = [batch.count, N_CHUNKS, work.samples.counted, work.kept.n]
         args += [batch.n_samples, counters]
         stages.append(self._record(packed.counters_kernel, self._sums(N_CHUNKS), args))
         found = totals, last, n_rays
@@ -147,7 +148,7 @@ class StagedRadiance:
         stages = self._forward_stages(settings, batch, work)
         kernel = kernels.render_kernel(self.settings.exposure, self.settings.color_space)
         args = [work.rays, work.kept, work.rgb, work.out]
-        return [*stages, self._record(kernel, batch.capacity, args)]
+        return [*stages, self._record(kernel, self._lanes(batch.capacity), args)]
 
     def density(
         self, points: wp.array, density: wp.array, count: wp.array, geometry: wp.array | None = None
@@ -174,6 +175,9 @@ class StagedRadiance:
 
     def _sums(self, n: int) -> int:
         return lane_items(n, self.device)
+
+    def _lanes(self, n_rays: int) -> int:
+        return ray_items(n_rays, self.device)
 
     def _record(
         self, kernel: Any, n_items: int, args: list[Any], shards: int | None = None
@@ -206,7 +210,7 @@ class StagedRadiance:
         stages += self._geometry_stages(*arrays, part(samples.total, 1, 2))
         args = [samples.n, samples.end, marched.geometry, N_GEOMETRY, samples.length]
         args += [float(s.aabb_scale), s.min_transmittance, marched.thickness, work.kept.n]
-        stages.append(self._record(packed.transmittance_kernel, n, args))
+        stages.append(self._record(packed.transmittance_kernel, self._lanes(n), args))
         stages.append(scan_stage(work.kept.n, work.kept.end, self.device))
         latents = self._no_latents if self.latents is None else self.latents.value
         args = [marched, self.encoding.n_outputs, N_GEOMETRY, work.harmonics, N_DIRECTION]
@@ -220,15 +224,18 @@ class StagedRadiance:
     def _loss_stages(self, batch: RayBatch, work: Work, g: Gradients) -> Stages:
         """Record the rays' losses, and their gradients in colours and raw densities."""
         s = self.settings
-        shape = kernels.CompositeShape(s.loss, s.color_space, s.exposure, s.background_gradients)
+        shape = kernels.CompositeShape(
+            s.loss, s.color_space, s.exposure, s.background_gradients, s.distortion_weight > 0.0
+        )
         depth_counts = self._floats(kernels.DEPTH_CHUNKS)
         stages = [
-            *depth_stages(batch, depth_counts),
+            *(depth_stages(batch, depth_counts) if s.depth_weight > 0.0 else []),
             [Launch([Call(a.zero_)], self.device) for a in (g.rgb, g.raw)],
         ]
         args = [work.rays, work.kept, work.rgb, depth_counts, s.depth_weight, s.distortion_weight]
         args += [g.weights, g.behind, work.out, g.rgb, g.raw]
-        return [*stages, self._record(kernels.train_kernel(shape), batch.capacity, args)]
+        n_items = self._lanes(batch.capacity)
+        return [*stages, self._record(kernels.train_kernel(shape), n_items, args)]
 
     def _backward_stages(self, batch: RayBatch, work: Work, g: Gradients) -> Stages:
         """Record the gradients of table, weights, latents and rays."""
@@ -241,7 +248,7 @@ class StagedRadiance:
         *passes, last = self.color_network.backward(
             w_color, kept.color_input, g.rgb, g.color_input, dw_color, scale, n_kept
         )
-        args = [g.color_input, work.n_color_rows, g.raw, N_GEOMETRY, g.geometry]
+        args = [g.color_input, work.n_color_rows, g.raw, N_GEOMETRY, n_kept, g.geometry]
         join = self._record(packed.geometry_gradient_kernel, capacity, args)
         stages = [[p] for p in passes]
         stages.append([last, *join, *self._sum_rows(batch, work, g)])
@@ -267,7 +274,7 @@ class StagedRadiance:
         launches = []
         for row, n, out in wanted:
             args = [batch.count, work.kept.n, work.kept.end, g.color_input, work.n_color_rows]
-            n_items = batch.capacity if n else 0
+            n_items = self._lanes(batch.capacity) if n else 0
             launches += self._record(packed.ray_sum_kernel, n_items, [*args, row, n, out])
         return launches
 
@@ -284,7 +291,7 @@ class StagedRadiance:
         turn = self._record(harmonics.harmonics_gradient_kernel, n, args)
         args = [batch.count, kept.n, kept.end, kept.distance, d_positions, d_direction]
         args += [batch.d_origin, batch.d_direction]
-        last = self._record(packed.ray_gradient_kernel, n, args)
+        last = self._record(packed.ray_gradient_kernel, self._lanes(n), args)
         return [[first, *turn], *([p] for p in rest), last]
 
     def _latent_stages(self, batch: RayBatch, g: Gradients) -> Stages:
