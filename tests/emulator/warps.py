@@ -21,7 +21,7 @@ def decode(program: Any, words: list[str], operands: list[str]) -> Step | None:
     Raises:
         PtxError: it is not emulated.
     """
-    function = {"shfl": _shuffle, "vote": _vote, "mma": _mma, "movmatrix": _transpose,
+    function = {"shfl": _shuffle, "vote": _vote, "redux": _reduce, "mma": _mma, "movmatrix": _transpose,
                 "ldmatrix": _load_matrices,
                 "bar": _barrier, "barrier": _barrier}.get(words[0])  # fmt: skip
     return function(program, words, operands) if function else None
@@ -110,6 +110,20 @@ def _vote(program: Any, words: list[str], operands: list[str]) -> Step:
         else:
             bits = (p == p[:, :1]).all(axis=1)
         write(t, ix, np.repeat(bits, 32))
+
+    return step
+
+
+def _reduce(program: Any, words: list[str], operands: list[str]) -> Step:
+    """Tell every lane the least of the warp's values."""
+    if words[1:] != ["sync", "min", "u32"]:
+        raise PtxError("not emulated")
+    value, mask = (program.reads(o, _WORD) for o in operands[1:])
+    write = program.writes(operands[0], _WORD)
+
+    def step(t: Any, ix: Any) -> None:
+        _check_mask(mask(t, ix))
+        write(t, ix, np.repeat(_warps(value(t, ix), t, ix).min(axis=1), 32))
 
     return step
 
