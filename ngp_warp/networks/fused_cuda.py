@@ -49,9 +49,7 @@ class FusedCudaMLP:
         n_points = blocks * kernels.BLOCK
         scratch = kernels.make_scratch(self.kernels, n_points, self.device, training=False)
         x, y = self._blocked(x, self.n_in), self._blocked(y, self.n_out)
-        call = launch.Call(
-            lambda: kernels.forward(self.kernels, w, x, n_points, y, scratch, count)
-        )
+        call = launch.Call(lambda: kernels.forward(self.kernels, w, x, n_points, y, scratch, count))
         return self._record("forward", blocks, call)
 
     def backward(

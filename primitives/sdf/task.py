@@ -71,7 +71,7 @@ class SdfTask:
         return self._batches.fill_seconds if self._batches else 0.0
 
     def stages(self) -> list[list[launch.Launch]]:
-        """Record one step: draw, then encode, network, scatter, update beside the pools' refresh."""
+        """Record one step: draw; encode, network, scatter, update beside the pools' refresh."""
         config, optimizer = self.config, self.field.optimizer
         group = distributed.current()
         n = group.part(int(config.training.batch_size or 0))

@@ -21,8 +21,8 @@ def decode(program: Any, words: list[str], operands: list[str]) -> Step | None:
     Raises:
         PtxError: it is not emulated.
     """
-    function = {"shfl": _shuffle, "vote": _vote, "redux": _reduce, "mma": _mma, "movmatrix": _transpose,
-                "ldmatrix": _load_matrices,
+    function = {"shfl": _shuffle, "vote": _vote, "redux": _reduce,
+                "mma": _mma, "movmatrix": _transpose, "ldmatrix": _load_matrices,
                 "bar": _barrier, "barrier": _barrier}.get(words[0])  # fmt: skip
     return function(program, words, operands) if function else None
 
