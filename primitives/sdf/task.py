@@ -77,7 +77,7 @@ class SdfTask:
         n = group.part(int(config.training.batch_size or 0))
         x, target = self.field.zeros(n, 3), self.field.zeros(n, 1)
         seed = group.stream(config.training.seed)
-        self._batches = Batches(
+        self._batches = batches = Batches(
             self.truth, n, seed, optimizer.step, x, target, noise_std=config.noise_std
         )
         if config.eikonal_weight:
@@ -86,7 +86,6 @@ class SdfTask:
             )[0]
         else:
             stages = self.field.train_stages(x, target, n, config.loss)[0]
-        batches = self._batches
         side_by_side = launch.beside((stages, batches.truth_stages), self.device)
         return [[optimizer.advance()], *batches.batch_stages, *side_by_side]
 
