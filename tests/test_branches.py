@@ -4,14 +4,18 @@ The emulated device runs of what may run first what was queued last, so that a b
 on another one, or a stage that does not wait for it, gives something else.
 """
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import warp as wp
+from capture_case import TASKS, make_task
 
-from ngp_warp import launch, recording
+from ngp_warp import launch, loading, recording
 from ngp_warp.launch import Call, Launch, beside
+from ngp_warp.primitives.sdf import samples
 from tests.emulator.variables import PtxError
 
 CUDA = "cuda:0"
@@ -39,6 +43,10 @@ def zeros(device: str) -> wp.array:
 
 def values_of(arrays: list[wp.array]) -> list[float]:
     return [float(a.numpy()[0]) for a in arrays]
+
+
+def in_turn(stages: list[list[Launch]]) -> Callable[[], None]:
+    return lambda: launch.run_stages(launch.in_turn(stages))
 
 
 def branched(device: str) -> tuple[list[list[Launch]], list[wp.array]]:
@@ -133,6 +141,35 @@ def test_a_wrong_fork_is_noticed(fault: str) -> None:
     told = {"not joined": "not waited for", "not captured": fault, "waits outside": "outside of"}
     with pytest.raises(PtxError, match=told[fault]):
         capture(fault)
+
+
+QUICK = ("image", "volume")
+"""The others take a minute each, and run with ``--emulate-cuda``."""
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_step_as_a_graph_is_the_step(
+    name: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: Any
+) -> None:
+    if name not in QUICK and not request.config.getoption("emulate_cuda"):
+        pytest.skip("takes long on the emulated device: give --emulate-cuda")
+    request.getfixturevalue("emulated_cuda")
+    monkeypatch.setattr(samples, "_POOL_SLOTS", 1024)
+    found = []
+    for is_graph in (False, True):
+        folder = tmp_path / str(is_graph)
+        folder.mkdir()
+        task = make_task(name, folder, CUDA)
+        with loading.together(1):
+            stages = task.stages()
+        task.field.optimizer.n_steps.fill_(100)
+        step = recording.recorded_step(stages, CUDA) if is_graph else in_turn(stages)
+        for _ in range(3):
+            step()
+        found.append({k: p.value.numpy().copy() for k, p in task.field.parameters().items()})
+    for key, wanted in found[0].items():
+        assert np.array_equal(wanted, found[1][key]), key
+        assert np.isfinite(wanted).all()
 
 
 def test_blocks_are_spread(monkeypatch: Any) -> None:
