@@ -158,7 +158,7 @@ def least_ms(
     elif "table_kernel" in name:
         size = e.n_entries * (4 * e.n_features + touched * (28 * e.n_features + 4))
         wanted = [(size, bandwidth)]
-    elif "MLP" in name or name.startswith("mlp."):
+    elif ("MLP" in name and "weight_sums" not in name) or name.startswith("mlp."):
         flops = rate(limits, "tensor_flops") or rate(limits, "float32_flops")
         traffic = 4 * n * 2 * (e.n_outputs + step.size.n_outputs)
         wanted = [(6 * n * field.weights.value.size, flops), (traffic, bandwidth)]

@@ -117,7 +117,7 @@ def parted(stages: Stages, device: str) -> Stages:
     """Return what is timed by itself: stages on a CPU, which runs one side by side, or launches."""
     if device == "cpu":
         return stages
-    return [[item] for stage in stages for item in stage if item.commands]
+    return [[item] for stage in launch.in_turn(stages) for item in stage if item.commands]
 
 
 def _clocked(stages: Stages, repeats: int) -> list[float]:
@@ -154,7 +154,7 @@ def _command_name(command: Any) -> str:
 def count_launches(stages: Stages) -> int:
     """Return the kernels and other operations of a step; runs it once."""
     with _counted() as count:
-        for stage in stages:
+        for stage in launch.in_turn(stages):
             for item in stage:
                 for command in item.commands:
                     if not isinstance(command, launch.Call):

@@ -176,8 +176,9 @@ def _scene() -> Iterator[Hot]:
 
 def _distance() -> Iterator[Hot]:
     for sign in SIGNS:
-        yield _of("distance", f"query, {sign}", distance.query_kernel(sign, "portable"))
-    near = sdf_samples.near_kernel("normal", "portable")
+        search = "wide" if sign == "normal" else "portable"
+        yield _of("distance", f"query, {sign}", distance.query_kernel(sign, search))
+    near = sdf_samples.near_kernel("normal", "wide")
     yield _of("distance", "refresh near points, normal", near)
     yield _of("distance", "surface points", sdf_samples.surface_samples)
     yield _of("distance", "pool to batch", sdf_samples.pool_samples)

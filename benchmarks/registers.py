@@ -216,7 +216,7 @@ that fit at once, in blocks as they are launched. `tests/test_registers.py` fail
 spills.
 
 A stack without spilled registers is an array that is indexed at run time: 32 bytes are the exact
-argument reduction of sinf and cosf, entered from |x| = 105,615 on and never in practice; those of
-`distance: query` and `refresh near points` are the stack of Warp's own tree walk (32 nodes a walk,
-and two more for the ray and winding number walks).
+argument reduction of sinf and cosf, entered from |x| = 105,615 on and never in practice; of
+`distance`, 64 are the levels of a warp's tree walk, others the stack of Warp's own (32 nodes a
+walk, and two more for the ray and winding number walks).
 """

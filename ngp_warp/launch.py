@@ -28,8 +28,10 @@ __all__ = [
     "Call",
     "Launch",
     "Stages",
+    "beside",
     "check_size",
     "free_memory",
+    "in_turn",
     "init",
     "launch",
     "module_options",
@@ -39,6 +41,7 @@ __all__ = [
     "run_all",
     "run_stages",
     "set_num_threads",
+    "spread",
 ]
 
 # CPU kernels are compiled for this machine's full vectors. Clang prefers half of AVX-512's width
@@ -126,6 +129,8 @@ class Launch:
     """Whether a CUDA graph may hold it."""
     arguments: Sequence[Any] = field(default=(), repr=False)
     """Held so that no array is freed while it may be run."""
+    parts: "Stages" = field(default_factory=list, repr=False)
+    """The stages that its command runs; see ``beside``."""
 
     def run(self) -> None:
         """Launch; returns when the work is done on a CPU, when it is queued on CUDA."""
@@ -181,6 +186,23 @@ def record(
     return Launch(made, device, arguments=args)
 
 
+def spread(n_items: int, device: str, lanes: int = 1) -> int:
+    """Return the threads of a CUDA block for items that take long, each another time.
+
+    So few that every multiprocessor has four blocks, a warp for each of its schedulers, where there
+    are enough items. Fewer than 32 fill no warp: its lanes would wait for each other.
+
+    Args:
+        n_items: of the launch.
+        device: "cpu" or a CUDA device.
+        lanes: items that work together, a power of two: their warp is not parted.
+    """
+    if device == "cpu":
+        return 256  # means nothing there
+    items = n_items // (4 * wp.get_device(device).sm_count)
+    return min(max(1 << items.bit_length() >> 1, 8, lanes), 64)
+
+
 @dataclass(frozen=True)
 class Call:
     """A command that is a function: launches of its own, or a copy between devices."""
@@ -196,7 +218,10 @@ def launch(
 
 
 def run_all(launches: Sequence[Launch]) -> None:
-    """Run several launches that do not depend on each other, side by side on a CPU."""
+    """Run several launches that do not depend on each other, side by side on a CPU.
+
+    On CUDA they run one after another; in a graph side by side (``recording``).
+    """
     commands = [command for item in launches for command in item.commands]
     if not commands:
         return
@@ -211,6 +236,38 @@ def run_stages(stages: Stages) -> None:
     """Run stages one after another."""
     for stage in stages:
         run_all(stage)
+
+
+def beside(branches: Sequence[Stages], device: str) -> Stages:
+    """Return stages in which the branches may run side by side, each one stage after another.
+
+    In a CUDA graph they do. On a CPU, where each stage has all cores, and where a graph cannot hold
+    one of them, they run one after another.
+
+    Args:
+        branches: none reads or writes what another one writes.
+        device: "cpu" or a CUDA device.
+    """
+    branches = [branch for branch in branches if branch]
+    stages = [stage for branch in branches for stage in branch]
+    capturable = all(i.capturable and i.device == device for stage in stages for i in stage)
+    if device == "cpu" or not capturable or len(branches) < 2:
+        return stages
+    return [[_sequence(branch, device) for branch in branches]]
+
+
+def _sequence(stages: Stages, device: str) -> Launch:
+    return Launch([Call(lambda: run_stages(stages))], device, parts=stages)
+
+
+def in_turn(stages: Stages) -> Stages:
+    """Return the stages with those of branches after one another, as they run without a graph."""
+    found: Stages = []
+    for stage in stages:
+        found += [[item for item in stage if not item.parts]]
+        for item in stage:
+            found += in_turn(item.parts)
+    return [stage for stage in found if stage]
 
 
 def resolve_device(name: str | None) -> str:

@@ -1,7 +1,7 @@
 """A training step as a function: on CUDA its launches as captured graphs."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import groupby
 from typing import Any
 
@@ -54,8 +54,9 @@ def _direct(stages: Stages) -> Callable[[], None]:
 def _captured(stages: Stages, device: str) -> Callable[[], None]:
     # Every module was loaded when its launch was recorded. Loading all there are would try to
     # compile the CPU's vector kernels for CUDA.
+    streams = iter([wp.Stream(device) for _ in range(_n_beside(stages))])
     with wp.ScopedCapture(device=device, force_module_load=False) as capture:
-        launch.run_stages(stages)
+        _queue(stages, device, streams)
     graph: Any = capture.graph
 
     def replay(kept: Stages = stages) -> None:
@@ -63,6 +64,46 @@ def _captured(stages: Stages, device: str) -> Callable[[], None]:
         wp.capture_launch(graph)
 
     return replay
+
+
+def _branches(stage: list[launch.Launch]) -> list[launch.Launch]:
+    return [item for item in stage if item.commands]
+
+
+def _n_beside(stages: Stages) -> int:
+    """Return the number of streams that are wanted beside the first one."""
+    sides = sum(max(len(_branches(stage)) - 1, 0) for stage in stages)
+    return sides + sum(_n_beside(item.parts) for stage in stages for item in stage)
+
+
+def _queue(stages: Stages, device: str, streams: Iterator[wp.Stream]) -> None:
+    """Queue stages for the graph that is captured, a stage's launches as its branches.
+
+    The others than the first are queued on streams of their own, which wait for the first one's,
+    and it for them.
+    """
+    stream = wp.get_stream(device)
+    for stage in stages:
+        branches = _branches(stage)
+        if len(branches) < 2:
+            for item in branches:
+                _queue_one(item, device, streams)
+            continue
+        begin = stream.record_event()
+        _queue_one(branches[0], device, streams)
+        for item in branches[1:]:
+            side = next(streams)
+            side.wait_event(begin)
+            with wp.ScopedStream(side, sync_enter=False):
+                _queue_one(item, device, streams)
+            stream.wait_event(side.record_event())
+
+
+def _queue_one(item: launch.Launch, device: str, streams: Iterator[wp.Stream]) -> None:
+    if item.parts:
+        _queue(item.parts, device, streams)
+    else:
+        item.run()
 
 
 def _bounded(step: Callable[[], None], marks: "list[_Mark | _SharedMark]") -> Callable[[], None]:

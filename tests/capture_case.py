@@ -116,11 +116,11 @@ def make_source(primitive: str, folder: Path) -> Path:
     return path
 
 
-def make_task(name: str, folder: Path) -> Any:
+def make_task(name: str, folder: Path, device: str = "cpu") -> Any:
     """Return one of ``TASKS``, of a small input."""
     primitive, settings = TASKS[name]
     kind = primitives.get(primitive)
     config = from_dict(kind.config, override(to_dict(kind.config()), settings))
     data = kind.load(make_source(primitive, folder), config, report_nothing)
-    config, _ = kind.estimate(data, config, "cpu")
-    return kind.build(data, config, "cpu")
+    config, _ = kind.estimate(data, config, device)
+    return kind.build(data, config, device)

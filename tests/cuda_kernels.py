@@ -93,6 +93,7 @@ WIDEST = GridShape(n_dims=3, n_features=8, interpolation="smoothstep")
 SHAPES = [FLAT, SOLID, ODD, WIDE, WIDEST]
 ADAM = (0.9, 0.99, 1e-15)
 STEP = adam.TableStep(n_features=2, beta1=ADAM[0], beta2=ADAM[1], epsilon=ADAM[2], flagged=False)
+SDF_SEARCHES = [*((sign, "portable") for sign in SIGNS), ("normal", "wide")]
 SAMPLERS = [(kind, d) for kind in ("stratified", "uniform", "halton", "sobol") for d in (2, 3)]
 
 COORDINATES = [
@@ -168,9 +169,9 @@ KERNELS = {
     nerf_refine.sum_kernel: [(True, True, True), (False, False, True)],
     samplers.sample_kernel: SAMPLERS,
     # the vector search is for a CPU
-    sdf_distance.query_kernel: [(sign, "portable") for sign in SIGNS],
-    sdf_samples.near_kernel: [(sign, "portable") for sign in SIGNS],
-    sdf_samples.uniform_kernel: [(sign, "portable") for sign in SIGNS],
+    sdf_distance.query_kernel: SDF_SEARCHES,
+    sdf_samples.near_kernel: SDF_SEARCHES,
+    sdf_samples.uniform_kernel: SDF_SEARCHES,
     volume_events.composite_kernel: [(4,)],
     volume_events.event_kernel: [(4,)],
     volume_fields.density_kernel: [(volume_fields.DENSE,)],

@@ -19,14 +19,15 @@ needs_tool = pytest.mark.skipif(
     TOOL is None, reason="cuobjdump is not installed: pip install nvidia-cuda-cuobjdump"
 )
 # Bytes of a thread's stack that are arrays, not spilled registers: the exact argument reduction of
-# sinf and cosf, and the stack of Warp's tree walk (32 nodes; the ray's and the winding number's).
+# sinf and cosf, the levels of a warp's tree walk (8, of two words), and the stack of Warp's (32
+# nodes; the ray's and the winding number's).
 ARRAYS = {
     "make rays": 32,
     "rays of a view": 32,
     "path tracer, pixels": 32,
     "path tracer, pool": 32,
-    "query, normal": 128,
-    "refresh near points, normal": 128,
+    "query, normal": 64,
+    "refresh near points, normal": 64,
     "query, raystab": 320,
     "query, winding": 512,
 }

@@ -16,7 +16,7 @@ All sums run in a fixed order: results repeat bit by bit. Nothing allocates or s
 a step can be captured in a CUDA graph once ``kernels.load(device, stage)`` has been called.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import warp as wp
 
@@ -37,9 +37,13 @@ from ngp_warp.kernels.mlp_cuda_stages import BLOCK_DIM, Stage
 from ngp_warp.kernels.mlp_cuda_weights import n_jobs
 
 __all__ = [
-    "BLOCK", "MlpCudaKernels", "Scratch", "backward", "forward", "make_mlp_cuda_kernels",
+    "BLOCK", "Half", "MlpCudaKernels", "Scratch", "backward", "forward", "make_mlp_cuda_kernels",
     "make_scratch", "n_blocks", "train_pass",
 ]  # fmt: skip
+
+
+Half = Literal["both", "points", "weights"]
+"""Of a gradient pass: what gives dx, and the sum of the chunks' weight gradients."""
 
 
 def forward(
@@ -88,6 +92,7 @@ def backward(
     scratch: Scratch,
     scale: float = 128.0,
     count: wp.array | None = None,
+    half: Half = "both",
 ) -> None:
     """Gradients with respect to x and the weights, from that with respect to y; recomputes y.
 
@@ -104,12 +109,13 @@ def backward(
             that is a mean over n values choose 128 n. Results do not depend on it otherwise.
         count: int32 [1]: points from this one on are left out, whatever their dy: their dx is
             zero; None: none are.
+        half: "points": all but the weights' sums; "weights": these, after it; or "both".
 
     Raises:
         ShapeError: an array of the wrong shape, device or alignment.
     """
     _gradients(kernels, "backward", weights, x, dy, n_points, dx, dweights, None, scratch,
-               scale, 1.0 / scale, count)  # fmt: skip
+               scale, 1.0 / scale, count, half)  # fmt: skip
 
 
 def train_pass(
@@ -124,6 +130,7 @@ def train_pass(
     loss_sums: wp.array,
     scratch: Scratch,
     loss_scale: float = 128.0,
+    half: Half = "both",
 ) -> None:
     """Forward, loss, and its gradients, where the loss is the mean over n_points * n_out values.
 
@@ -140,6 +147,7 @@ def train_pass(
             error, not divided by anything.
         scratch: of ``make_scratch``.
         loss_scale: factor of the loss gradient while it is half.
+        half: as in ``backward``.
 
     Raises:
         ConfigError: an unknown loss.
@@ -150,7 +158,7 @@ def train_pass(
     _check("loss_sums", loss_sums, (n_blocks(n_points) * 2,), x.device)
     unscale = 1.0 / (loss_scale * n_points * kernels.layout.n_out)
     _gradients(kernels, loss, weights, x, target, n_points, dx, dweights, loss_sums, scratch,
-               loss_scale, unscale)  # fmt: skip
+               loss_scale, unscale, None, half)  # fmt: skip
 
 
 def _gradients(
@@ -166,9 +174,10 @@ def _gradients(
     scratch: Scratch,
     scale: float,
     unscale: float,
-    counted: wp.array | None = None,
+    counted: wp.array | None,
+    half: Half,
 ) -> None:
-    """Launch a gradient stage, slice after slice of the points."""
+    """Launch a gradient stage, or a half of it."""
     layout, device, blocks = kernels.layout, x.device, n_blocks(n_points)
     _check("weights", weights, (layout.n_weights,), device)
     _check("weight gradient", dweights, (layout.n_weights,), device)
@@ -178,18 +187,40 @@ def _gradients(
         _check("dx", dx, (blocks, layout.n_in, BLOCK), device)
     check_scratch(kernels, n_points, scratch, device, training=True)
     stage = kernels.stage(name)
-    _prepare(stage, layout, weights, scratch)
+    if half != "weights":
+        points = (x, target, n_points, dx, loss_sums, scale, unscale, counted)
+        _propagate(kernels, stage, weights, scratch, *points)
+    if half != "points":
+        chunks = network.n_chunks(blocks, device) if kernels.fused else network.slice_chunks(blocks)
+        n_threads = -(-layout.n_weights // 8) * BLOCK_DIM
+        args = [scratch.partials, chunks, unscale, dweights]
+        _launch(stage, stage.reduce, n_threads, args, device)
+
+
+def _propagate(
+    kernels: MlpCudaKernels,
+    stage: Stage,
+    weights: wp.array,
+    scratch: Scratch,
+    x: wp.array,
+    target: wp.array,
+    n_points: int,
+    dx: wp.array | None,
+    loss_sums: wp.array | None,
+    scale: float,
+    unscale: float,
+    counted: wp.array | None,
+) -> None:
+    """Launch what gives dx and each chunk's weight gradients."""
+    _prepare(stage, kernels.layout, weights, scratch)
     if kernels.fused:
-        chunks = network.n_chunks(blocks, device)
+        chunks = network.n_chunks(n_blocks(n_points), x.device)
         inputs = [scratch.fragments, x, target, n_points, counted, chunks, scale, unscale]
         outputs = [dx, loss_sums, scratch.partials]
-        _launch(stage, stage.propagate, chunks * BLOCK_DIM, inputs + outputs, device)
+        _launch(stage, stage.propagate, chunks * BLOCK_DIM, inputs + outputs, x.device)
     else:
-        chunks = network.slice_chunks(blocks)
         arguments = (scratch, x, target, n_points, dx, loss_sums, scale, unscale, counted)
-        _gradient_slices(stage, layout, *arguments)
-    n_threads = -(-layout.n_weights // 8) * BLOCK_DIM
-    _launch(stage, stage.reduce, n_threads, [scratch.partials, chunks, unscale, dweights], device)
+        _gradient_slices(stage, kernels.layout, *arguments)
 
 
 def _gradient_slices(

@@ -49,11 +49,8 @@ class FusedCudaMLP:
         n_points = blocks * kernels.BLOCK
         scratch = kernels.make_scratch(self.kernels, n_points, self.device, training=False)
         x, y = self._blocked(x, self.n_in), self._blocked(y, self.n_out)
-        return self._record(
-            "forward",
-            blocks,
-            lambda: kernels.forward(self.kernels, w, x, n_points, y, scratch, count),
-        )
+        call = launch.Call(lambda: kernels.forward(self.kernels, w, x, n_points, y, scratch, count))
+        return self._record("forward", blocks, call)
 
     def backward(
         self,
@@ -71,13 +68,13 @@ class FusedCudaMLP:
         scratch = kernels.make_scratch(self.kernels, n_points, self.device)
         x, dx = self._blocked(x, self.n_in), self._blocked(dx, self.n_in)
         dy = self._blocked(dy, self.n_out)
-        return self._record(
-            "backward",
-            blocks,
-            lambda: kernels.backward(
-                self.kernels, w, x, dy, n_points, dx, dw, scratch, gradient_scale, count
-            ),
-        )
+
+        def run(half: kernels.Half) -> None:
+            scaled = gradient_scale, count, half
+            kernels.backward(self.kernels, w, x, dy, n_points, dx, dw, scratch, *scaled)
+
+        call = launch.Call(lambda: run("points"))
+        return self._record("backward", blocks, call, self._weight_sums(run))
 
     def train(
         self,
@@ -95,20 +92,22 @@ class FusedCudaMLP:
         losses = wp.zeros(blocks * 2, dtype=float, device=self.device)
         x, dx = (self._blocked(v, self.n_in, blocks) for v in (x, dx))
         target = self._blocked(target, self.n_out, blocks)
-        items = self._record(
-            loss,
-            blocks,
-            lambda: kernels.train_pass(
-                self.kernels, w, x, target, n_points, loss, dx, dw, losses, scratch
-            ),
-        )
-        return items, losses
 
-    def _record(self, stage: str, blocks: int, function: Callable[[], None]) -> list[launch.Launch]:
+        def run(half: kernels.Half) -> None:
+            arrays = x, target, n_points, loss, dx, dw, losses, scratch
+            kernels.train_pass(self.kernels, w, *arrays, half=half)
+
+        call = launch.Call(lambda: run("points"))
+        return self._record(loss, blocks, call, self._weight_sums(run)), losses
+
+    def _weight_sums(self, run: Callable[[kernels.Half], None]) -> launch.Call:
+        return launch.Call(lambda: run("weights"))
+
+    def _record(self, stage: str, blocks: int, *calls: launch.Call) -> list[launch.Launch]:
         if blocks == 0:
             return []
         self.kernels.load(self.device, stage)
-        return [launch.Launch([launch.Call(function)], self.device)]
+        return [launch.Launch([call], self.device) for call in calls]
 
     def _n_blocks(self, x: wp.array) -> int:
         return x.size // (self.n_in * kernels.BLOCK)

@@ -9,6 +9,7 @@ of the near points are moved six times as far, which halves the error in a band 
 Surface points are fresh at every step. The others come from pools of which every step refreshes
 one part, because their distance and sign cost: the part and its points depend on the seed and the
 step alone, so that a resumed run finds its pools again by repeating the last refresh of each part.
+A batch is drawn before the step's refresh, which CUDA runs beside the training on it.
 """
 
 import math
@@ -22,6 +23,7 @@ import warp as wp
 
 from ngp_warp import launch, loading, samplers
 from ngp_warp.primitives.sdf.kernels import samples as kernels
+from ngp_warp.primitives.sdf.kernels.distance import lanes
 from ngp_warp.primitives.sdf.sign import Sign
 from ngp_warp.primitives.sdf.truth import SignedDistance
 
@@ -85,11 +87,11 @@ class Batches:
     """
 
     truth_stages: _Stages
-    """Refresh the pools: all that queries the mesh."""
+    """Refresh the pools, for later steps: all that queries the mesh. After ``batch_stages``."""
     fill_seconds: float
     """What filling the pools took; their kernels are compiled before."""
     batch_stages: _Stages
-    """Fill x and target; after ``truth_stages``."""
+    """Fill x and target from the pools."""
 
     def __init__(
         self,
@@ -115,7 +117,8 @@ class Batches:
         areas = truth.areas()
         shares_of_area = np.cumsum(areas) / areas.sum()
         self._cumulated = wp.array(shares_of_area, dtype=wp.float64, device=self.device)
-        self.truth_stages = self._refresh_near(step) + self._refresh_uniform(step)
+        refresh = self._refresh_near(step), self._refresh_uniform(step)
+        self.truth_stages = launch.beside(refresh, self.device)
         self.batch_stages = [self._fill(step, x, target, n_near, n_uniform)]
         loading.load()  # compiling is no training time
         done, start = int(step.numpy()[0]), time.perf_counter()
@@ -124,14 +127,14 @@ class Batches:
         self.fill_seconds = time.perf_counter() - start
 
     def stages(self) -> _Stages:
-        """Return the stages of a batch: truth, then the batch."""
-        return self.truth_stages + self.batch_stages
+        """Return the stages of a step: its batch, then what later ones are drawn from."""
+        return self.batch_stages + self.truth_stages
 
     def _refresh_near(self, step: wp.array) -> _Stages:
         pool, truth = self._near, self.truth
         args = [truth.scene, self._cumulated, self._seeds[0], self._seeds[1], step]
         args += [self._noise_scale, pool.n_fresh, pool.n_parts, pool.x, pool.distance]
-        return [[self._record(kernels.near_kernel(truth.sign, truth.search), pool.n_fresh, args)]]
+        return [[self._query(kernels.near_kernel(truth.sign, truth.search), pool.n_fresh, args)]]
 
     def _refresh_uniform(self, step: wp.array) -> _Stages:
         pool, truth = self._uniform, self.truth
@@ -140,7 +143,7 @@ class Batches:
         args = [truth.scene, fresh, step, pool.n_parts, pool.x, pool.distance]
         return [
             [draw],
-            [self._record(kernels.uniform_kernel(truth.sign, truth.search), pool.n_fresh, args)],
+            [self._query(kernels.uniform_kernel(truth.sign, truth.search), pool.n_fresh, args)],
         ]
 
     def _fill(
@@ -157,8 +160,16 @@ class Batches:
             first += n
         return launches
 
-    def _record(self, kernel: Any, n_items: int, args: list[Any]) -> launch.Launch:
-        item = launch.record(kernel, n_items, args, self.device)
+    def _query(self, kernel: Any, n_points: int, args: list[Any]) -> launch.Launch:
+        n_lanes = lanes(self.truth.search)
+        n_items = n_points * n_lanes
+        block_dim = launch.spread(n_items, self.device, n_lanes)
+        return self._record(kernel, n_items, args, block_dim)
+
+    def _record(
+        self, kernel: Any, n_items: int, args: list[Any], block_dim: int = 256
+    ) -> launch.Launch:
+        item = launch.record(kernel, n_items, args, self.device, block_dim=block_dim)
         # the scene holds the mesh's address alone
         item.arguments = (*args, self.truth)
         return item

@@ -71,13 +71,13 @@ class SdfTask:
         return self._batches.fill_seconds if self._batches else 0.0
 
     def stages(self) -> list[list[launch.Launch]]:
-        """Record one step: refresh the pools, draw, encode, network, scatter, update."""
+        """Record one step: draw; encode, network, scatter, update beside the pools' refresh."""
         config, optimizer = self.config, self.field.optimizer
         group = distributed.current()
         n = group.part(int(config.training.batch_size or 0))
         x, target = self.field.zeros(n, 3), self.field.zeros(n, 1)
         seed = group.stream(config.training.seed)
-        self._batches = Batches(
+        self._batches = batches = Batches(
             self.truth, n, seed, optimizer.step, x, target, noise_std=config.noise_std
         )
         if config.eikonal_weight:
@@ -86,7 +86,8 @@ class SdfTask:
             )[0]
         else:
             stages = self.field.train_stages(x, target, n, config.loss)[0]
-        return [[optimizer.advance()], *self._batches.stages(), *stages]
+        side_by_side = launch.beside((stages, batches.truth_stages), self.device)
+        return [[optimizer.advance()], *batches.batch_stages, *side_by_side]
 
     def batch_metric(self) -> float:
         """Return the IoU of some points of the cube, the same ones each time; NaN: diverged."""

@@ -1,4 +1,4 @@
-"""Builds the tree whose nodes have 16 children; see kernels/tree.py."""
+"""Builds the tree whose nodes have 16 or 32 children; see kernels/tree.py."""
 
 from dataclasses import dataclass
 
@@ -13,12 +13,12 @@ _NOWHERE = 1e18
 
 @dataclass(frozen=True)
 class Tree:
-    """Boxes and triangles, in vectors of 16 floats."""
+    """Boxes and triangles, in vectors of ``width`` floats."""
 
     nodes: np.ndarray
-    """float32 [n_nodes, 6, 16]: boxes of each node's children; the root is the last."""
+    """float32 [n_nodes, 6, width]: boxes of each node's children; the root is the last."""
     leaves: np.ndarray
-    """float32 [n_leaves, 17, 16]: triangles."""
+    """float32 [n_leaves, 17, width]: triangles."""
     first_child: np.ndarray
     """int32 [n_nodes]: leaves count from 0, nodes from n_leaves on."""
     leaf_faces: np.ndarray
@@ -48,28 +48,31 @@ def leaf_order(centres: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return order, bounds
 
 
-def build_tree(triangles: np.ndarray, bounds: np.ndarray) -> Tree:
+def build_tree(triangles: np.ndarray, bounds: np.ndarray, width: int = _WIDTH) -> Tree:
     """Return the tree of faces in the order of ``leaf_order``.
 
     Args:
         triangles: float32 [m, 3, 3], each with an area.
-        bounds: first place of each leaf, int [n_leaves + 1].
+        bounds: first place of each leaf of 16, int [n_leaves + 1].
+        width: children of a node and faces of a leaf, 16 or 32.
     """
+    if width > _WIDTH and len(bounds) > 2:
+        bounds = bounds[::2]  # as they were before the last halving
     starts, sizes = bounds[:-1], np.diff(bounds)
     # a leaf's empty places repeat its last face
-    face = starts[:, None] + np.minimum(np.arange(_WIDTH), sizes[:, None] - 1)
+    face = starts[:, None] + np.minimum(np.arange(width), sizes[:, None] - 1)
     low = np.minimum.reduceat(triangles.min(axis=1), starts)
     high = np.maximum.reduceat(triangles.max(axis=1), starts)
     nodes, first_child, base = [], [], 0
     while len(low) > 1 or not nodes:
-        n = -(-len(low) // _WIDTH)
-        first_child.append(base + _WIDTH * np.arange(n))
+        n = -(-len(low) // width)
+        first_child.append(base + width * np.arange(n))
         base += len(low)
-        boxes = np.full((n * _WIDTH, NODE_ROWS), _NOWHERE, np.float32)
+        boxes = np.full((n * width, NODE_ROWS), _NOWHERE, np.float32)
         boxes[: len(low)] = np.concatenate([low, high], axis=1)
-        boxes = boxes.reshape(n, _WIDTH, NODE_ROWS)
+        boxes = boxes.reshape(n, width, NODE_ROWS)
         nodes.append(boxes.transpose(0, 2, 1))
-        groups = np.arange(0, len(low), _WIDTH)
+        groups = np.arange(0, len(low), width)
         low, high = np.minimum.reduceat(low, groups), np.maximum.reduceat(high, groups)
     return Tree(
         np.ascontiguousarray(np.concatenate(nodes)),

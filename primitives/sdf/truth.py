@@ -8,6 +8,7 @@ import warp as wp
 from ngp_warp import launch
 from ngp_warp.errors import ConfigError, DataError, ShapeError
 from ngp_warp.primitives.sdf.kernels import distance as kernels
+from ngp_warp.primitives.sdf.kernels.tree import WARP
 from ngp_warp.primitives.sdf.sign import SIGNS, Sign, distinct_faces, orient_faces
 from ngp_warp.primitives.sdf.tree import build_tree, leaf_order
 
@@ -34,11 +35,11 @@ class SignedDistance:
             whatever the winding; "winding": inside where the generalised winding number exceeds
             1/2, for meshes with holes.
         device: "cpu" or a CUDA device.
-        search: of the closest face, "vector" (for a CPU) or "portable"; None: what suits the
-            device.
+        search: of the closest face, "vector" (for a CPU), "wide" (for CUDA) or "portable"; None:
+            what suits the device and the sign method.
 
     Raises:
-        ConfigError: no such sign method, or a vector search on CUDA.
+        ConfigError: no such sign method, or a search that is another device's.
         DataError: no face has an area.
     """
 
@@ -48,14 +49,16 @@ class SignedDistance:
         faces: np.ndarray,
         sign: Sign,
         device: str,
-        search: Literal["vector", "portable"] | None = None,
+        search: Literal["vector", "wide", "portable"] | None = None,
     ):
         if sign not in SIGNS:
             raise ConfigError(f"sign must be one of {', '.join(SIGNS)}, got {sign!r}")
-        if search == "vector" and device != "cpu":
-            raise ConfigError(f"search must be portable on {device}, got vector; leave it out")
+        if search in ("vector", "wide") and (search == "vector") != (device == "cpu"):
+            raise ConfigError(f"search must be portable on {device}, got {search}; leave it out")
         launch.init()
-        self.search: str = search or ("vector" if device == "cpu" else "portable")
+        # lanes that share a closest face would all cast the same rays
+        on_cuda = "wide" if sign == "normal" else "portable"
+        self.search: str = search or ("vector" if device == "cpu" else on_cuda)
         self.sign: Sign = sign
         self.device = device
         self.vertices, self.faces, self._bounds = _prepare(vertices, faces)
@@ -65,8 +68,9 @@ class SignedDistance:
             self._points,
             self._indices,
             support_winding_number=sign == "winding",
-            # measured on a CPU with 100,000 faces: faster than leaves of 1, 2 or 8
-            bvh_leaf_size=4,
+            # measured on a CPU with 100,000 faces: faster than leaves of 1, 2 or 8; on CUDA the
+            # lanes of a warp wait for each triangle that any of them looks at
+            bvh_leaf_size=4 if device == "cpu" else 1,
         )
         self.scene = self._make_scene()
 
@@ -89,14 +93,15 @@ class SignedDistance:
         return scene
 
     def _add_tree(self, scene: Any) -> None:
-        """Build what the vector search reads; else its arrays stay empty."""
-        if self.search != "vector":
+        """Build what the searches of its own read; else its arrays stay empty."""
+        if self.search == "portable":
             return
-        tree = build_tree(self.vertices[self.faces], self._bounds)
-        scene.nodes = _flat(tree.nodes, float)
-        scene.leaves = _flat(tree.leaves, float)
-        scene.first_child = _flat(tree.first_child, int)
-        scene.leaf_faces = _flat(tree.leaf_faces, int)
+        width = WARP if self.search == "wide" else 16
+        tree = build_tree(self.vertices[self.faces], self._bounds, width)
+        scene.nodes = _flat(tree.nodes, float, self.device)
+        scene.leaves = _flat(tree.leaves, float, self.device)
+        scene.first_child = _flat(tree.first_child, int, self.device)
+        scene.leaf_faces = _flat(tree.leaf_faces, int, self.device)
 
     @property
     def kernel(self) -> Any:
@@ -144,7 +149,9 @@ class SignedDistance:
         args = [self.scene, source, self._order(source), radius, distance]
         # Points differ in their cost: many shards keep the cores busy to the end.
         shards = 16 * launch.num_threads()
-        launch.record(self.kernel, n, args, device, shards=shards).run()
+        n_items = n * kernels.lanes(self.search)
+        # small blocks: one lasts as long as its longest point
+        launch.record(self.kernel, n_items, args, device, shards=shards, block_dim=64).run()
         return distance.numpy()
 
     def _order(self, points: wp.array) -> wp.array:
@@ -159,8 +166,8 @@ class SignedDistance:
         return wp.array(order, dtype=int, device="cpu", copy=False)
 
 
-def _flat(values: np.ndarray, dtype: Any) -> wp.array:
-    return wp.array(values.reshape(-1), dtype=dtype, device="cpu")
+def _flat(values: np.ndarray, dtype: Any, device: str) -> wp.array:
+    return wp.array(values.reshape(-1), dtype=dtype, device=device)
 
 
 def _prepare(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

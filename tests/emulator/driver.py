@@ -50,8 +50,6 @@ _ANSWERS = {
     "wp_cuda_stream_destroy": None,
     "wp_cuda_stream_register": None,
     "wp_cuda_stream_unregister": None,
-    "wp_cuda_stream_wait_event": None,
-    "wp_cuda_stream_wait_stream": None,
     "wp_cuda_event_query": 0,
 }
 """What functions return that have nothing to do."""
@@ -102,18 +100,26 @@ class Driver(Launches):
     wp_cuda_event_synchronize = _wait
 
     def wp_cuda_stream_is_capturing(self, stream: int) -> int:
-        return int(self._capture is not None)
+        return int(self._capture is not None and stream in self._capture.last)
 
     wp_cuda_stream_get_capture_id = wp_cuda_stream_is_capturing
 
     def wp_cuda_event_record(self, event: int, stream: int, timing: bool) -> None:
         self._times[event] = time.perf_counter()
+        self._note_event(event, stream)
+
+    def wp_cuda_stream_wait_stream(
+        self, stream: int, other: int, event: int, external: bool = False
+    ) -> None:
+        self._note_event(event, other)
+        self.wp_cuda_stream_wait_event(stream, event)
 
     def wp_cuda_event_elapsed_time(self, first: int, last: int) -> float:
         return (self._times[last] - self._times[first]) * 1e3
 
     def wp_cuda_event_destroy(self, event: int) -> None:
         self._times.pop(event, None)
+        self._noted.pop(event, None)
 
 
 class Library:

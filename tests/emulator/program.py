@@ -17,7 +17,7 @@ Write = Callable[[Any, Any, np.ndarray], None]
 
 _ENDS = ("ret", "exit")
 _MEETS = {"bar": "block", "barrier": "block", "shfl": "warp", "vote": "warp", "match": "warp",
-          "mma": "warp", "movmatrix": "warp", "ldmatrix": "warp"}  # fmt: skip
+          "redux": "warp", "mma": "warp", "movmatrix": "warp", "ldmatrix": "warp"}  # fmt: skip
 _INTEGER = re.compile(r"-?(0[xX][0-9a-fA-F]+|0[bB][01]+|0|[1-9][0-9]*)U?")
 
 

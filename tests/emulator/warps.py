@@ -21,8 +21,8 @@ def decode(program: Any, words: list[str], operands: list[str]) -> Step | None:
     Raises:
         PtxError: it is not emulated.
     """
-    function = {"shfl": _shuffle, "vote": _vote, "match": _match, "mma": _mma,
-                "movmatrix": _transpose, "ldmatrix": _load_matrices,
+    function = {"shfl": _shuffle, "vote": _vote, "match": _match, "redux": _reduce,
+                "mma": _mma, "movmatrix": _transpose, "ldmatrix": _load_matrices,
                 "bar": _barrier, "barrier": _barrier}.get(words[0])  # fmt: skip
     return function(program, words, operands) if function else None
 
@@ -126,6 +126,20 @@ def _match(program: Any, words: list[str], operands: list[str]) -> Step:
         v = _warps(value(t, ix), t, ix)
         same = (v[:, :, None] == v[:, None, :]).astype(np.uint64)
         write(t, ix, (same << _LANES.astype(np.uint64)).sum(axis=2).astype(_WORD).reshape(-1))
+
+    return step
+
+
+def _reduce(program: Any, words: list[str], operands: list[str]) -> Step:
+    """Tell every lane the least of the warp's values."""
+    if words[1:] != ["sync", "min", "u32"]:
+        raise PtxError("not emulated")
+    value, mask = (program.reads(o, _WORD) for o in operands[1:])
+    write = program.writes(operands[0], _WORD)
+
+    def step(t: Any, ix: Any) -> None:
+        _check_mask(mask(t, ix))
+        write(t, ix, np.repeat(_warps(value(t, ix), t, ix).min(axis=1), 32))
 
     return step
 

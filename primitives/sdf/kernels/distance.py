@@ -15,7 +15,7 @@ from typing import Any
 import warp as wp
 
 from ngp_warp.launch import module_options
-from ngp_warp.primitives.sdf.kernels.tree import nearest_face_vector
+from ngp_warp.primitives.sdf.kernels.tree import WARP, nearest_face_vector, nearest_face_wide
 
 wp.set_module_options(module_options())
 
@@ -34,7 +34,7 @@ class Scene:
     directions: wp.array(dtype=wp.vec3)  # [N_DIRECTIONS], Fibonacci points of the unit sphere
     balls: wp.array(dtype=float)  # [n_cells^3], signed distances of a grid's cell centres
     n_cells: int  # 0: there is no grid yet
-    # of the vector search, else empty; see primitives/sdf/tree.py
+    # of the vector and the wide search, else empty; see primitives/sdf/tree.py
     nodes: wp.array(dtype=float)
     leaves: wp.array(dtype=float)
     first_child: wp.array(dtype=int)
@@ -171,6 +171,14 @@ def nearest_vector(scene: Scene, p: wp.vec3, radius: float) -> int:
 
 
 @wp.func
+def nearest_wide(scene: Scene, p: wp.vec3, radius: float) -> int:
+    """Return the closest face, or -1 if there is none within the radius, to a warp's lanes."""
+    return nearest_face_wide(
+        scene.nodes, scene.leaves, scene.first_child, scene.leaf_faces, p, radius
+    )
+
+
+@wp.func
 def side_by_normal(scene: Scene, p: wp.vec3, face: int, closest: Closest) -> float:
     """Return -1 behind the pseudo-normal of the closest feature, else 1."""
     n = scene.normals[face * 7 + closest.feature]
@@ -196,7 +204,12 @@ def side_by_winding(scene: Scene, p: wp.vec3, face: int, closest: Closest) -> fl
 
 
 _SIDES = {"normal": side_by_normal, "raystab": side_by_rays, "winding": side_by_winding}
-_SEARCHES = {"portable": nearest_portable, "vector": nearest_vector}
+_SEARCHES = {"portable": nearest_portable, "vector": nearest_vector, "wide": nearest_wide}
+
+
+def lanes(search: str) -> int:
+    """Return the number of items, lanes of a warp, that share a point: all have its result."""
+    return WARP if search == "wide" else 1
 
 
 @functools.cache
@@ -218,7 +231,7 @@ def signed_function(sign: str, search: str) -> Any:
 @functools.cache
 def query_kernel(sign: str, search: str) -> wp.Kernel:
     """Return the kernel of a query with a sign method and a search."""
-    signed = signed_function(sign, search)
+    signed, n_lanes = signed_function(sign, search), lanes(search)
     constant_in_balls = sign == "normal"
 
     @wp.kernel(module="unique", module_options=module_options())
@@ -233,7 +246,8 @@ def query_kernel(sign: str, search: str) -> wp.Kernel:
         distance: wp.array(dtype=float),  # [n]
     ):
         """Distance to the mesh, negative inside, cut to +-max_distance."""
-        i = begin + wp.tid()
+        item = begin + wp.tid()
+        i = item / n_lanes
         if order.shape[0] > 0:
             i = order[i]
         p = points[i]
@@ -248,7 +262,8 @@ def query_kernel(sign: str, search: str) -> wp.Kernel:
             d = signed(scene, p, radius)
         if wp.abs(d) >= UNBOUNDED:
             d = signed(scene, p, reach(scene, p))
-        distance[i] = wp.clamp(d, -max_distance, max_distance)
+        if item % n_lanes == 0:
+            distance[i] = wp.clamp(d, -max_distance, max_distance)
 
     return signed_distance
 

@@ -1,7 +1,7 @@
 """Training samples: surface points, and pools of points with their signed distance.
 
 Source: the mix of samples of Mueller et al. 2022, section 5.2. Not differentiable. Twin:
-tests/reference/sdf_samples.py. One item is a point on every device.
+tests/reference/sdf_samples.py. One item is a point; of a query a lane, see ``distance.lanes``.
 """
 
 import functools
@@ -10,7 +10,13 @@ import warp as wp
 
 from ngp_warp.kernels.random import random_bits, random_key, random_unit
 from ngp_warp.launch import module_options
-from ngp_warp.primitives.sdf.kernels.distance import UNBOUNDED, Scene, reach, signed_function
+from ngp_warp.primitives.sdf.kernels.distance import (
+    UNBOUNDED,
+    Scene,
+    lanes,
+    reach,
+    signed_function,
+)
 
 wp.set_module_options(module_options())
 
@@ -123,7 +129,7 @@ def pool_samples(
 @functools.cache
 def near_kernel(sign: str, search: str) -> wp.Kernel:
     """Return the kernel that refreshes a part of the pool of points near the surface."""
-    signed = signed_function(sign, search)
+    signed, n_lanes = signed_function(sign, search), lanes(search)
 
     @wp.kernel(module="unique", module_options=module_options())
     def refresh_near(
@@ -142,7 +148,8 @@ def near_kernel(sign: str, search: str) -> wp.Kernel:
         pool_distance: wp.array(dtype=float),  # [n_fresh n_parts]
     ):
         """Surface points moved by logistic noise, which bounds the radius of their query."""
-        i = begin + wp.tid()
+        item = begin + wp.tid()
+        i = item / n_lanes
         source = surface_point(scene.mesh, cumulated, random_key(seed, step[0]), i, n_fresh)
         key = random_key(noise_seed, step[0])
         p = wp.vec3()
@@ -156,9 +163,10 @@ def near_kernel(sign: str, search: str) -> wp.Kernel:
         distance = signed(scene, p, wp.length(p - source) * 1.0001 + 1.0e-6)
         if distance >= UNBOUNDED:
             distance = signed(scene, p, UNBOUNDED)
-        slot = slot_of(step[0], n_parts, i)
-        pool_x[slot] = p
-        pool_distance[slot] = distance
+        if item % n_lanes == 0:
+            slot = slot_of(step[0], n_parts, i)
+            pool_x[slot] = p
+            pool_distance[slot] = distance
 
     return refresh_near
 
@@ -166,7 +174,7 @@ def near_kernel(sign: str, search: str) -> wp.Kernel:
 @functools.cache
 def uniform_kernel(sign: str, search: str) -> wp.Kernel:
     """Return the kernel that refreshes a part of the pool of points of the whole cube."""
-    signed = signed_function(sign, search)
+    signed, n_lanes = signed_function(sign, search), lanes(search)
 
     @wp.kernel(module="unique", module_options=module_options())
     def refresh_uniform(
@@ -181,11 +189,14 @@ def uniform_kernel(sign: str, search: str) -> wp.Kernel:
         pool_distance: wp.array(dtype=float),  # [n_fresh n_parts]
     ):
         """Signed distance of fresh points."""
-        i = begin + wp.tid()
+        item = begin + wp.tid()
+        i = item / n_lanes
         at = i / 32 * 96 + i % 32
         p = wp.vec3(fresh[at], fresh[at + 32], fresh[at + 64])
-        slot = slot_of(step[0], n_parts, i)
-        pool_x[slot] = p
-        pool_distance[slot] = signed(scene, p, reach(scene, p))
+        distance = signed(scene, p, reach(scene, p))
+        if item % n_lanes == 0:
+            slot = slot_of(step[0], n_parts, i)
+            pool_x[slot] = p
+            pool_distance[slot] = distance
 
     return refresh_uniform
