@@ -132,7 +132,7 @@ def skip_kernel(
     ray = march_lanes.make_ray(o, d, t0, t1)
     for axis in range(3):
         ray.bias[axis] = ray.bias[axis] + margin * wp.abs(ray.inverse[axis])
-    place = 0.0
+    place = wp.float32(0.0)
     while march_lanes.distance_at(lattice, ray, place) < t1:
         p = o + march_lanes.distance_at(lattice, ray, place) * d
         cascade = march.cascade_of(lattice, p, lattice.min_step)
