@@ -8,6 +8,7 @@ import warp as wp
 from ngp_warp import exchange, launch
 from ngp_warp.config import OptimizerConfig
 from ngp_warp.errors import ConfigError
+from ngp_warp.halves import to_half
 from ngp_warp.kernels import adam as kernels
 from ngp_warp.kernels import adam_portable as portable
 from ngp_warp.kernels.grid import GROUP
@@ -62,7 +63,7 @@ class Parameters:
         """Set the values, float32 [n], and make the float16 copy anew."""
         self.value.assign(values)
         if self.half_value is not None:
-            self.half_value.assign(rounded(values, self.step).astype(np.float16))
+            self.half_value.assign(to_half(rounded(values, self.step)))
 
     @property
     def step(self) -> float:
@@ -171,7 +172,7 @@ def _make(
         n_features=n_features,
         touched=zeros(n_trained // n_features // GROUP, wp.uint8) if flagged else None,
         count=zeros(n_trained // n_features, wp.uint16) if table else None,
-        half_value=wp.array(values.astype(np.float16), device=device) if half else None,
+        half_value=wp.array(to_half(values), device=device) if half else None,
         average=zeros(n) if config.ema_decay > 0 else None,
         quantization=quantization,
         quantum=zeros(1) if quantization > 0 else None,

@@ -176,7 +176,7 @@ def test_the_finest_detail_follows_the_photos_until_the_devices_most(scene: Path
     pixels = load(scene, NerfConfig(), lambda progress: None).pixels_across()
     smaller = load(scene, NerfConfig(downscale=2), lambda progress: None).pixels_across()
     assert smaller == pytest.approx(pixels / 2)
-    assert finest("cpu") == finest("cuda:0") == pytest.approx(2.46 * pixels, abs=8)
+    assert finest("cpu") == finest("cuda:0") == max(round(1.25 * pixels / 16), 4) * 16
     fixed = GridEncodingConfig(finest_resolution=300)
     assert finest("cpu", encoding=fixed) == 300
     known: Any = {"aabb_scale": 4, "has_alpha": False, "has_depth": False}
