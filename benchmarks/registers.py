@@ -209,7 +209,7 @@ def describe(results: dict[str, Any]) -> str:
 _PREFACE = """# Registers, stack and shared memory of the hot CUDA kernels
 
 Made by `python -m benchmarks registers` from the machine code that the NVRTC of Warp {version}
-compiles, read by cuobjdump; **nothing here has run on a GPU, and nothing is a time.** Stack and
+compiles, read by cuobjdump; **nothing here is a time.** Stack and
 shared memory are in bytes, of a thread and of a block (which holds the system's 1024 from sm_90 on,
 and 1024 that Warp's tiles reserve). Occupancy is theoretical: the share of a multiprocessor's warps
 that fit at once, in blocks as they are launched. `tests/test_registers.py` fails where a hot kernel
