@@ -5,7 +5,7 @@ import pytest
 import warp as wp
 
 from ngp_warp import launch
-from ngp_warp.kernels import march, march_lanes
+from ngp_warp.kernels import access, march, march_lanes
 from ngp_warp.radiance.marching import make_lattice
 from tests import radiance_case as case
 
@@ -126,8 +126,8 @@ def skip_kernel(
 ):
     """Walk a ray from block to block, looking at every point that is skipped."""
     r = begin + wp.tid()
-    o = march_lanes.vector_at(origin, r)
-    d = march_lanes.vector_at(direction, r)
+    o = access.vector_at(origin, r)
+    d = access.vector_at(direction, r)
     t0, t1 = march.ray_span(lattice, o, d)
     ray = march_lanes.make_ray(o, d, t0, t1)
     for axis in range(3):

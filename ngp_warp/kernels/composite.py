@@ -17,15 +17,9 @@ from dataclasses import dataclass
 
 import warp as wp
 
+from ngp_warp.kernels.access import put_rows, put_value, rows_at, value_at
 from ngp_warp.kernels.loss import LOSSES
-from ngp_warp.kernels.packed import (
-    Kept,
-    put_rows,
-    put_value,
-    rows_at,
-    samples_of,
-    value_at,
-)
+from ngp_warp.kernels.packed import Kept, samples_of
 from ngp_warp.kernels.ray_lanes import (
     any_lane,
     of_first_lane,

@@ -11,27 +11,26 @@ tests/reference/march.py.
 
 import warp as wp
 
-from ngp_warp.kernels.lanes import n_lanes
+from ngp_warp.kernels.access import byte_at, put_value, value_at, vector_at
+from ngp_warp.kernels.lanes import (
+    lane_bits,
+    lane_value,
+    lane_value_int,
+    lowest_bit,
+    n_bits,
+    n_lanes,
+)
 from ngp_warp.kernels.march import Lattice, cascade_of, cell_of, ray_span, step_length
 from ngp_warp.kernels.march_lanes import (
     Filled,
     Ray,
     block_exit,
-    byte_at,
     coarse_index,
-    float_at,
     is_sample,
-    lane_bits,
     lane_ray,
-    lane_value,
-    lane_value_int,
-    lowest_bit,
     make_ray,
-    n_bits,
     n_rays_of_warp,
-    put_float,
     put_sample,
-    vector_at,
 )
 from ngp_warp.launch import module_options
 
@@ -74,7 +73,7 @@ def start_kernel(
     n = segment_points(lattice, t, t1)
     segment = wp.int32(0)
     while segment < n_lanes():
-        put_float(starts, r * n_lanes() + segment, t)
+        put_value(starts, r * n_lanes() + segment, t)
         i = wp.int32(0)
         while i < n:
             t = t + step_length(lattice, t)
@@ -180,15 +179,15 @@ def count_kernel(
     counts = wp.int32(0)
     if r < count[0] and weight[r] > 0.0:
         counts = 1
-        t0 = float_at(span, r * 3 + 1)
-        t1 = float_at(span, r * 3 + 2)
+        t0 = value_at(span, r * 3 + 1)
+        t1 = value_at(span, r * 3 + 2)
         own = make_ray(vector_at(origin, r), vector_at(direction, r), t0, t1)
     n = wp.int32(0)
     j = wp.int32(0)
     while j < n_rays_of_warp():
         if lane_value_int(counts, j) != 0:
             ray = lane_ray(own, j)
-            start = float_at(starts, (first + j) * n_lanes() + lane)
+            start = value_at(starts, (first + j) * n_lanes() + lane)
             most = lattice.max_samples
             found = walk(lattice, bits, ray, start, lane, 0, 0, most, False, Filled())
             if lane == j:
@@ -233,15 +232,15 @@ def fill_kernel(
             if r < count[0]:
                 reported[r] = wp.where(n < n_samples[r], -1, n)
     if n > 0:
-        t0 = float_at(span, r * 3 + 1)
-        t1 = float_at(span, r * 3 + 2)
+        t0 = value_at(span, r * 3 + 1)
+        t1 = value_at(span, r * 3 + 2)
         own = make_ray(vector_at(origin, r), vector_at(direction, r), t0, t1)
     j = wp.int32(0)
     while j < n_rays_of_warp():
         most = lane_value_int(n, j)
         if most > 0:
             ray = lane_ray(own, j)
-            start = float_at(starts, (first + j) * n_lanes() + lane)
+            start = value_at(starts, (first + j) * n_lanes() + lane)
             at = lane_value_int(end, j) - most
             walk(lattice, bits, ray, start, lane, first + j, at, most, True, filled)
         j += 1

@@ -11,7 +11,16 @@ tests/reference/march.py.
 
 import warp as wp
 
-from ngp_warp.kernels.lanes import lane_items, n_lanes
+from ngp_warp.kernels.access import byte_at, put_value, value_at, vector_at
+from ngp_warp.kernels.lanes import (
+    lane_bits,
+    lane_items,
+    lane_value,
+    lane_value_int,
+    lowest_bit,
+    n_bits,
+    n_lanes,
+)
 from ngp_warp.kernels.march import (
     Lattice,
     cascade_of,
@@ -52,90 +61,6 @@ return 1;
 def n_rays_of_warp() -> int:
     """How many rays the lanes of a warp march."""
     ...
-
-
-_VALUE = """
-#ifdef __CUDA_ARCH__
-return __shfl_sync(0xffffffffu, v, lane);
-#else
-return v;
-#endif
-"""
-
-
-@wp.func_native(_VALUE)
-def lane_value(v: float, lane: int) -> float:
-    """The value of a lane, for every lane."""
-    ...
-
-
-@wp.func_native(_VALUE)
-def lane_value_int(v: int, lane: int) -> int:
-    """The same of an integer."""
-    ...
-
-
-@wp.func_native("""
-#ifdef __CUDA_ARCH__
-return (int)__ballot_sync(0xffffffffu, v != 0);
-#else
-return v != 0;
-#endif
-""")
-def lane_bits(v: int) -> int:
-    """Bit i: whether lane i has another value than 0; the same for every lane."""
-    ...
-
-
-@wp.func_native("""
-#ifdef __CUDA_ARCH__
-return __popc((unsigned)bits);
-#else
-return __builtin_popcount((unsigned)bits);
-#endif
-""")
-def n_bits(bits: int) -> int:
-    """How many bits are set."""
-    ...
-
-
-@wp.func_native("""
-#ifdef __CUDA_ARCH__
-return __ffs(bits) - 1;
-#else
-return __builtin_ctz((unsigned)bits);
-#endif
-""")
-def lowest_bit(bits: int) -> int:
-    """Index of the lowest bit that is set; one is."""
-    ...
-
-
-# Plain accesses: strides of 64 bits and negative indices are a third of all instructions here.
-@wp.func_native("return values.data[i];")
-def float_at(values: wp.array[float], i: int) -> float:
-    """A value of a contiguous array."""
-    ...
-
-
-@wp.func_native("return (int)values.data[i];")
-def byte_at(values: wp.array[wp.uint8], i: int) -> int:
-    """The same of bytes."""
-    ...
-
-
-@wp.func_native("values.data[i] = v;")
-def put_float(values: wp.array[float], i: int, v: float):
-    """Write a value of a contiguous array."""
-    ...
-
-
-@wp.func
-def vector_at(values: wp.array[float], i: int):
-    """Three floats as a vector."""
-    return wp.vec3(
-        float_at(values, i * 3), float_at(values, i * 3 + 1), float_at(values, i * 3 + 2)
-    )
 
 
 @wp.struct
@@ -294,9 +219,9 @@ def count_kernel(
         entry, t1 = ray_span(lattice, o, d)
         own = make_ray(o, d, entry + jitter[r] * step_length(lattice, entry), t1)
         if lane < n_rays_of_warp():
-            put_float(span, r * 3, entry)
-            put_float(span, r * 3 + 1, own.t0)
-            put_float(span, r * 3 + 2, own.t1)
+            put_value(span, r * 3, entry)
+            put_value(span, r * 3 + 1, own.t0)
+            put_value(span, r * 3 + 2, own.t1)
     n = wp.int32(0)
     n_here = wp.min(count[0] - (i / n_lanes()) * n_rays_of_warp(), n_rays_of_warp())
     j = wp.int32(0)
@@ -326,9 +251,9 @@ def put_sample(filled: Filled, lattice: Lattice, ray: Ray, r: int, t: float, i: 
     p = ray.o + t * ray.d
     place = (i >> 5) * 96 + (i & 31)
     for axis in range(3):
-        put_float(filled.positions, place + axis * 32, p[axis])
-    put_float(filled.distance, i, t)
-    put_float(filled.length, i, step_length(lattice, t))
+        put_value(filled.positions, place + axis * 32, p[axis])
+    put_value(filled.distance, i, t)
+    put_value(filled.length, i, step_length(lattice, t))
     filled.ray[i] = r
 
 
@@ -396,8 +321,8 @@ def fill_kernel(
             if r < count[0]:
                 reported[r] = wp.where(n < n_samples[r], -1, n)
     if n > 0:
-        t0 = float_at(span, r * 3 + 1)
-        t1 = float_at(span, r * 3 + 2)
+        t0 = value_at(span, r * 3 + 1)
+        t1 = value_at(span, r * 3 + 2)
         own = make_ray(vector_at(origin, r), vector_at(direction, r), t0, t1)
     j = wp.int32(0)
     while j < n_rays_of_warp():

@@ -7,6 +7,7 @@ samples are in their order. Twins: tests/reference/composite.py, tests/reference
 
 import warp as wp
 
+from ngp_warp.kernels.access import blocked_at, put_value, value_at
 from ngp_warp.kernels.lanes import lane_sum_int, n_lanes
 from ngp_warp.kernels.ray_lanes import (
     any_lane,
@@ -24,43 +25,6 @@ MAX_RAW = 15.0
 """Largest logarithm of a density."""
 
 _MAX_RAW = wp.constant(MAX_RAW)
-
-
-@wp.func_native("return (i & ~31) * n_rows + row * 32 + (i & 31);")
-def blocked_at(i: int, row: int, n_rows: int) -> int:
-    """Index of a row of point i in a blocked array."""
-    ...
-
-
-# Warp's own access looks for negative indices and strides: eight instructions instead of two.
-@wp.func_native("return values.data[i];")
-def value_at(values: wp.array[float], i: int) -> float:
-    """A value of an array."""
-    ...
-
-
-@wp.func_native("values.data[i] = v;")
-def put_value(values: wp.array[float], i: int, v: float):
-    """Set a value of an array."""
-    ...
-
-
-@wp.func_native("""
-const float* rows = values.data + (i & ~31) * 3 + (i & 31);
-return wp::vec3(rows[0], rows[32], rows[64]);
-""")
-def rows_at(values: wp.array[float], i: int) -> wp.vec3:
-    """The three rows of a point of a blocked array."""
-    ...
-
-
-@wp.func_native("""
-float* rows = values.data + (i & ~31) * 3 + (i & 31);
-for (int row = 0; row < 3; ++row) rows[row * 32] = v[row];
-""")
-def put_rows(values: wp.array[float], i: int, v: wp.vec3):
-    """Set the three rows of a point of a blocked array."""
-    ...
 
 
 @wp.func
