@@ -14,6 +14,7 @@ from ngp_warp.kernels import occupancy
 from ngp_warp.launch import run_stages
 from ngp_warp.radiance.batch import RayBatch, make_batch
 from ngp_warp.radiance.field import RadianceField
+from ngp_warp.radiance.marching import Samples, make_lattice
 from ngp_warp.radiance.settings import CELLS, RadianceSettings
 from ngp_warp.radiance.vanilla import VanillaField, VanillaSettings
 from ngp_warp.radiance.viewed import FieldView
@@ -45,6 +46,8 @@ FULL: dict[str, Any] = {
     "aabb_scale": 2,
     "cone_angle": 1 / 128,
 }
+
+GROWING: dict[str, Any] = {"aabb_scale": 4, "cone_angle": 1 / 128}
 
 
 def _settings(small: bool, **changes: Any) -> RadianceSettings:
@@ -115,6 +118,21 @@ def _radiance_step(small: bool, changes: dict[str, Any], side: Side) -> Arrays:
         found["n_samples"] = batch.n_samples.numpy()
     moments = {f"moment {n}": p.first_moment.numpy() for n, p in field.parameters().items()}
     return {**found, **moments}
+
+
+def _marched(small: bool, changes: dict[str, Any], side: Side) -> Arrays:
+    settings = _settings(small, density_network=UNFUSED, color_network=UNFUSED_COLOR, **changes)
+    field, n = _field(side, settings), settings.max_rays
+    samples = Samples(n, settings.batch_samples, side.device)
+    batch = _rays(n, settings, side.device)
+    lattice, bits = make_lattice(settings), field.occupancy.bits
+    run_stages(samples.march_stages(lattice, bits, batch, shared=side.serves_cuda))
+    of_ray = samples.ray.numpy()[: samples.total.numpy()[1]]
+    found = {"n_samples": samples.n.numpy(), "span": samples.span.numpy()}
+    for name in ("distance", "length"):
+        values = getattr(samples, name).numpy()[: of_ray.size]
+        found[f"sums of {name}"] = np.bincount(of_ray, values, n)
+    return found
 
 
 def _radiance_render(small: bool, side: Side) -> Arrays:
@@ -195,6 +213,10 @@ def rows(small: bool) -> list[Row]:
     return [
         Row("radiance step", partial(_radiance_step, small, {}), HALF_RAYS, half, on_cpu=True),
         Row("radiance step, all gradients", partial(_radiance_step, small, FULL), RAYS, single),
+        Row("marching, equal steps", partial(_marched, small, {}), RAYS, {"n_samples": MARCHED},
+            on_cpu=True),
+        Row("marching, growing steps", partial(_marched, small, GROWING), RAYS,
+            {"n_samples": MARCHED}, on_cpu=True),
         Row("radiance pictures and points", partial(_radiance_render, small), RAYS),
         Row("occupancy grid", partial(_occupancy, small), VALUES, sequential),
         Row("marks of occupied cells", _marks, COPIES),

@@ -126,6 +126,19 @@ def test_backward_is_the_twin(device, config):
         assert error(dw, dw_twin) < tolerance
 
 
+@pytest.mark.parametrize("fused", [False, True])
+def test_partial_sums_of_many_chunks_add_up(device, fused):
+    n = 32 * mlp_cuda_network.CHUNK_BLOCKS * 6 + 5
+    assert mlp_cuda_network.slice_chunks(-(-n // 32)) == 7
+    case = Case((3, 16, 1, 9, "sine", "sigmoid"), n, device, fused=fused)
+    dy = np.random.default_rng(1).normal(size=(n, case.n_out)) / (n * case.n_out)
+    scale = 128.0 * n * case.n_out
+    _, dw = case.backward(dy, scale)
+    _, dw_twin = case.twin_gradients(dy, True, scale)
+    assert error(dw, dw_twin) < HALF_TWIN
+    assert error(dw[8:], dw_twin[:-8]) > 0.1
+
+
 @pytest.mark.parametrize("loss", losses.LOSSES)
 def test_train_pass_is_the_twin(device, loss):
     case = Case((20, 32, 2, 3, "tanh", "sigmoid"), 77, device)

@@ -194,7 +194,8 @@ def _gradients(
         chunks = network.n_chunks(blocks, device) if kernels.fused else network.slice_chunks(blocks)
         n_threads = -(-layout.n_weights // 8) * BLOCK_DIM
         args = [scratch.partials, chunks, unscale, dweights]
-        _launch(stage, stage.reduce, n_threads, args, device)
+        # its warps meet on a CPU too
+        wp.launch(stage.reduce, dim=n_threads, inputs=args, device=device, block_dim=BLOCK_DIM)
 
 
 def _propagate(
