@@ -14,6 +14,8 @@ from tests.test_truth import TOLERANCE
 CUDA = "cuda:0"
 # of one leaf and of several, of one level of nodes and of two
 COUNTS = [1, 16, 17, 32, 33, 1024, 1025, 3000]
+QUICK = (1, 33, 1025, 0.03)
+"""Counts and radii of every run; the others take a minute on the emulated device."""
 
 
 def loose_faces(m: int) -> tuple[np.ndarray, np.ndarray]:
@@ -40,8 +42,14 @@ def wide(request: pytest.FixtureRequest) -> str:
     return CUDA
 
 
+def skip_unless_quick(request: pytest.FixtureRequest, value: float | None) -> None:
+    if "emulated" in request.node.name and value not in QUICK:
+        pytest.skip("takes long on the emulated device: give --emulate-cuda")
+
+
 @pytest.mark.parametrize("m", COUNTS)
-def test_it_is_the_brute_force_one(wide: str, m: int) -> None:
+def test_it_is_the_brute_force_one(wide: str, m: int, request: pytest.FixtureRequest) -> None:
+    skip_unless_quick(request, m)
     vertices, faces = loose_faces(m)
     points = points_of(60)
     truth = SignedDistance(vertices, faces, "normal", wide)
@@ -55,7 +63,10 @@ def test_it_is_the_brute_force_one(wide: str, m: int) -> None:
 
 @pytest.mark.parametrize("name", sorted(meshes.WATERTIGHT))
 @pytest.mark.parametrize("radius", [None, 0.03])
-def test_it_is_the_cpus(wide: str, name: str, radius: float | None) -> None:
+def test_it_is_the_cpus(
+    wide: str, name: str, radius: float | None, request: pytest.FixtureRequest
+) -> None:
+    skip_unless_quick(request, radius)
     vertices, faces = meshes.WATERTIGHT[name]()
     points = meshes.points_about(vertices, faces, 200, spread=0.02)
     cpu, cuda = (SignedDistance(vertices, faces, "normal", d).query(points, radius)
