@@ -138,6 +138,19 @@ def _loss(name: str) -> tuple[wp.Function, wp.Function]:
 
 
 @wp.func
+def sample_at(kept: Kept, rgb: wp.array[float], k: int, end: int):
+    """What passes a sample, its distance and its colour; from ``end`` on there is none."""
+    passes = float(1.0)
+    distance = float(0.0)
+    emitted = wp.vec3(0.0, 0.0, 0.0)
+    if k < end:
+        passes = wp.exp(-value_at(kept.thickness, k))
+        distance = value_at(kept.distance, k)
+        emitted = rows_at(rgb, k)
+    return passes, distance, emitted
+
+
+@wp.func
 def vector_sum(v: wp.vec3):
     """The sum of the vectors of a ray's lanes."""
     return wp.vec3(ray_sum(v[0]), ray_sum(v[1]), ray_sum(v[2]))
@@ -169,13 +182,7 @@ def render_kernel(exposure: bool, color_space: str) -> wp.Kernel:
         depth = float(0.0)
         for j in range(ray_rounds(end - first)):
             k = first + j * ray_lanes() + lane
-            passes = float(1.0)
-            distance = float(0.0)
-            emitted = wp.vec3(0.0, 0.0, 0.0)
-            if k < end:
-                passes = wp.exp(-value_at(kept.thickness, k))
-                distance = value_at(kept.distance, k)
-                emitted = rows_at(rgb, k)
+            passes, distance, emitted = sample_at(kept, rgb, k, end)
             before = product_before(t_now, passes)
             after = before * passes
             w = before - after
@@ -269,13 +276,7 @@ def train_kernel(shape: CompositeShape) -> wp.Kernel:
         depth = float(0.0)
         for j in range(rounds):
             k = first + j * ray_lanes() + lane
-            passes = float(1.0)
-            distance = float(0.0)
-            emitted = wp.vec3(0.0, 0.0, 0.0)
-            if k < end:
-                passes = wp.exp(-value_at(kept.thickness, k))
-                distance = value_at(kept.distance, k)
-                emitted = rows_at(rgb, k)
+            passes, distance, emitted = sample_at(kept, rgb, k, end)
             before = product_before(t_end, passes)
             after = before * passes
             w = before - after

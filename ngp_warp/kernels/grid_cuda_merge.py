@@ -10,7 +10,7 @@ from ngp_warp.kernels.grid import GridShape
 
 FULL = "0xffffffffu"
 # What a lane has of its own at a time: registers.
-MOST_BYTES = 64
+_MOST_BYTES = 64
 # Bits of an axis in a cell's key, of 31 in all: the rest are the keys of lanes that add nothing.
 _KEY_BITS = {2: 15, 3: 10}
 
@@ -18,7 +18,7 @@ _KEY_BITS = {2: 15, 3: 10}
 def chunks(shape: GridShape, value_bytes: int) -> list[range]:
     """Return the corners whose values are summed together: pairs at least, which share accesses."""
     n = shape.n_corners
-    step = max(MOST_BYTES // (shape.n_features * value_bytes), 2)
+    step = max(_MOST_BYTES // (shape.n_features * value_bytes), 2)
     return [range(c, min(c + step, n)) for c in range(0, n, step)]
 
 

@@ -282,6 +282,16 @@ def scan_kernel(
         sums[i] = total
 
 
+@wp.func
+def tell_room(
+    n_rays: int, n_found: int, r: int, n: int, n_packed: wp.array[int], reported: wp.array[int]
+):
+    """Write how many samples of ray r have room: n, all that were found or none."""
+    n_packed[r] = n
+    if r < n_rays:
+        reported[r] = wp.where(n < n_found, -1, n)
+
+
 @wp.kernel
 def fill_kernel(
     begin: int,
@@ -305,12 +315,8 @@ def fill_kernel(
 ):
     """Samples of each ray at its place; rays that end behind ``capacity`` are left out whole."""
     r = begin + wp.tid()
-    n = n_samples[r]
-    if sums[r] > capacity:
-        n = 0
-    n_packed[r] = n
-    if r < count[0]:
-        reported[r] = wp.where(sums[r] > capacity and n_samples[r] > 0, -1, n)
+    n = wp.where(sums[r] > capacity, 0, n_samples[r])
+    tell_room(count[0], n_samples[r], r, n, n_packed, reported)
     if n == 0:
         return
     o = vector_at(origin, r)

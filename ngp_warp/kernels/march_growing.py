@@ -20,7 +20,7 @@ from ngp_warp.kernels.lanes import (
     n_bits,
     n_lanes,
 )
-from ngp_warp.kernels.march import Lattice, cascade_of, cell_of, ray_span, step_length
+from ngp_warp.kernels.march import Lattice, cascade_of, cell_of, ray_span, step_length, tell_room
 from ngp_warp.kernels.march_lanes import (
     Filled,
     Ray,
@@ -28,9 +28,9 @@ from ngp_warp.kernels.march_lanes import (
     coarse_index,
     is_sample,
     lane_ray,
-    make_ray,
     n_rays_of_warp,
     put_sample,
+    stored_ray,
 )
 from ngp_warp.launch import module_options
 
@@ -179,9 +179,7 @@ def count_kernel(
     counts = wp.int32(0)
     if r < count[0] and weight[r] > 0.0:
         counts = 1
-        t0 = value_at(span, r * 3 + 1)
-        t1 = value_at(span, r * 3 + 2)
-        own = make_ray(vector_at(origin, r), vector_at(direction, r), t0, t1)
+        own = stored_ray(origin, direction, span, r)
     n = wp.int32(0)
     j = wp.int32(0)
     while j < n_rays_of_warp():
@@ -228,13 +226,9 @@ def fill_kernel(
         end = sums[r]
         n = wp.where(end > capacity, 0, n_samples[r])
         if lane < n_rays_of_warp():
-            n_packed[r] = n
-            if r < count[0]:
-                reported[r] = wp.where(n < n_samples[r], -1, n)
+            tell_room(count[0], n_samples[r], r, n, n_packed, reported)
     if n > 0:
-        t0 = value_at(span, r * 3 + 1)
-        t1 = value_at(span, r * 3 + 2)
-        own = make_ray(vector_at(origin, r), vector_at(direction, r), t0, t1)
+        own = stored_ray(origin, direction, span, r)
     j = wp.int32(0)
     while j < n_rays_of_warp():
         most = lane_value_int(n, j)

@@ -28,6 +28,7 @@ from ngp_warp.kernels.march import (
     inverse_of,
     ray_span,
     step_length,
+    tell_room,
 )
 from ngp_warp.launch import module_options
 
@@ -93,6 +94,14 @@ def make_ray(o: wp.vec3, d: wp.vec3, t0: float, t1: float):
         margin = _ROUNDING * (2.0 + wp.abs(o[axis])) * wp.abs(q)
         ray.bias[axis] = wp.where(q == 0.0, _FAR, (0.5 - o[axis]) * q - margin)
     return ray
+
+
+@wp.func
+def stored_ray(origin: wp.array[float], direction: wp.array[float], span: wp.array[float], r: int):
+    """Ray r, whose ``span`` is known."""
+    t0 = value_at(span, r * 3 + 1)
+    t1 = value_at(span, r * 3 + 2)
+    return make_ray(vector_at(origin, r), vector_at(direction, r), t0, t1)
 
 
 @wp.func
@@ -175,19 +184,59 @@ def is_sample(lattice: Lattice, bits: wp.array[wp.uint8], ray: Ray, t: float, en
     return (byte_at(bits, (cascade * _CUBE + index) >> 3) >> (index & 7)) & 1
 
 
+@wp.struct
+class Filled:
+    """Samples in a row; see ``radiance/marching.py``."""
+
+    positions: wp.array[float]  # [n_blocks, 3, 32]
+    distance: wp.array[float]  # [capacity]
+    length: wp.array[float]  # [capacity]: dt
+    ray: wp.array[int]  # [capacity]
+
+
 @wp.func
-def count_samples(lattice: Lattice, bits: wp.array[wp.uint8], ray: Ray, lane: int):
-    """Samples of a ray, the same number for every lane."""
-    most = lattice.max_samples
+def put_sample(filled: Filled, lattice: Lattice, ray: Ray, r: int, t: float, i: int):
+    """Write a sample of ray r at place i."""
+    p = ray.o + t * ray.d
+    place = (i >> 5) * 96 + (i & 31)
+    for axis in range(3):
+        put_value(filled.positions, place + axis * 32, p[axis])
+    put_value(filled.distance, i, t)
+    put_value(filled.length, i, step_length(lattice, t))
+    filled.ray[i] = r
+
+
+@wp.func
+def walk(
+    lattice: Lattice,
+    bits: wp.array[wp.uint8],
+    ray: Ray,
+    lane: int,
+    r: int,
+    begin: int,
+    most: int,
+    writes: bool,
+    filled: Filled,
+):
+    """Samples of ray r, at most ``most``, the same number for every lane.
+
+    They are written to the places from ``begin`` on, if wanted; lanes have neighbouring ones.
+    """
     n = wp.int32(0)
     first = wp.int32(0)
-    while distance_at(lattice, ray, float(first * n_lanes())) < ray.t1 and n < most:
+    before = (1 << lane) - 1
+    while n < most and distance_at(lattice, ray, float(first * n_lanes())) < ray.t1:
         windows = windows_with_cells(lattice, bits, ray, first, lane)
         while windows != 0 and n < most:
             k = (first + lowest_bit(windows)) * n_lanes() + lane
             windows = windows & (windows - 1)
             t = distance_at(lattice, ray, float(k))
-            n += n_bits(lane_bits(is_sample(lattice, bits, ray, t, ray.t1)))
+            found = is_sample(lattice, bits, ray, t, ray.t1)
+            samples = lane_bits(found)
+            i = n + n_bits(samples & before)
+            if writes and found != 0 and i < most:
+                put_sample(filled, lattice, ray, r, t, begin + i)
+            n += n_bits(samples)
         first += n_lanes()
     return wp.min(n, most)
 
@@ -227,64 +276,12 @@ def count_kernel(
     j = wp.int32(0)
     while j < n_here:
         ray = lane_ray(own, j)
-        n_found = count_samples(lattice, bits, ray, lane)
+        n_found = walk(lattice, bits, ray, lane, 0, 0, lattice.max_samples, False, Filled())
         if lane == j:
             n = n_found
         j += 1
     if lane < n_rays_of_warp() and r < n_samples.shape[0]:
         n_samples[r] = n
-
-
-@wp.struct
-class Filled:
-    """Samples in a row; see ``radiance/marching.py``."""
-
-    positions: wp.array[float]  # [n_blocks, 3, 32]
-    distance: wp.array[float]  # [capacity]
-    length: wp.array[float]  # [capacity]: dt
-    ray: wp.array[int]  # [capacity]
-
-
-@wp.func
-def put_sample(filled: Filled, lattice: Lattice, ray: Ray, r: int, t: float, i: int):
-    """Write a sample of ray r at place i."""
-    p = ray.o + t * ray.d
-    place = (i >> 5) * 96 + (i & 31)
-    for axis in range(3):
-        put_value(filled.positions, place + axis * 32, p[axis])
-    put_value(filled.distance, i, t)
-    put_value(filled.length, i, step_length(lattice, t))
-    filled.ray[i] = r
-
-
-@wp.func
-def fill_samples(
-    lattice: Lattice,
-    bits: wp.array[wp.uint8],
-    ray: Ray,
-    r: int,
-    begin: int,
-    end: int,
-    lane: int,
-    filled: Filled,
-):
-    """Write the samples of ray r to the places from ``begin`` on; lanes have neighbouring ones."""
-    at = wp.int32(begin)
-    first = wp.int32(0)
-    before = (1 << lane) - 1
-    while at < end and distance_at(lattice, ray, float(first * n_lanes())) < ray.t1:
-        windows = windows_with_cells(lattice, bits, ray, first, lane)
-        while windows != 0 and at < end:
-            k = (first + lowest_bit(windows)) * n_lanes() + lane
-            windows = windows & (windows - 1)
-            t = distance_at(lattice, ray, float(k))
-            found = is_sample(lattice, bits, ray, t, ray.t1)
-            samples = lane_bits(found)
-            i = at + n_bits(samples & before)
-            if found != 0 and i < end:
-                put_sample(filled, lattice, ray, r, t, i)
-            at += n_bits(samples)
-        first += n_lanes()
 
 
 @wp.kernel
@@ -317,18 +314,13 @@ def fill_kernel(
         end = sums[r]
         n = wp.where(end > capacity, 0, n_samples[r])
         if lane < n_rays_of_warp():
-            n_packed[r] = n
-            if r < count[0]:
-                reported[r] = wp.where(n < n_samples[r], -1, n)
+            tell_room(count[0], n_samples[r], r, n, n_packed, reported)
     if n > 0:
-        t0 = value_at(span, r * 3 + 1)
-        t1 = value_at(span, r * 3 + 2)
-        own = make_ray(vector_at(origin, r), vector_at(direction, r), t0, t1)
+        own = stored_ray(origin, direction, span, r)
     j = wp.int32(0)
     while j < n_rays_of_warp():
-        n_of_ray = lane_value_int(n, j)
-        if n_of_ray > 0:
-            ray = lane_ray(own, j)
-            ends = lane_value_int(end, j)
-            fill_samples(lattice, bits, ray, first + j, ends - n_of_ray, ends, lane, filled)
+        most = lane_value_int(n, j)
+        if most > 0:
+            at = lane_value_int(end, j) - most
+            walk(lattice, bits, lane_ray(own, j), lane, first + j, at, most, True, filled)
         j += 1
